@@ -1,0 +1,34 @@
+# Two commands do everything: `make demo` and `make test`. ARGS are handed on, e.g. ARGS=--once.
+.PHONY: setup demo test check bench protos lock clean
+PY := .venv/bin/python
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml scripts/setup.sh
+	sh scripts/setup.sh
+	touch $@
+
+demo: setup
+	@$(PY) -m openpool demo $(ARGS)
+
+test: setup
+	sh scripts/setup.sh --test
+	$(PY) -m pytest $(ARGS)
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup
+	$(PY) -m benchmarks $(ARGS)
+
+protos: setup
+	$(PY) -m grpc_tools.protoc -Iopenpool/wire --python_out=openpool/wire --pyi_out=openpool/wire livepeer.proto
+
+lock:
+	.venv/bin/python -m pip install -q uv
+	.venv/bin/uv pip compile -q pyproject.toml --extra gpu --group dev --universal --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+
+clean:
+	rm -rf .venv data demo-data

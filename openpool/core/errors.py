@@ -1,0 +1,86 @@
+"""The error tree. Each class says whose fault it was, and so what a shell must do about it.
+
+    OpenPoolError
+    ├── PeerError       the other side broke the rules       → refuse, count, maybe drop the peer
+    │   ├── BadMessage      bytes that do not parse, or break a limit
+    │   ├── BadResult       renditions that are not what the job asked for
+    │   └── Unauthorized    a wrong or revoked secret, a signature that does not match
+    ├── Refusal         a fair request that policy declines   → say why and what to do
+    │   ├── NoCapacity
+    │   └── NotAllowed
+    ├── Unavailable     the world is failing; may be retried  → bounded retry, then an event
+    │   └── Timeout
+    ├── SetupError      a person must change something        → one sentence, exit code 2
+    └── (anything else) our bug                               → the process stops; restart and replay
+
+The text of an error is one sentence: what is wrong and what to do. It is safe to show to its peer.
+"""
+
+
+class OpenPoolError(Exception):
+    """Something went wrong."""
+
+    code = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class PeerError(OpenPoolError):
+    """The other side broke the rules of the protocol."""
+
+    code = "peer-error"
+
+
+class BadMessage(PeerError):
+    """The message cannot be read, or breaks a limit."""
+
+    code = "bad-message"
+
+
+class BadResult(PeerError):
+    """The renditions are not what the job asked for."""
+
+    code = "bad-result"
+
+
+class Unauthorized(PeerError):
+    """The secret or the signature is wrong."""
+
+    code = "unauthorized"
+
+
+class Refusal(OpenPoolError):
+    """The request is fair, but policy declines it."""
+
+    code = "refused"
+
+
+class NoCapacity(Refusal):
+    """The pool is full at the moment; try again shortly."""
+
+    code = "no-capacity"
+
+
+class NotAllowed(Refusal):
+    """This is not allowed for you."""
+
+    code = "not-allowed"
+
+
+class Unavailable(OpenPoolError):
+    """Something this needs cannot be reached at the moment; try again."""
+
+    code = "unavailable"
+
+
+class Timeout(Unavailable):
+    """This took too long."""
+
+    code = "timeout"
+
+
+class SetupError(OpenPoolError):
+    """The configuration or the machine needs a change before this can run."""
+
+    code = "setup"

@@ -1,0 +1,296 @@
+"""The event catalogue: every fact the pool records, in the past tense.
+
+An event is written once, is never changed, and may be offered twice: its `id` is made from the
+fact itself, and the log keeps the first. All that people see (pages, metrics, balances, scores)
+is derived from these. Wei are decimal strings, since JSON numbers lose digits above 2**53.
+
+A field may be added with a default. A change of meaning is a new class with the next `v`.
+
+    pool            started · stopped
+    orchestrator    up · down · restarted          group     opened · closed
+    worker          enrolled · approved · banned · connected · disconnected · cooled-down
+    token           issued · revoked
+    price           changed
+    job             received · assigned · hedged · attempt-failed · refused · verified
+                    · delivered · failed
+    money           fee-credited · commission-taken
+"""
+
+from typing import ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from openpool.core.model import Profile, Rendition, SourceInfo, WorkerKind
+
+
+class Payload(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What happened. The tag is the event's type; `v` is the version of that type's meaning."""
+
+    v: ClassVar[int] = 1
+
+    @property
+    def type(self) -> str:
+        return str(self.__struct_config__.tag)
+
+
+class PoolStarted(Payload, frozen=True, kw_only=True, tag="pool-started"):
+    epoch: int
+    """How many times this pool has started; part of every attempt id."""
+    version: str
+
+
+class PoolStopped(Payload, frozen=True, kw_only=True, tag="pool-stopped"):
+    epoch: int
+    reason: str
+
+
+class OrchestratorUp(Payload, frozen=True, kw_only=True, tag="orchestrator-up"):
+    orchestrator: str
+    incarnation: str
+    """Fingerprint of the certificate it made when it started."""
+
+
+class OrchestratorDown(Payload, frozen=True, kw_only=True, tag="orchestrator-down"):
+    orchestrator: str
+    incarnation: str
+    reason: str
+
+
+class OrchestratorRestarted(Payload, frozen=True, kw_only=True, tag="orchestrator-restarted"):
+    orchestrator: str
+    incarnation: str
+    previous: str
+
+
+class GroupOpened(Payload, frozen=True, kw_only=True, tag="group-opened"):
+    orchestrator: str
+    group: str
+    capacity: int
+    capabilities: int
+
+
+class GroupClosed(Payload, frozen=True, kw_only=True, tag="group-closed"):
+    orchestrator: str
+    group: str
+    reason: str
+
+
+class WorkerEnrolled(Payload, frozen=True, kw_only=True, tag="worker-enrolled"):
+    worker: str
+    address: str
+    name: str
+    group: str
+    terms: str
+    """Digest of the terms the worker accepted."""
+
+
+class WorkerApproved(Payload, frozen=True, kw_only=True, tag="worker-approved"):
+    worker: str
+
+
+class WorkerBanned(Payload, frozen=True, kw_only=True, tag="worker-banned"):
+    worker: str
+    reason: str
+
+
+class TokenIssued(Payload, frozen=True, kw_only=True, tag="token-issued"):
+    worker: str
+    token: str
+    """Public id of the token, never the secret."""
+
+
+class TokenRevoked(Payload, frozen=True, kw_only=True, tag="token-revoked"):
+    worker: str
+    token: str
+    reason: str
+
+
+class WorkerConnected(Payload, frozen=True, kw_only=True, tag="worker-connected"):
+    worker: str
+    connection: str
+    kind: WorkerKind
+    capacity: int
+    capabilities: int
+    version: str
+
+
+class WorkerDisconnected(Payload, frozen=True, kw_only=True, tag="worker-disconnected"):
+    worker: str
+    connection: str
+    reason: str
+
+
+class WorkerCooledDown(Payload, frozen=True, kw_only=True, tag="worker-cooled-down"):
+    worker: str
+    until_ms: int
+    reason: str
+
+
+class PriceChanged(Payload, frozen=True, kw_only=True, tag="price-changed"):
+    orchestrator: str
+    manifest: str
+    """Empty for the orchestrator's price to everybody."""
+    price_wei: str
+    """Wei per pixel, `"1200"` or `"1/3"`."""
+    source: str
+    """`config`, `status` or `metrics`."""
+
+
+class JobReceived(Payload, frozen=True, kw_only=True, tag="job-received"):
+    job: str
+    orchestrator: str
+    incarnation: str
+    group: str
+    task_id: int
+    session: str
+    manifest: str
+    seq: int
+    duration_ms: int
+    profiles: tuple[Profile, ...]
+    capabilities: int
+    deadline_ms: int
+    """When the orchestrator gives up; wall-clock ms like every time in the log."""
+    source_url: str = ""
+
+
+class JobAssigned(Payload, frozen=True, kw_only=True, tag="job-assigned"):
+    job: str
+    attempt: int
+    worker: str
+    predicted_ms: int
+    reason: str
+    """`sticky`, `chosen`, `retry` …: why this worker."""
+
+
+class JobHedged(Payload, frozen=True, kw_only=True, tag="job-hedged"):
+    job: str
+    attempt: int
+    worker: str
+    predicted_ms: int
+    waited_ms: int
+
+
+class AttemptFailed(Payload, frozen=True, kw_only=True, tag="attempt-failed"):
+    job: str
+    attempt: int
+    worker: str
+    reason: str
+    blamed: bool
+    """Whether this counts against the worker."""
+
+
+class ResultRefused(Payload, frozen=True, kw_only=True, tag="result-refused"):
+    """The worker's result was opened and is not what was asked for: evidence."""
+
+    job: str
+    attempt: int
+    worker: str
+    reason: str
+
+
+class JobVerified(Payload, frozen=True, kw_only=True, tag="job-verified"):
+    job: str
+    attempt: int
+    worker: str
+    source: SourceInfo | None
+    renditions: tuple[Rendition, ...]
+    pixels: int
+    took_ms: int
+    """From assignment to the arrival of the result."""
+
+
+class JobDelivered(Payload, frozen=True, kw_only=True, tag="job-delivered"):
+    """The orchestrator took the result before its deadline."""
+
+    job: str
+    orchestrator: str
+    attempt: int
+    worker: str
+    duration_ms: int
+    took_ms: int
+    """From the orchestrator's notice to its answer: what a gateway feels."""
+    attempts: int
+    hedged: bool
+
+
+class JobFailed(Payload, frozen=True, kw_only=True, tag="job-failed"):
+    job: str
+    orchestrator: str
+    reason: str
+    answered: bool
+    """Whether the orchestrator was told in time."""
+    attempts: int
+    input_fault: bool
+
+
+class FeeCredited(Payload, frozen=True, kw_only=True, tag="fee-credited"):
+    """A worker earned its part of the expected value of a delivered job."""
+
+    job: str
+    orchestrator: str
+    worker: str
+    address: str
+    pixels: int
+    price_wei: str
+    price_source: str
+    fee_wei: str
+    """The whole fee, before commission."""
+    carry: str
+    """Fraction of a wei left over for the next fee of this worker, like `"2/3"`."""
+    commission_ppm: int
+    worker_wei: str
+
+
+class CommissionTaken(Payload, frozen=True, kw_only=True, tag="commission-taken"):
+    job: str
+    orchestrator: str
+    worker: str
+    commission_wei: str
+
+
+AnyPayload = (
+    PoolStarted
+    | PoolStopped
+    | OrchestratorUp
+    | OrchestratorDown
+    | OrchestratorRestarted
+    | GroupOpened
+    | GroupClosed
+    | WorkerEnrolled
+    | WorkerApproved
+    | WorkerBanned
+    | TokenIssued
+    | TokenRevoked
+    | WorkerConnected
+    | WorkerDisconnected
+    | WorkerCooledDown
+    | PriceChanged
+    | JobReceived
+    | JobAssigned
+    | JobHedged
+    | AttemptFailed
+    | ResultRefused
+    | JobVerified
+    | JobDelivered
+    | JobFailed
+    | FeeCredited
+    | CommissionTaken
+)
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """A fact with its identity and its time (wall clock, ms since 1970)."""
+
+    id: str
+    time_ms: int
+    data: AnyPayload
+
+    @property
+    def type(self) -> str:
+        return self.data.type
+
+
+encode_payload = msgspec.json.Encoder().encode
+decode_payload = msgspec.json.Decoder(AnyPayload).decode
+"""Payload from JSON bytes. Unknown fields are ignored, so that an older reader reads newer logs."""

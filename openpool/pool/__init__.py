@@ -1,0 +1,1 @@
+"""The pool process: thin asyncio shells around the core."""

@@ -1,0 +1,143 @@
+"""What the rest of the pool may ask of a store. `store.sqlite` is the real one.
+
+The same contract tests (`tests/contract/test_store.py`) run against every store.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from openpool.core.events import Event
+
+
+class StoredEvent(Struct, frozen=True, kw_only=True):
+    """An event as the log holds it."""
+
+    seq: int
+    event: Event
+    chain: str
+    """Hex hash over the previous event's chain hash and this event's bytes."""
+
+
+class EventFilter(Struct, frozen=True, kw_only=True):
+    """Which events to read; empty fields do not restrict."""
+
+    after_seq: int = 0
+    types: tuple[str, ...] = ()
+    worker: str = ""
+    job: str = ""
+    since_ms: int = 0
+    newest_first: bool = False
+    limit: int = 100
+
+
+class RollupPoint(Struct, frozen=True, kw_only=True):
+    """What happened in one time bucket, for one worker or for all."""
+
+    start_ms: int
+    segments: int
+    failed: int
+    refused: int
+    hedged: int
+    media_ms: int
+    """Source time of the delivered segments."""
+    busy_ms: int
+    """Time from assignment to result of the delivered segments; busy/media is the rtf."""
+    latency_ms: int
+    """Sum of the orchestrator's round trips (`JobDelivered.took_ms`)."""
+    pixels: int
+    fee_wei: int
+    worker_wei: int
+
+
+class Balance(Struct, frozen=True, kw_only=True):
+    account: str
+    amount_wei: int
+
+
+class LedgerEntry(Struct, frozen=True, kw_only=True):
+    """One immutable transfer."""
+
+    id: str
+    event_id: str
+    time_ms: int
+    debit: str
+    credit: str
+    amount_wei: int
+    kind: str
+
+
+class WorkerRow(Struct, frozen=True, kw_only=True):
+    """A worker over all time, derived from the log."""
+
+    worker: str
+    address: str
+    name: str
+    group: str
+    state: str
+    """`pending`, `approved` or `banned`."""
+    enrolled_ms: int
+    last_connected_ms: int
+    last_disconnected_ms: int
+    segments: int
+    failed: int
+    refused: int
+    credited_wei: int
+
+
+class TokenRow(Struct, frozen=True, kw_only=True):
+    token: str
+    worker: str
+    secret_hash: bytes
+    created_ms: int
+    last_used_ms: int
+    expires_ms: int
+    """0 is never."""
+    revoked_ms: int
+    label: str
+
+
+class Receipt(Protocol):
+    """The promise that appended events are on disk."""
+
+    async def durable(self) -> None:
+        """Returns once they are; raises `Unavailable` if the disk failed (the pool then stops)."""
+
+
+class Appender(Protocol):
+    """The one writer. Never blocks the event loop."""
+
+    def append(self, events: Sequence[Event]) -> Receipt:
+        """Queue events for the next group commit. Known ids are dropped silently."""
+
+
+class Reader(Protocol):
+    """Reads, run by callers in a thread (`asyncio.to_thread`); each uses its own connection."""
+
+    def events(self, which: EventFilter) -> list[StoredEvent]: ...
+    def all_events(self) -> Iterator[StoredEvent]: ...
+    def head(self) -> tuple[int, str]:
+        """Newest sequence number and chain hash; (0, "") for an empty log."""
+
+    def balances(self, prefix: str = "") -> list[Balance]: ...
+    def transfers(
+        self, *, account: str = "", before: str = "", limit: int = 100
+    ) -> list[LedgerEntry]: ...
+    def carries(self) -> dict[tuple[str, int], int]:
+        """Fractions of wei left over: (worker, denominator) -> numerator."""
+
+    def series(
+        self, *, start_ms: int, end_ms: int, step_ms: int, worker: str = ""
+    ) -> list[RollupPoint]: ...
+    def workers(self) -> list[WorkerRow]: ...
+    def worker(self, worker: str) -> WorkerRow | None: ...
+    def counts(self) -> dict[str, int]:
+        """Events of each type over all time."""
+
+    def last_epoch(self) -> int: ...
+    def open_jobs(self, now_ms: int) -> list[tuple[Event, list[tuple[int, str]]]]:
+        """Jobs received, not settled, whose deadline is ahead; with (attempt, worker) of each."""
+
+    def tokens(self, worker: str = "") -> list[TokenRow]: ...
+    def setting(self, key: str) -> Any: ...

@@ -1,0 +1,1 @@
+"""The worker process: joins a pool and transcodes with FFmpeg."""

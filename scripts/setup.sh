@@ -1,0 +1,45 @@
+#!/bin/sh
+# Makes .venv from the lock file. With --test also installs what the tests drive: ffmpeg, Chromium.
+set -eu
+cd "$(dirname "$0")/.."
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+install_debian() {
+    if ! have apt-get; then
+        echo "Please install: $*" >&2
+        exit 2
+    fi
+    if [ "$(id -u)" -ne 0 ] && ! have sudo; then
+        echo "Please install as root: apt-get install $*" >&2
+        exit 2
+    fi
+    sudo=""; [ "$(id -u)" -eq 0 ] || sudo="sudo"
+    echo "Installing $* ..." >&2
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+python=""
+for candidate in python3 python3.13 python3.12 python3.11; do
+    if have "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] || { install_debian python3 python3-venv; python=python3; }
+"$python" -c 'import venv, ensurepip' 2>/dev/null || install_debian python3-venv
+
+if [ "${1:-}" = "--test" ]; then
+    missing=""
+    have ffmpeg || missing="$missing ffmpeg"
+    have chromium || missing="$missing chromium"
+    # shellcheck disable=SC2086
+    [ -z "$missing" ] || install_debian $missing
+    exit 0
+fi
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+echo "Installing Python packages into .venv ..." >&2
+.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
