@@ -24,6 +24,8 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     """Which events to read; empty fields do not restrict."""
 
     after_seq: int = 0
+    before_seq: int = 0
+    """0 is no bound; with `newest_first` this pages into the past."""
     types: tuple[str, ...] = ()
     worker: str = ""
     job: str = ""
