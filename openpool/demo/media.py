@@ -5,6 +5,8 @@ and every segment can be decoded on its own. The same arguments give the same co
 makes *sources*; what a worker makes of them is in `worker.engine`.
 """
 
+from __future__ import annotations  # PyAV's Packet is generic only to the type checker
+
 import io
 from collections import deque
 from collections.abc import Iterator
@@ -76,7 +78,7 @@ def make_segments(
 
 
 def _segment(
-    clip: Clip, number: int, pictures: Iterator[VideoFrame], sound: "_Sound | None"
+    clip: Clip, number: int, pictures: Iterator[VideoFrame], sound: _Sound | None
 ) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=clip.container) as output:
