@@ -1,0 +1,357 @@
+"""The pool towards its workers: registration, segment downloads, result uploads.
+
+A `PortHandler` of the worker port. It knows tokens, connections and attempts; what to do with
+them the core decides. Nothing that identifies the stream upstream reaches a worker: session and
+manifest ids are keyed hashes, segment addresses carry a code that fits one attempt only.
+"""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Protocol
+
+import structlog
+
+from openpool.core.errors import BadMessage, NoCapacity, OpenPoolError, Unauthorized, Unavailable
+from openpool.core.facts import (
+    AttemptErred,
+    Fact,
+    ResultChecked,
+    ResultReceived,
+    WorkerDown,
+    WorkerUp,
+)
+from openpool.core.instructions import (
+    Assign,
+    CancelAttempt,
+    CheckResult,
+    EndSession,
+    ForgetJob,
+    Outcome,
+    Settle,
+)
+from openpool.core.model import Segment, Verdict
+from openpool.link.interface import (
+    Caller,
+    Download,
+    Ended,
+    GrpcStatus,
+    RegistrationStream,
+    Reply,
+)
+from openpool.pool.media import EncodedRendition, Media
+from openpool.store.interface import Receipt
+from openpool.wire.messages import Notification, RegisterRequest
+from openpool.wire.results import ResultHeaders, read_error, read_result
+
+log = structlog.get_logger()
+
+SETTLE_TIMEOUT_S = 60.0
+"""Longest wait of an upload for the verdict; the core settles every attempt well before."""
+STATUS = {"credited": 200, "unneeded": 200, "late": 200, "refused": 422}
+
+
+class KnownWorker(Protocol):
+    """Who a token belongs to."""
+
+    worker: str
+    address: str
+    commission_ppm: int
+
+
+@dataclass(slots=True)
+class Connection:
+    """One registration stream of a worker."""
+
+    id: str
+    worker: str
+    kind: str
+    stream: RegistrationStream
+    authority: str
+    ended: asyncio.Future[Ended]
+
+
+@dataclass(slots=True)
+class Task:
+    """An attempt as this side knows it."""
+
+    job: str
+    worker: str
+    outcome: asyncio.Future[tuple[Outcome, str, Receipt]] | None = None
+
+
+Authenticate = Callable[[str], Awaitable[KnownWorker]]
+"""Worker of a secret. Raises Unauthorized (unknown, revoked), Refusal (banned, not approved)."""
+Check = Callable[[str, bytes, list[EncodedRendition], Segment, str], Awaitable[Verdict]]
+"""Opens a result: job, source, renditions, what was asked for, worker."""
+
+
+@dataclass(slots=True)
+class Downstream:
+    """Serves the worker port."""
+
+    feed: Callable[[Fact], None]
+    media: Media
+    tasks: asyncio.TaskGroup
+    authenticate: Authenticate
+    check: Check
+    secret: bytes
+    """Keys the hashes that stand for upstream ids; kept across restarts."""
+    epoch: int
+    workers_max: int = 100_000
+    connections: dict[str, Connection] = field(default_factory=dict)
+    attempts: dict[int, Task] = field(default_factory=dict)
+    by_job: dict[str, list[int]] = field(default_factory=dict)
+    _counter: int = 0
+
+    # --- registration --------------------------------------------------------------------------
+
+    async def register(
+        self, request: RegisterRequest, stream: RegistrationStream, caller: Caller
+    ) -> None:
+        """Serve a worker until its stream ends."""
+        known = await self._admit(request)
+        connection = self._connect(known, stream, caller)
+        self.feed(self._worker_up(known, connection, request, caller))
+        reason = "the stream ended"
+        try:
+            reason = await self._serve(connection)
+        finally:
+            self.connections.pop(connection.id, None)
+            self.feed(WorkerDown(connection=connection.id, reason=reason))
+
+    async def _admit(self, request: RegisterRequest) -> KnownWorker:
+        try:
+            known = await self.authenticate(request.secret)
+        except Unauthorized as error:
+            raise Ended(GrpcStatus.UNAUTHENTICATED, str(error)) from None
+        except OpenPoolError as error:
+            banned = error.code == "banned"
+            status = GrpcStatus.UNKNOWN if banned else GrpcStatus.UNAUTHENTICATED
+            raise Ended(status, "invalid secret" if banned else str(error)) from None
+        if request.capacity <= 0:
+            raise Ended(GrpcStatus.UNKNOWN, "zero capacity")
+        if len(self.connections) >= self.workers_max:
+            raise Ended(GrpcStatus.RESOURCE_EXHAUSTED, "the pool has as many workers as it takes")
+        return known
+
+    def _connect(
+        self, known: KnownWorker, stream: RegistrationStream, caller: Caller
+    ) -> Connection:
+        self._counter += 1
+        connection = Connection(
+            id=f"{self.epoch}-{self._counter}",
+            worker=known.worker,
+            kind="openpool" if "openpool-worker" in caller.headers else "stock",
+            stream=stream,
+            authority=caller.authority,
+            ended=asyncio.get_running_loop().create_future(),
+        )
+        self.connections[connection.id] = connection
+        return connection
+
+    def _worker_up(
+        self,
+        known: KnownWorker,
+        connection: Connection,
+        request: RegisterRequest,
+        caller: Caller,
+    ) -> WorkerUp:
+        return WorkerUp(
+            worker=known.worker,
+            address=known.address,
+            connection=connection.id,
+            kind="openpool" if connection.kind == "openpool" else "stock",
+            capacity=min(request.capacity, 1000),
+            capabilities=request.capabilities,
+            version=request.version,
+            commission_ppm=known.commission_ppm,
+            peer=caller.peer,
+        )
+
+    async def _serve(self, connection: Connection) -> str:
+        closed = asyncio.ensure_future(connection.stream.wait_closed())
+        try:
+            await asyncio.wait({closed, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
+            if connection.ended.done():
+                raise connection.ended.result()
+            return closed.result()
+        finally:
+            closed.cancel()
+
+    def disconnect(self, worker: str, *, banned: bool, reason: str) -> None:
+        """End the streams of a worker whose token was revoked, or who was banned."""
+        ended = (
+            Ended(GrpcStatus.UNKNOWN, "invalid secret")
+            if banned
+            else Ended(GrpcStatus.UNAUTHENTICATED, reason)
+        )
+        for connection in self.connections.values():
+            if connection.worker == worker and not connection.ended.done():
+                connection.ended.set_result(ended)
+
+    # --- instructions --------------------------------------------------------------------------
+
+    def assign(self, what: Assign, _receipt: Receipt) -> None:
+        """Notify a worker of an attempt."""
+        self.expect(what.attempt, what.job, what.worker)
+        connection = self.connections.get(what.connection)
+        if connection is None:
+            self.feed(WorkerDown(connection=what.connection, reason="the stream is gone"))
+            return
+        self._notify(
+            connection,
+            Notification(
+                url=f"https://{connection.authority}/segments/{self._ticket(what.attempt)}.ts",
+                task_id=what.attempt,
+                session=self._opaque("session", what.orchestrator, what.session),
+                manifest=self._opaque("manifest", what.orchestrator, what.manifest),
+                segment=what.segment,
+            ),
+        )
+
+    def expect(self, attempt: int, job: str, worker: str) -> None:
+        """Take this worker's result for this attempt; also for attempts from before a restart."""
+        self.attempts[attempt] = Task(job, worker)
+        self.by_job.setdefault(job, []).append(attempt)
+
+    def end_session(self, what: EndSession, _receipt: Receipt) -> None:
+        """Tell a worker to free what it keeps for a session."""
+        if connection := self.connections.get(what.connection):
+            session = self._opaque("session", what.orchestrator, what.session)
+            self._notify(connection, Notification(session=session))
+
+    def cancel_attempt(self, what: CancelAttempt, _receipt: Receipt) -> None:
+        """Tell our own worker that an attempt is not needed any more."""
+        connection = self.connections.get(what.connection)
+        if connection is not None and connection.kind == "openpool":
+            self._notify(connection, Notification(cancelled_task_id=what.attempt))
+
+    def _notify(self, connection: Connection, notification: Notification) -> None:
+        try:
+            connection.stream.notify(notification)
+        except Unavailable as error:
+            self.feed(WorkerDown(connection=connection.id, reason=str(error)))
+
+    def settle(self, what: Settle, receipt: Receipt) -> None:
+        """Let the upload of an attempt be answered, once the step is on disk."""
+        task = self.attempts.get(what.attempt)
+        self.media.drop_result(what.attempt)
+        if task is not None and task.outcome is not None and not task.outcome.done():
+            task.outcome.set_result((what.outcome, what.text, receipt))
+
+    def forget_job(self, what: ForgetJob, _receipt: Receipt) -> None:
+        """Drop what is kept for a job."""
+        self.media.forget(what.job)
+        for attempt in self.by_job.pop(what.job, ()):
+            self.media.drop_result(attempt)
+            del self.attempts[attempt]
+
+    def check_result(self, what: CheckResult, _receipt: Receipt) -> None:
+        """Open a result and tell the core what it is."""
+        self.tasks.create_task(self._check(what), name=f"check {what.attempt}")
+
+    async def _check(self, what: CheckResult) -> None:
+        try:
+            source = await self.media.source(what.job)
+            worker = self.attempts[what.attempt].worker
+            renditions = self.media.result(what.attempt)
+            verdict = await self.check(what.job, source, renditions, what.segment, worker)
+        except (OpenPoolError, KeyError) as error:
+            verdict = Verdict(ok=False, reason=f"the result could not be checked: {error}")
+        self.feed(ResultChecked(attempt=what.attempt, verdict=verdict))
+
+    # --- downloads and uploads -----------------------------------------------------------------
+
+    async def download(self, path: str, caller: Caller) -> Download | Reply:
+        """A worker fetches the source of its attempt."""
+        task = self._task_of(path)
+        if task is None:
+            return Reply(404, "there is no such segment, or it is not needed any more")
+        try:
+            length = await self.media.source_length(task.job)
+        except Unavailable as error:
+            return Reply(404, str(error))
+        return Download(self.media.stream(task.job), length, "video/mp2t")
+
+    def _task_of(self, path: str) -> Task | None:
+        ticket = path.removeprefix("/segments/").removesuffix(".ts")
+        number = ticket.partition("-")[0]
+        if not (number.isdecimal() and len(number) < 20):
+            return None
+        if not hmac.compare_digest(ticket.encode(), self._ticket(int(number)).encode()):
+            return None
+        return self.attempts.get(int(number))
+
+    async def upload(self, path: str, caller: Caller, body: AsyncIterator[bytes]) -> Reply:
+        """A worker uploads the result, or the error, of its attempt."""
+        if path != "/transcodeResults":
+            return Reply(404, "results belong to /transcodeResults")
+        try:
+            headers = ResultHeaders.parse(caller.headers)
+            known = await self.authenticate(headers.secret)
+        except BadMessage as error:
+            return Reply(getattr(error, "status", 400), str(error))
+        except OpenPoolError as error:
+            return Reply(401, str(error))
+        task = self.attempts.get(headers.task_id)
+        if task is None:
+            return Reply(404, "this task is unknown, or was finished by another worker")
+        if task.worker != known.worker:
+            return Reply(403, "this task was given to another worker")
+        return await self._take(headers, task, body)
+
+    async def _take(self, headers: ResultHeaders, task: Task, body: AsyncIterator[bytes]) -> Reply:
+        attempt = headers.task_id
+        if task.outcome is not None:
+            return Reply(409, "this task has its result already")
+        task.outcome = asyncio.get_running_loop().create_future()
+        try:
+            if headers.is_error:
+                reason = await read_error(body)
+                self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=reason))
+                return Reply(200, "OK")
+            size = await self._keep(attempt, headers, body)
+        except OpenPoolError as error:
+            self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=str(error)))
+            return Reply(503 if isinstance(error, NoCapacity) else 400, str(error))
+        except BaseException:
+            task.outcome = None
+            raise
+        self.feed(ResultReceived(attempt=attempt, worker=task.worker, bytes=size))
+        return await self._settled(task.outcome)
+
+    async def _keep(
+        self, attempt: int, headers: ResultHeaders, body: AsyncIterator[bytes]
+    ) -> int:
+        parts = await read_result(headers, body)
+        renditions = [
+            EncodedRendition(part.container, part.data, part.pixels, part.perceptual_hash)
+            for part in parts
+        ]
+        self.media.put_result(attempt, renditions)
+        return sum(len(rendition.data) for rendition in renditions)
+
+    async def _settled(self, outcome: asyncio.Future[tuple[Outcome, str, Receipt]]) -> Reply:
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                kind, text, receipt = await outcome
+                await receipt.durable()
+        except TimeoutError:
+            return Reply(503, "the pool could not check this result in time")
+        except Unavailable as error:
+            return Reply(503, str(error))
+        return Reply(STATUS[kind], text or "OK")
+
+    # --- ids that workers see ------------------------------------------------------------------
+
+    def _opaque(self, kind: str, orchestrator: str, value: str) -> str:
+        return self._digest(f"{kind}\0{orchestrator}\0{value}")
+
+    def _ticket(self, attempt: int) -> str:
+        return f"{attempt}-{self._digest(f'segment{attempt}')}"
+
+    def _digest(self, text: str) -> str:
+        return blake2b(text.encode(), key=self.secret, digest_size=16).hexdigest()
