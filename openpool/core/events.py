@@ -152,6 +152,11 @@ class JobReceived(Payload, frozen=True, kw_only=True, tag="job-received"):
     deadline_ms: int
     """When the orchestrator gives up; wall-clock ms like every time in the log."""
     source_url: str = ""
+    min_version: str = ""
+    perceptual_hash: bool = False
+    clip_from_ms: int = 0
+    clip_to_ms: int = 0
+    orchestrator_address: str = ""
 
 
 class JobAssigned(Payload, frozen=True, kw_only=True, tag="job-assigned"):

@@ -62,6 +62,15 @@ class WorkerUp(Struct, frozen=True, kw_only=True):
     peer: str = ""
 
 
+class WorkerKnown(Struct, frozen=True, kw_only=True):
+    """The account of an enrolled worker. Told at start for the workers of restored jobs: their
+    results may arrive, and must be credited rightly, before their streams are back."""
+
+    worker: str
+    address: str
+    commission_ppm: int
+
+
 class WorkerDown(Struct, frozen=True, kw_only=True):
     """A worker's stream ended. Its running attempts may still deliver."""
 
@@ -127,7 +136,10 @@ class AttemptErred(Struct, frozen=True, kw_only=True):
 
 
 class Delivered(Struct, frozen=True, kw_only=True):
-    """The orchestrator answered (or not) to what the pool delivered for a job."""
+    """The orchestrator answered (or not) to what the pool delivered for a job.
+
+    Follows every `Deliver` and every `DeliverError`, once, by the deadline at the latest.
+    """
 
     job: str
     accepted: bool
@@ -160,6 +172,7 @@ Fact = (
     | GroupUp
     | GroupDown
     | WorkerUp
+    | WorkerKnown
     | WorkerDown
     | WorkerRemoved
     | SegmentReceived
