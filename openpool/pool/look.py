@@ -1,0 +1,127 @@
+"""What a video looks like: every frame as a thumbnail, and whether two videos show the same.
+
+The deeper check of `pool.verify`, for a sample of results: black, frozen or replayed pictures have
+the right size and count, and cost a cheat nothing. Runs only inside a checker process.
+"""
+
+from collections.abc import Sequence
+from statistics import median
+
+import av
+from av.video.reformatter import Interpolation, VideoReformatter
+from msgspec import Struct
+
+from openpool.pool.probe import MICROSECONDS, Unreadable, decoded
+
+WIDTH, HEIGHT = 32, 18
+FRAMES_MAX = 3_000
+PIXELS_MAX = 4_000_000_000
+"""Decoding stops here (2,000 frames of 1080p): what follows is not looked at."""
+MEDIAN_MAX = 4.0
+FRAME_MAX = 12.0
+"""Largest honest mean difference of luma, of 255: of the median frame, and of any frame."""
+MOVES = 1.0
+"""A source that changes by more than this from one frame to the next is moving."""
+STALE_SHARE = 4
+"""A rendition may miss at most 1/4 of the source's moves."""
+
+
+class Look(Struct, frozen=True, tag=True):
+    """Thumbnails in the order in which they are shown; times count from the first."""
+
+    times_us: tuple[int, ...]
+    thumbnails: tuple[bytes, ...]
+
+
+def look(data: bytes) -> Look:
+    """Decode a file into thumbnails. Raises Unreadable."""
+    shrink = VideoReformatter()
+    times: list[int] = []
+    thumbnails: list[bytes] = []
+    pixels = 0
+    for frame in decoded(data):
+        times.append(round((frame.time or 0.0) * MICROSECONDS))
+        thumbnails.append(_thumbnail(shrink, frame))
+        pixels += frame.width * frame.height
+        if len(times) >= FRAMES_MAX or pixels > PIXELS_MAX:
+            break
+    if not times:
+        raise Unreadable("has no frame that can be decoded")
+    return Look(tuple(time - times[0] for time in times), tuple(thumbnails))
+
+
+def clipped(whole: Look, from_ms: int, to_ms: int) -> Look:
+    """The part of a look that a clip shows; all of it when `to_ms` is 0."""
+    if not to_ms:
+        return whole
+    wanted = [i for i, time in enumerate(whole.times_us) if from_ms <= time / 1000 <= to_ms]
+    if not wanted:
+        raise Unreadable("has no frame in the clip that is asked for")
+    first = whole.times_us[wanted[0]]
+    return Look(
+        tuple(whole.times_us[i] - first for i in wanted),
+        tuple(whole.thumbnails[i] for i in wanted),
+    )
+
+
+def _thumbnail(shrink: VideoReformatter, frame: av.VideoFrame) -> bytes:
+    # Keeping the colour range as it is makes luma comparable without converting it.
+    small = shrink.reformat(
+        frame,
+        width=WIDTH,
+        height=HEIGHT,
+        format="yuv420p",
+        interpolation=Interpolation.AREA,
+        src_color_range=frame.color_range,
+        dst_color_range=frame.color_range,
+    )
+    plane = small.planes[0]
+    luma, stride = bytes(plane), plane.line_size
+    return b"".join(luma[row * stride : row * stride + WIDTH] for row in range(HEIGHT))
+
+
+def differs(source: Look, rendition: Look) -> str:
+    """Why the rendition does not show what the source shows; empty if it does."""
+    partners = _partners(source, rendition)
+    differences = [
+        min(_difference(thumbnail, source.thumbnails[i]) for i in near)
+        for thumbnail, near in zip(rendition.thumbnails, partners, strict=True)
+    ]
+    if median(differences) > MEDIAN_MAX:
+        return "does not show what the source shows"
+    if max(differences) > FRAME_MAX:
+        at_ms = rendition.times_us[differences.index(max(differences))] // 1000
+        return f"shows something else than the source at {at_ms} ms"
+    if _is_frozen(source, rendition, partners):
+        return "stands still where the source moves"
+    return ""
+
+
+def _partners(source: Look, rendition: Look) -> list[range]:
+    """For each frame of the rendition, the source frames it may show: the nearest, one around."""
+    last = len(source.times_us) - 1
+    by_rank = len(source.times_us) == len(rendition.times_us)
+    nearest: list[int] = []
+    at = 0
+    for rank, time in enumerate(rendition.times_us):
+        while at < last and abs(source.times_us[at + 1] - time) <= abs(source.times_us[at] - time):
+            at += 1
+        nearest.append(rank if by_rank else at)
+    return [range(max(0, i - 1), min(last, i + 1) + 1) for i in nearest]
+
+
+def _is_frozen(source: Look, rendition: Look, partners: Sequence[range]) -> bool:
+    """Whether the rendition misses too many of the moves that the source makes meanwhile."""
+    moves = missed = 0
+    for i in range(1, len(rendition.thumbnails)):
+        before, now = partners[i - 1], partners[i]
+        expected = _difference(source.thumbnails[before[-1]], source.thumbnails[now[-1]])
+        if expected > MOVES:
+            moves += 1
+            seen = _difference(rendition.thumbnails[i - 1], rendition.thumbnails[i])
+            missed += seen < expected / 4
+    return moves >= STALE_SHARE and missed * STALE_SHARE > moves
+
+
+def _difference(one: bytes, other: bytes) -> float:
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)

@@ -1,0 +1,241 @@
+"""What a video file really is: size, frames, times and sound, read without decoding.
+
+Everything here looks at bytes from strangers with FFmpeg, which may crash or hang on them: call it
+only inside a checker process (`pool.checkers`). Whether the numbers are right for a job is decided
+in `pool.judge`; how the picture looks is for `pool.look`.
+"""
+
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import msgspec
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+from msgspec import Struct
+
+from openpool.core.model import SourceInfo
+
+PACKETS_MAX = 200_000
+TS_PACKET_BYTES = 188
+CONTAINERS = "mpegts,mov,mp4,matroska,webm,flv"
+"""What may be opened: no playlists, which could make FFmpeg read other files or addresses."""
+DEMUX_ONLY = {"codec_whitelist": "none"}
+"""Keeps FFmpeg from decoding to guess stream parameters; its parsers still find the size."""
+MICROSECONDS = 1_000_000
+
+
+class Unreadable(Exception):
+    """The bytes are not a video; the text says why and fits behind "it"."""
+
+
+class Probe(Struct, frozen=True, kw_only=True, tag=True):
+    """A video file as the pool measured it."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    frames: int
+    starts_with_key: bool
+    times_us: tuple[int, ...]
+    """When each frame is shown, in order. Frames without a time stamp are missing."""
+    tidy: bool
+    """Every frame has a time, and decoding times only increase."""
+    whole: bool
+    """MPEG-TS: not cut off in the middle of a transport packet."""
+    bytes: int
+    video_bytes: int
+    audio: tuple[tuple[int, ...], ...]
+    """Checksums of the sound packets, per sound stream."""
+    sha256: str
+    packets: int = 0
+    """Frames by packets, where `frames` were counted by decoding and are another number."""
+
+    @property
+    def pixels(self) -> int:
+        return self.frames * self.width * self.height
+
+    @property
+    def span_us(self) -> int:
+        """From the first to the last frame."""
+        return self.times_us[-1] - self.times_us[0] if self.times_us else 0
+
+    @property
+    def interval_us(self) -> int:
+        """Mean time between frames; 0 for a single one."""
+        return self.span_us // (len(self.times_us) - 1) if len(self.times_us) > 1 else 0
+
+    @property
+    def last_gap_us(self) -> int:
+        """Time between the last two frames: the best guess of how long the last one is shown."""
+        return self.times_us[-1] - self.times_us[-2] if len(self.times_us) > 1 else 0
+
+    def source_info(self, duration_ms: int) -> SourceInfo:
+        """The summary of a source; `duration_ms` stands in where a single frame tells nothing."""
+        measured_ms = (self.span_us + self.last_gap_us) // 1000
+        return SourceInfo(
+            width=self.width,
+            height=self.height,
+            frames=self.frames,
+            duration_ms=measured_ms or duration_ms,
+            bytes=self.bytes,
+            audio_packets=max((len(stream) for stream in self.audio), default=0),
+        )
+
+
+def probe(data: bytes) -> Probe:
+    """Measure a file by its packets. Raises Unreadable."""
+    with _opened(data, DEMUX_ONLY) as container:
+        stream = _video(container)
+        reader = _Reader(stream)
+        for packet in container.demux():
+            reader.take(packet)
+        container_name = _container_name(container)
+        if not reader.frames:
+            raise Unreadable("holds no video frames")
+        width, height = stream.codec_context.width, stream.codec_context.height
+    if container_name != "mpegts" or not width or not height:
+        # Such a header is only a claim; the first picture is the truth.
+        width, height = _first_picture_size(data)
+    return reader.probe(data, container_name, stream.codec_context.name, width, height)
+
+
+def recount(data: bytes, measured: Probe) -> Probe:
+    """The same file with frames and times as a decoder sees them. Raises Unreadable.
+
+    A damaged source has packets that no decoder can show: nobody is to blame for missing them.
+    """
+    times: list[int] = []
+    frames = 0
+    for frame in decoded(data):
+        frames += 1
+        if frame.time is not None:
+            times.append(round(frame.time * MICROSECONDS))
+    if not frames:
+        raise Unreadable("has no frame that can be decoded")
+    if frames == measured.frames:
+        return measured
+    return msgspec.structs.replace(
+        measured,
+        frames=frames,
+        times_us=tuple(sorted(times)),
+        tidy=False,
+        packets=measured.frames,
+    )
+
+
+def decoded(data: bytes) -> Iterator[av.VideoFrame]:
+    """The frames a decoder shows, skipping what is damaged. Raises Unreadable."""
+    with _opened(data, {}) as container:
+        stream = _video(container)
+        # Good enough to count and to look at, and a third cheaper.
+        stream.codec_context.options = {"skip_loop_filter": "all"}
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.error.InvalidDataError:
+                continue
+
+
+class _Reader:
+    """Collects what the packets tell."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._video = stream
+        self._audio: dict[int, list[int]] = {}
+        self._times: list[int] = []
+        self._last_dts = -(1 << 63)
+        self._packets = 0
+        self._tidy = True
+        self._bytes = 0
+        self._starts_with_key = False
+        self.frames = 0
+
+    def take(self, packet: "Packet[av.stream.Stream]") -> None:
+        self._packets += 1
+        if self._packets > PACKETS_MAX:
+            raise Unreadable("holds more packets than a segment can have")
+        if not packet.size:
+            return
+        if packet.stream.index == self._video.index:
+            self._take_video(packet)
+        elif packet.stream.type == "audio":
+            checksums = self._audio.setdefault(packet.stream.index, [])
+            checksums.append(zlib.crc32(_without_adts_header(bytes(packet))))
+
+    def _take_video(self, packet: "Packet[av.stream.Stream]") -> None:
+        if not self.frames:
+            self._starts_with_key = packet.is_keyframe
+        self.frames += 1
+        self._bytes += packet.size
+        if packet.pts is None or packet.dts is None or packet.dts <= self._last_dts:
+            self._tidy = False
+        if packet.dts is not None:
+            self._last_dts = packet.dts
+        if packet.pts is not None:
+            base = self._video.time_base or packet.time_base
+            self._times.append(packet.pts * MICROSECONDS * base.numerator // base.denominator)
+
+    def probe(self, data: bytes, container: str, codec: str, width: int, height: int) -> Probe:
+        return Probe(
+            container=container,
+            codec=codec,
+            width=width,
+            height=height,
+            frames=self.frames,
+            starts_with_key=self._starts_with_key,
+            times_us=tuple(sorted(self._times)),
+            tidy=self._tidy,
+            whole=container != "mpegts" or len(data) % TS_PACKET_BYTES == 0,
+            bytes=len(data),
+            video_bytes=self._bytes,
+            audio=tuple(tuple(checksums) for checksums in self._audio.values()),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+
+
+@contextmanager
+def _opened(data: bytes, options: dict[str, str]) -> Iterator[InputContainer]:
+    try:
+        with av.open(
+            io.BytesIO(data), "r", options={"format_whitelist": CONTAINERS, **options}
+        ) as container:
+            yield container
+    except (av.error.FFmpegError, ValueError) as error:
+        raise Unreadable(f"cannot be read ({_in_words(error)})") from None
+
+
+def _in_words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _video(container: InputContainer) -> VideoStream:
+    if not container.streams.video:
+        raise Unreadable("holds no video")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise Unreadable("is in a codec that the pool does not know")
+    return stream
+
+
+def _container_name(container: InputContainer) -> str:
+    names = container.format.name.split(",")
+    return "mp4" if "mp4" in names else names[0]
+
+
+def _first_picture_size(data: bytes) -> tuple[int, int]:
+    for frame in decoded(data):
+        return frame.width, frame.height
+    raise Unreadable("has no frame that can be decoded")
+
+
+def _without_adts_header(packet: bytes) -> bytes:
+    """AAC in MPEG-TS carries a header that MP4 does not: without it, copies are equal."""
+    if len(packet) < 7 or packet[0] != 0xFF or packet[1] & 0xF6 != 0xF0:
+        return packet
+    return packet[7:] if packet[1] & 1 else packet[9:]
