@@ -8,6 +8,7 @@
     ├── Refusal         a fair request that policy declines   → say why and what to do
     │   ├── NoCapacity
     │   └── NotAllowed
+    │       └── Banned
     ├── Unavailable     the world is failing; may be retried  → bounded retry, then an event
     │   └── Timeout
     ├── SetupError      a person must change something        → one sentence, exit code 2
@@ -66,6 +67,12 @@ class NotAllowed(Refusal):
     """This is not allowed for you."""
 
     code = "not-allowed"
+
+
+class Banned(NotAllowed):
+    """The operator has banned this worker."""
+
+    code = "banned"
 
 
 class Unavailable(OpenPoolError):
