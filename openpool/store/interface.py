@@ -3,12 +3,13 @@
 The same contract tests (`tests/contract/test_store.py`) run against every store.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from openpool.core.events import Event
+from openpool.core.ledger import Transfer
 
 
 class StoredEvent(Struct, frozen=True, kw_only=True):
@@ -39,9 +40,12 @@ class RollupPoint(Struct, frozen=True, kw_only=True):
 
     start_ms: int
     segments: int
+    """Delivered in time."""
     failed: int
+    """For one worker: failed attempts that count against it. For all: failed jobs."""
     refused: int
     hedged: int
+    """For one worker: segments it was given as a second try."""
     media_ms: int
     """Source time of the delivered segments."""
     busy_ms: int
@@ -58,16 +62,8 @@ class Balance(Struct, frozen=True, kw_only=True):
     amount_wei: int
 
 
-class LedgerEntry(Struct, frozen=True, kw_only=True):
-    """One immutable transfer."""
-
-    id: str
-    event_id: str
-    time_ms: int
-    debit: str
-    credit: str
-    amount_wei: int
-    kind: str
+LedgerEntry = Transfer
+"""One immutable transfer, as the ledger holds it."""
 
 
 class WorkerRow(Struct, frozen=True, kw_only=True):
@@ -98,6 +94,30 @@ class TokenRow(Struct, frozen=True, kw_only=True):
     """0 is never."""
     revoked_ms: int
     label: str
+
+
+class EnrolmentRow(Struct, frozen=True, kw_only=True):
+    """Who asked to join, and whether it may: the truth for access (not derived from the log)."""
+
+    worker: str
+    address: str
+    name: str
+    group: str
+    state: str
+    """`pending`, `approved` or `banned`."""
+    terms: str
+    enrolled_ms: int
+
+
+class InviteRow(Struct, frozen=True, kw_only=True):
+    """An invitation, good once. Only the hash of its code is kept."""
+
+    secret_hash: bytes
+    group: str
+    label: str
+    created_ms: int
+    expires_ms: int
+    """0 is never."""
 
 
 class Receipt(Protocol):
@@ -131,7 +151,10 @@ class Reader(Protocol):
 
     def series(
         self, *, start_ms: int, end_ms: int, step_ms: int, worker: str = ""
-    ) -> list[RollupPoint]: ...
+    ) -> list[RollupPoint]:
+        """One point per step from the step that holds `start_ms` to before `end_ms`, empty ones
+        too. `worker=""` is the whole pool. `step_ms` is a multiple of a minute."""
+
     def workers(self) -> list[WorkerRow]: ...
     def worker(self, worker: str) -> WorkerRow | None: ...
     def counts(self) -> dict[str, int]:
@@ -143,3 +166,51 @@ class Reader(Protocol):
 
     def tokens(self, worker: str = "") -> list[TokenRow]: ...
     def setting(self, key: str) -> Any: ...
+
+
+class Feed(Protocol):
+    """Live events for listeners in the pool's own process."""
+
+    def subscribe(self) -> AsyncIterator[Sequence[StoredEvent]]:
+        """Batches of committed events in log order, from this call on; ends when the store closes.
+
+        A listener that falls behind loses the oldest waiting events: then `seq` jumps, and the
+        missing ones are in the log.
+        """
+
+
+class Registry(Protocol):
+    """Tokens, enrolments, invitations, nonces and settings: plain data beside the log.
+
+    Reads are synchronous like `Reader`'s. Writes return when they are on disk, and raise
+    `Unavailable` if the disk failed. Times are handed in; secrets come as hashes only.
+    """
+
+    async def put_token(self, row: TokenRow) -> None: ...
+    async def touch_token(self, token: str, now_ms: int) -> None: ...
+    async def revoke_token(self, token: str, now_ms: int) -> bool:
+        """Whether there was such a token that was not revoked yet."""
+
+    def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
+        """Expired and revoked ones too: the caller decides."""
+
+    async def put_enrolment(self, row: EnrolmentRow) -> bool:
+        """Whether it was new; a known worker is left as it is."""
+
+    async def set_enrolment_state(self, worker: str, state: str) -> bool: ...
+    def enrolment(self, worker: str) -> EnrolmentRow | None: ...
+    def enrolments(self, *, address: str = "", state: str = "") -> list[EnrolmentRow]: ...
+
+    async def put_nonce(self, nonce: str, expires_ms: int, now_ms: int) -> None:
+        """Also forgets the nonces that have expired by `now_ms`."""
+
+    async def take_nonce(self, nonce: str, now_ms: int) -> bool:
+        """Whether the nonce was known and fresh; it never is again."""
+
+    async def put_invite(self, row: InviteRow) -> None: ...
+    async def take_invite(self, secret_hash: bytes, now_ms: int) -> InviteRow | None:
+        """The invitation, if it was good; it never is again."""
+
+    def invites(self) -> list[InviteRow]: ...
+    async def set_setting(self, key: str, value: Any) -> None:
+        """`value` is anything JSON can hold."""
