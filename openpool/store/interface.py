@@ -188,6 +188,9 @@ class Registry(Protocol):
 
     async def put_token(self, row: TokenRow) -> None: ...
     async def touch_token(self, token: str, now_ms: int) -> None: ...
+    async def expire_token(self, token: str, expires_ms: int) -> None:
+        """Let a token end by itself at that time."""
+
     async def revoke_token(self, token: str, now_ms: int) -> bool:
         """Whether there was such a token that was not revoked yet."""
 

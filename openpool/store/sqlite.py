@@ -189,6 +189,10 @@ class SqliteStore(SqliteReader):
         sql = "UPDATE token SET last_used_ms = max(last_used_ms, ?) WHERE token = ?"
         await self._write(lambda run: run(sql, (now_ms, token)))
 
+    async def expire_token(self, token: str, expires_ms: int) -> None:
+        sql = "UPDATE token SET expires_ms = ? WHERE token = ?"
+        await self._write(lambda run: run(sql, (expires_ms, token)))
+
     async def revoke_token(self, token: str, now_ms: int) -> bool:
         sql = "UPDATE token SET revoked_ms = ? WHERE token = ? AND revoked_ms = 0 RETURNING token"
         return await self._write(lambda run: run(sql, (now_ms, token)) is not None)
