@@ -10,11 +10,12 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
-from openpool.core.errors import BadMessage, NoCapacity, OpenPoolError, Unauthorized, Unavailable
+from openpool.core.capabilities import DEFAULT
+from openpool.core.errors import Banned, NoCapacity, OpenPoolError, Unavailable
 from openpool.core.facts import (
     AttemptErred,
     Fact,
@@ -41,10 +42,19 @@ from openpool.link.interface import (
     RegistrationStream,
     Reply,
 )
-from openpool.pool.media import EncodedRendition, Media
+from openpool.pool.media import Media
 from openpool.store.interface import Receipt
 from openpool.wire.messages import Notification, RegisterRequest
-from openpool.wire.results import ResultHeaders, read_error, read_result
+from openpool.wire.results import (
+    ERROR_BYTES_MAX,
+    RESULT_PATH,
+    BadUpload,
+    RenditionData,
+    ResultHeaders,
+    ResultParser,
+    error_text,
+    read_headers,
+)
 
 log = structlog.get_logger()
 
@@ -84,7 +94,7 @@ class Task:
 
 Authenticate = Callable[[str], Awaitable[KnownWorker]]
 """Worker of a secret. Raises Unauthorized (unknown, revoked), Refusal (banned, not approved)."""
-Check = Callable[[str, bytes, list[EncodedRendition], Segment, str], Awaitable[Verdict]]
+Check = Callable[[str, bytes, list[RenditionData], Segment, str], Awaitable[Verdict]]
 """Opens a result: job, source, renditions, what was asked for, worker."""
 
 
@@ -125,12 +135,10 @@ class Downstream:
     async def _admit(self, request: RegisterRequest) -> KnownWorker:
         try:
             known = await self.authenticate(request.secret)
-        except Unauthorized as error:
-            raise Ended(GrpcStatus.UNAUTHENTICATED, str(error)) from None
+        except Banned:
+            raise Ended(GrpcStatus.UNKNOWN, "invalid secret") from None
         except OpenPoolError as error:
-            banned = error.code == "banned"
-            status = GrpcStatus.UNKNOWN if banned else GrpcStatus.UNAUTHENTICATED
-            raise Ended(status, "invalid secret" if banned else str(error)) from None
+            raise Ended(GrpcStatus.UNAUTHENTICATED, str(error)) from None
         if request.capacity <= 0:
             raise Ended(GrpcStatus.UNKNOWN, "zero capacity")
         if len(self.connections) >= self.workers_max:
@@ -165,7 +173,7 @@ class Downstream:
             connection=connection.id,
             kind="openpool" if connection.kind == "openpool" else "stock",
             capacity=min(request.capacity, 1000),
-            capabilities=request.capabilities,
+            capabilities=DEFAULT if request.capabilities is None else request.capabilities,
             version=request.version,
             commission_ppm=known.commission_ppm,
             peer=caller.peer,
@@ -174,7 +182,8 @@ class Downstream:
     async def _serve(self, connection: Connection) -> str:
         closed = asyncio.ensure_future(connection.stream.wait_closed())
         try:
-            await asyncio.wait({closed, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {closed, connection.ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if connection.ended.done():
                 raise connection.ended.result()
             return closed.result()
@@ -287,13 +296,13 @@ class Downstream:
 
     async def upload(self, path: str, caller: Caller, body: AsyncIterator[bytes]) -> Reply:
         """A worker uploads the result, or the error, of its attempt."""
-        if path != "/transcodeResults":
-            return Reply(404, "results belong to /transcodeResults")
+        if path != RESULT_PATH:
+            return Reply(404, f"results belong to {RESULT_PATH}")
         try:
-            headers = ResultHeaders.parse(caller.headers)
+            headers = read_headers(caller.headers)
             known = await self.authenticate(headers.secret)
-        except BadMessage as error:
-            return Reply(getattr(error, "status", 400), str(error))
+        except BadUpload as error:
+            return Reply(error.status, str(error))
         except OpenPoolError as error:
             return Reply(401, str(error))
         task = self.attempts.get(headers.task_id)
@@ -310,27 +319,29 @@ class Downstream:
         task.outcome = asyncio.get_running_loop().create_future()
         try:
             if headers.is_error:
-                reason = await read_error(body)
-                self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=reason))
-                return Reply(200, "OK")
+                return await self._erred(attempt, task, body)
             size = await self._keep(attempt, headers, body)
         except OpenPoolError as error:
             self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=str(error)))
-            return Reply(503 if isinstance(error, NoCapacity) else 400, str(error))
+            return Reply(_status(error), str(error))
         except BaseException:
-            task.outcome = None
+            task.outcome = None  # the upload broke off: the worker may try again
             raise
         self.feed(ResultReceived(attempt=attempt, worker=task.worker, bytes=size))
         return await self._settled(task.outcome)
 
-    async def _keep(
-        self, attempt: int, headers: ResultHeaders, body: AsyncIterator[bytes]
-    ) -> int:
-        parts = await read_result(headers, body)
-        renditions = [
-            EncodedRendition(part.container, part.data, part.pixels, part.perceptual_hash)
-            for part in parts
-        ]
+    async def _erred(self, attempt: int, task: Task, body: AsyncIterator[bytes]) -> Reply:
+        text = b""
+        async for chunk in body:
+            text += chunk[: ERROR_BYTES_MAX - len(text)]
+        self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=error_text(text)))
+        return Reply(200, "OK")
+
+    async def _keep(self, attempt: int, headers: ResultHeaders, body: AsyncIterator[bytes]) -> int:
+        parser = ResultParser(headers.boundary)
+        async for chunk in body:
+            parser.feed(chunk)
+        renditions = parser.finish()
         self.media.put_result(attempt, renditions)
         return sum(len(rendition.data) for rendition in renditions)
 
@@ -355,3 +366,9 @@ class Downstream:
 
     def _digest(self, text: str) -> str:
         return blake2b(text.encode(), key=self.secret, digest_size=16).hexdigest()
+
+
+def _status(error: OpenPoolError) -> int:
+    if isinstance(error, BadUpload):
+        return error.status
+    return 503 if isinstance(error, NoCapacity) else 400

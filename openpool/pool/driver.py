@@ -66,7 +66,7 @@ class Driver:
             self._performers[type(instruction)](instruction, receipt)
 
     async def run(self) -> None:
-        """Send ticks when the core wants them. Ends only by cancellation or by a bug in the core."""
+        """Send ticks when the core wants them. Raises what a bug in the core raised."""
         while True:
             if self._failed is not None:
                 raise self._failed

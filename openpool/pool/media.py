@@ -10,20 +10,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from openpool.core.errors import NoCapacity, Unavailable
-from openpool.core.model import Container
+from openpool.wire.results import RenditionData
 
 BUDGET_BYTES = 4_000_000_000
 READ_TIMEOUT_S = 30.0
-
-
-@dataclass(slots=True)
-class EncodedRendition:
-    """A rendition as a worker uploaded it."""
-
-    container: Container
-    data: bytes
-    claimed_pixels: int
-    perceptual_hash: bytes = b""
 
 
 @dataclass(slots=True)
@@ -49,7 +39,7 @@ class Media:
         self._budget = budget_bytes
         self._held = 0
         self._sources: dict[str, Source] = {}
-        self._results: dict[int, list[EncodedRendition]] = {}
+        self._results: dict[int, list[RenditionData]] = {}
 
     @property
     def held_bytes(self) -> int:
@@ -140,12 +130,12 @@ class Media:
 
     # --- results -------------------------------------------------------------------------------
 
-    def put_result(self, attempt: int, renditions: list[EncodedRendition]) -> None:
+    def put_result(self, attempt: int, renditions: list[RenditionData]) -> None:
         """Keep a result until its attempt is settled. Raises NoCapacity."""
         self._hold(sum(len(rendition.data) for rendition in renditions))
         self._results[attempt] = renditions
 
-    def result(self, attempt: int) -> list[EncodedRendition]:
+    def result(self, attempt: int) -> list[RenditionData]:
         """The renditions of an attempt; empty when they are gone."""
         return self._results.get(attempt, [])
 

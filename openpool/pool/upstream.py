@@ -34,7 +34,7 @@ from openpool.link.interface import Ended
 from openpool.pool.media import Media
 from openpool.store.interface import Receipt
 from openpool.wire.messages import Notification
-from openpool.wire.results import OutgoingRendition
+from openpool.wire.results import RenditionData
 
 log = structlog.get_logger()
 
@@ -43,6 +43,8 @@ BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 REFUSED_WAIT_S = 30.0
 """Wait after the orchestrator said that our secret is wrong: a person has to act."""
 RETRY_DELIVERY_S = 0.1
+ERROR_TIMEOUT_S = 2.0
+RESTARTED = "the orchestrator has restarted; this task is not its own any more"
 
 
 @dataclass(slots=True)
@@ -196,7 +198,7 @@ class Upstream:
 
     async def _deliver(self, what: Deliver) -> None:
         renditions = [
-            OutgoingRendition(
+            RenditionData(
                 container=rendition.container,
                 data=rendition.data,
                 pixels=pixels,
@@ -207,7 +209,7 @@ class Upstream:
         reason = "the orchestrator did not take the result before its deadline"
         while (left_ms := what.deadline_ms - self.clock_ms()) > 0:
             if what.incarnation != self.incarnation:
-                reason = "the orchestrator has restarted; this task is not its own any more"
+                reason = RESTARTED
                 break
             with suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(left_ms / 1000):
@@ -221,12 +223,17 @@ class Upstream:
 
     def deliver_error(self, what: DeliverError, _receipt: Receipt) -> None:
         """Tell the orchestrator that a task failed, so that it does not evict the group."""
-        if what.incarnation == self.incarnation:
-            self.tasks.create_task(self._deliver_error(what), name=f"error {what.job}")
+        self.tasks.create_task(self._deliver_error(what), name=f"error {what.job}")
 
     async def _deliver_error(self, what: DeliverError) -> None:
+        reason = ""
         try:
-            async with asyncio.timeout(5):
-                await self.client.post_error(what.task_id, what.text)
-        except (Unavailable, TimeoutError) as error:
-            log.warning("error-not-delivered", job=what.job, reason=str(error))
+            async with asyncio.timeout(ERROR_TIMEOUT_S):
+                if what.incarnation == self.incarnation:
+                    await self.client.post_error(what.task_id, what.text)
+                else:
+                    reason = RESTARTED
+        except (OpenPoolError, TimeoutError) as error:
+            reason = str(error) or "the orchestrator did not take the error in time"
+            log.warning("error-not-delivered", job=what.job, reason=reason)
+        self.feed(Delivered(job=what.job, accepted=not reason, reason=reason))

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from openpool.core.errors import NoCapacity, Unavailable
-from openpool.pool.media import EncodedRendition, Media
+from openpool.pool.media import Media
+from openpool.wire.results import RenditionData
 
 
 async def collect(media: Media, job: str) -> bytes:
@@ -57,7 +58,7 @@ async def test_the_budget_bounds_all_bytes_together() -> None:
     media = Media(budget_bytes=100)
     media.begin("j")
     media.feed("j", b"x" * 60)
-    big = [EncodedRendition("mpegts", b"y" * 50, 1)]
+    big = [RenditionData(data=b"y" * 50, pixels=1)]
     with pytest.raises(NoCapacity):
         media.put_result(1, big)
     assert media.held_bytes == 60
