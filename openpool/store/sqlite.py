@@ -19,13 +19,13 @@ import apsw
 import msgspec
 
 from openpool.core.chain import GENESIS, chain_hash, leaf_hash
-from openpool.core.events import Event, encode_payload
-from openpool.core.ledger import Transfer, carry_of, transfers_of
+from openpool.core.events import Event
+from openpool.core.ledger import Transfer
 from openpool.store import database, tables
 from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import EnrolmentRow, InviteRow, StoredEvent, TokenRow
 from openpool.store.reader import SqliteReader
-from openpool.store.writer import EVENTS_MAX, Entry, Group, Writer
+from openpool.store.writer import EVENTS_MAX, Entry, Group, Writer, entry
 
 T = TypeVar("T")
 
@@ -96,13 +96,6 @@ class SqliteLog:
 def _head(connection: apsw.Connection) -> tuple[int, bytes]:
     row = connection.execute("SELECT seq, chain FROM event ORDER BY seq DESC LIMIT 1").fetchone()
     return (0, GENESIS) if row is None else (row[0], row[1])
-
-
-def entry(event: Event) -> Entry:
-    """An event ready to be written; ValueError if its money is not money."""
-    transfers_of(event)
-    carry_of(event)
-    return event, encode_payload(event.data)
 
 
 class SqliteStore(SqliteReader):

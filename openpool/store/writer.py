@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from openpool.core.errors import Unavailable
-from openpool.core.events import Event
+from openpool.core.events import Event, encode_payload
+from openpool.core.ledger import carry_of, transfers_of
 from openpool.store.interface import StoredEvent
 
 EVENTS_MAX = 200_000
@@ -26,6 +27,13 @@ GROUP_EVENTS_MAX = 4_000
 
 Entry = tuple[Event, bytes]
 """An event and the JSON of its payload."""
+
+
+def entry(event: Event) -> Entry:
+    """An event ready to be written; ValueError if its money is not money."""
+    transfers_of(event)
+    carry_of(event)
+    return event, encode_payload(event.data)
 
 
 class Group:
