@@ -59,10 +59,14 @@ class Kind:
     secret: bool = False
 
 
-def _text(text: str, _: Path) -> str:
-    if not text.isprintable() or len(text) > 1000:
+def _title(text: str, _: Path) -> str:
+    if not text.isprintable() or len(text) > 60:
         raise ValueError
     return text
+
+
+def _domain(text: str, _: Path) -> str:
+    return matched(r"[A-Za-z0-9._-]{1,250}(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?", text)
 
 
 def _name(text: str, _: Path) -> str:
@@ -170,7 +174,8 @@ def _show_secret(value: object) -> str:
     return "****" if value else ""
 
 
-TEXT = Kind("text of at most 1000 printable characters", _text)
+TITLE = Kind("at most 60 printable characters", _title)
+DOMAIN = Kind("a domain, with a port if it has one, like pool.example.org", _domain)
 NAME = Kind("a name of up to 32 of a-z, 0-9, - and _", _name)
 BOOLEAN = Kind("true or false", _boolean, show=lambda value: str(value).lower())
 PATH = Kind("a path", _path, show=_show_path)

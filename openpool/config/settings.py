@@ -33,7 +33,7 @@ class Section(Struct, frozen=True, kw_only=True):
 class PoolSettings(Section, frozen=True, kw_only=True):
     """The pool as people see it."""
 
-    name: Annotated[str, Setting(kinds.TEXT, "What the pool is called on its pages")] = "Open Pool"
+    name: Annotated[str, Setting(kinds.TITLE, "What the pool is called on its pages")] = "Open Pool"
     terms: Annotated[
         Path,
         Setting(kinds.PATH, "Text file with the terms that a worker's owner accepts"),
@@ -129,7 +129,7 @@ class EnrolmentSettings(Section, frozen=True, kw_only=True):
     domain: Annotated[
         str,
         Setting(
-            kinds.TEXT,
+            kinds.DOMAIN,
             "The domain a wallet signs for; empty: the host and port of web.public_url",
         ),
     ] = ""
@@ -186,6 +186,20 @@ class DispatchSettings(Section, frozen=True, kw_only=True):
     hedge: Annotated[
         bool, Setting(kinds.BOOLEAN, "Whether a slow first try is repeated on a second worker")
     ] = True
+    hedge_share: Annotated[
+        int, Setting(kinds.RATE, "The part of all jobs that may be repeated before they are late")
+    ] = 100_000
+    headroom: Annotated[
+        int,
+        Setting(kinds.RATE, "The part of the workers' capacity that is kept for second tries"),
+    ] = 100_000
+    slots_per_group: Annotated[
+        int,
+        Setting(
+            kinds.integer(1, 1_000),
+            "Sessions in one slot group; an orchestrator that gives up on a job drops one group",
+        ),
+    ] = 8
     attempts_max: Annotated[
         int, Setting(kinds.integer(1, 20), "Most workers on which one segment is tried")
     ] = 5
@@ -196,7 +210,11 @@ class DispatchSettings(Section, frozen=True, kw_only=True):
         int, Setting(kinds.integer(1, 1_000), "Failures in a row that send a worker to cool down")
     ] = 5
     cooldown_ms: Annotated[
-        int, Setting(kinds.integer(1_000, 24 * HOUR_MS), "How long a worker cools down at first")
+        int,
+        Setting(
+            kinds.integer(1_000, 24 * HOUR_MS),
+            "The first cooling down; each further one takes twice as long",
+        ),
     ] = MINUTE_MS
     session_idle_ms: Annotated[
         int,
