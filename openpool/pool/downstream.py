@@ -33,7 +33,7 @@ from openpool.core.instructions import (
     Outcome,
     Settle,
 )
-from openpool.core.model import Segment, Verdict
+from openpool.core.model import Segment, Verdict, WorkerKind
 from openpool.link.interface import (
     Caller,
     Download,
@@ -66,9 +66,14 @@ STATUS = {"credited": 200, "unneeded": 200, "late": 200, "refused": 422}
 class KnownWorker(Protocol):
     """Who a token belongs to."""
 
-    worker: str
-    address: str
-    commission_ppm: int
+    @property
+    def worker(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def commission_ppm(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -77,7 +82,8 @@ class Connection:
 
     id: str
     worker: str
-    kind: str
+    token: str
+    kind: WorkerKind
     stream: RegistrationStream
     authority: str
     ended: asyncio.Future[Ended]
@@ -106,6 +112,9 @@ class Downstream:
     media: Media
     tasks: asyncio.TaskGroup
     authenticate: Authenticate
+    """Whose result this is, at every upload; must be fast."""
+    admit: Authenticate
+    """Whether this worker may register."""
     check: Check
     secret: bytes
     """Keys the hashes that stand for upstream ids; kept across restarts."""
@@ -134,7 +143,7 @@ class Downstream:
 
     async def _admit(self, request: RegisterRequest) -> KnownWorker:
         try:
-            known = await self.authenticate(request.secret)
+            known = await self.admit(request.secret)
         except Banned:
             raise Ended(GrpcStatus.UNKNOWN, "invalid secret") from None
         except OpenPoolError as error:
@@ -152,6 +161,7 @@ class Downstream:
         connection = Connection(
             id=f"{self.epoch}-{self._counter}",
             worker=known.worker,
+            token=known.token,
             kind="openpool" if "openpool-worker" in caller.headers else "stock",
             stream=stream,
             authority=caller.authority,
@@ -171,7 +181,7 @@ class Downstream:
             worker=known.worker,
             address=known.address,
             connection=connection.id,
-            kind="openpool" if connection.kind == "openpool" else "stock",
+            kind=connection.kind,
             capacity=min(request.capacity, 1000),
             capabilities=DEFAULT if request.capabilities is None else request.capabilities,
             version=request.version,
@@ -190,15 +200,19 @@ class Downstream:
         finally:
             closed.cancel()
 
-    def disconnect(self, worker: str, *, banned: bool, reason: str) -> None:
-        """End the streams of a worker whose token was revoked, or who was banned."""
-        ended = (
-            Ended(GrpcStatus.UNKNOWN, "invalid secret")
-            if banned
-            else Ended(GrpcStatus.UNAUTHENTICATED, reason)
-        )
+    def end_token(self, token: str, reason: str) -> None:
+        """End the streams that a revoked token opened; the worker may come back with another."""
+        ended = Ended(GrpcStatus.UNAUTHENTICATED, reason)
+        self._end(lambda connection: connection.token == token, ended)
+
+    def end_worker(self, worker: str) -> None:
+        """End the streams of a banned worker for good."""
+        ended = Ended(GrpcStatus.UNKNOWN, "invalid secret")
+        self._end(lambda connection: connection.worker == worker, ended)
+
+    def _end(self, which: Callable[[Connection], bool], ended: Ended) -> None:
         for connection in self.connections.values():
-            if connection.worker == worker and not connection.ended.done():
+            if which(connection) and not connection.ended.done():
                 connection.ended.set_result(ended)
 
     # --- instructions --------------------------------------------------------------------------

@@ -1,0 +1,398 @@
+"""The composition root: builds a pool from its configuration, runs it, and stops it in order.
+
+The only file that knows every folder. It decides nothing; it hands each part what it needs.
+"""
+
+import asyncio
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from openpool import __version__
+from openpool.config import Config, OrchestratorSettings
+from openpool.config.kinds import HostPort
+from openpool.core.errors import SetupError, Unavailable
+from openpool.core.events import AnyPayload, Event, JobReceived, PoolStarted, PoolStopped
+from openpool.core.facts import JobRestored, WorkerKnown, WorkerRemoved
+from openpool.core.instructions import (
+    Assign,
+    CancelAttempt,
+    CheckResult,
+    CloseGroup,
+    Deliver,
+    DeliverError,
+    EndSession,
+    FetchSource,
+    ForgetJob,
+    OpenGroup,
+    Settle,
+)
+from openpool.core.joinlink import JoinLink, build_join_link
+from openpool.core.pool import Pool
+from openpool.core.settings import PoolSettings
+from openpool.link.client import TranscoderClient
+from openpool.link.server import WorkerPort
+from openpool.link.tls import Identity, Trust, load_or_create_identity
+from openpool.pool.downstream import Downstream
+from openpool.pool.driver import Driver, wall_ms
+from openpool.pool.enrolment import Enrolment
+from openpool.pool.media import Media
+from openpool.pool.pricing import Pricing
+from openpool.pool.upstream import Upstream
+from openpool.pool.verify import Verifier
+from openpool.store.sqlite import SqliteStore
+from openpool.web.app import create_app
+from openpool.web.interface import Deps
+from openpool.web.serve import serve
+
+log = structlog.get_logger()
+
+DEFAULT_TERMS = """\
+Work is paid by the pixel, as measured by the pool, at the price recorded with each fee, less the
+commission shown here. A result that is not what was asked for earns nothing. You process other
+people's video: do not keep, copy or pass on any of it.
+"""
+
+
+class _Stopped(Exception):
+    """Ends the pool's task group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a running pool is reached."""
+
+    web_url: str
+    join_link: str
+    worker_port: HostPort
+    operator_token_file: Path
+
+
+@dataclass(slots=True)
+class PoolProcess:
+    """A pool on one machine."""
+
+    config: Config
+    store: SqliteStore
+    identity: Identity
+    secret: bytes
+    operator_token: str
+    epoch: int
+    driver: Driver
+    media: Media
+    verifier: Verifier
+    enrolment: Enrolment
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
+    downstream: Downstream | None = None
+
+    # --- running -------------------------------------------------------------------------------
+
+    async def run(self, stopping: asyncio.Event, started: Callable[[Running], None]) -> None:
+        """Serve until `stopping` is set, then drain. Raises what made serving impossible."""
+        await self._append(PoolStarted(epoch=self.epoch, version=__version__), "started")
+        await self.enrolment.start()
+        await self.verifier.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._serve(tasks, stopping, started)
+                raise _Stopped
+        except* _Stopped:
+            pass
+        finally:
+            await self.verifier.close()
+        await self._append(PoolStopped(epoch=self.epoch, reason="asked to stop"), "stopped")
+
+    async def _serve(
+        self,
+        tasks: asyncio.TaskGroup,
+        stopping: asyncio.Event,
+        started: Callable[[Running], None],
+    ) -> None:
+        downstream = self.downstream = self._make_downstream(tasks)
+        self._make_upstreams(tasks)
+        self._wire(downstream)
+        await self._restore(downstream)
+        listen = self.config.workers.listen
+        port = WorkerPort(downstream, self.identity, host=listen.host, port=listen.port)
+        async with port:
+            tasks.create_task(self.driver.run(), name="driver")
+            tasks.create_task(self.enrolment.run(), name="enrolment")
+            tasks.create_task(self._watch_disk(), name="disk")
+            for orchestrator in self.config.orchestrators:
+                tasks.create_task(self._pricing(orchestrator).run(), name="pricing")
+            await self._serve_web(tasks)
+            started(self._running())
+            await stopping.wait()
+            await self._drain()
+
+    async def _serve_web(self, tasks: asyncio.TaskGroup) -> None:
+        web = self.config.web
+        ready = asyncio.Event()
+        ssl = (web.tls.cert, web.tls.key) if web.tls.cert != Path() else None
+        app = create_app(self._web_deps())
+        tasks.create_task(
+            serve(app, web.listen.host, web.listen.port, ssl=ssl, started=ready), name="web"
+        )
+        await ready.wait()
+
+    async def _drain(self) -> None:
+        """Take no new work, let the running jobs end, for as long as the settings allow."""
+        log.info("draining", limit_ms=self.config.dispatch.drain_ms)
+        for upstream in self.upstreams.values():
+            upstream.close()
+        try:
+            async with asyncio.timeout(self.config.dispatch.drain_ms / 1000):
+                await self.driver.idle()
+        except TimeoutError:
+            log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))
+
+    async def _watch_disk(self) -> None:
+        reason = await self.store.wait_failed()
+        raise Unavailable(reason)
+
+    async def _append(self, data: AnyPayload, name: str) -> None:
+        event = Event(id=f"pool/{self.epoch}/{name}", time_ms=wall_ms(), data=data)
+        await self.store.append([event]).durable()
+
+    def token_ended(self, token: str, reason: str) -> None:
+        """A token was revoked: the streams that it opened end."""
+        if self.downstream is not None:
+            self.downstream.end_token(token, reason)
+
+    def worker_banned(self, worker: str, reason: str) -> None:
+        """A worker was banned: its streams end for good, its results are not wanted."""
+        self.driver.feed(WorkerRemoved(worker=worker, reason=reason))
+        if self.downstream is not None:
+            self.downstream.end_worker(worker)
+
+    def _running(self) -> Running:
+        return Running(
+            web_url=self.config.web_url,
+            join_link=self._join_link(),
+            worker_port=self.config.worker_address,
+            operator_token_file=self.config.data_dir / "operator.token",
+        )
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _make_downstream(self, tasks: asyncio.TaskGroup) -> Downstream:
+        return Downstream(
+            feed=self.driver.feed,
+            media=self.media,
+            tasks=tasks,
+            authenticate=self.enrolment.authenticate,
+            admit=self.enrolment.admit,
+            check=self.verifier.check,
+            secret=self.secret,
+            epoch=self.epoch,
+            workers_max=self.config.workers.max,
+        )
+
+    def _make_upstreams(self, tasks: asyncio.TaskGroup) -> None:
+        for settings in self.config.orchestrators:
+            trust = Trust.first_use()
+            self.upstreams[settings.name] = Upstream(
+                name=settings.name,
+                client=TranscoderClient(
+                    settings.address.host,
+                    settings.address.port,
+                    settings.secret.reveal(),
+                    trust,
+                ),
+                feed=self.driver.feed,
+                clock_ms=wall_ms,
+                media=self.media,
+                tasks=tasks,
+                source_host=str(settings.source_host or ""),
+            )
+
+    def _wire(self, downstream: Downstream) -> None:
+        """Who performs which instruction."""
+        on = self.driver.on
+        on(Assign, downstream.assign)
+        on(CancelAttempt, downstream.cancel_attempt)
+        on(EndSession, downstream.end_session)
+        on(CheckResult, downstream.check_result)
+        on(Settle, downstream.settle)
+        on(ForgetJob, downstream.forget_job)
+        ups = self.upstreams
+        on(OpenGroup, lambda what, receipt: ups[what.orchestrator].open_group(what, receipt))
+        on(CloseGroup, lambda what, receipt: ups[what.orchestrator].close_group(what, receipt))
+        on(FetchSource, lambda what, receipt: ups[what.orchestrator].fetch_source(what, receipt))
+        on(Deliver, lambda what, receipt: ups[what.orchestrator].deliver(what, receipt))
+        on(DeliverError, lambda what, receipt: ups[what.orchestrator].deliver_error(what, receipt))
+
+    async def _restore(self, downstream: Downstream) -> None:
+        """Take up the jobs that were open when the pool last died."""
+        jobs = await asyncio.to_thread(self.store.open_jobs, wall_ms())
+        groups = {row.worker: row for row in await asyncio.to_thread(self.store.workers)}
+        for event, attempts in jobs:
+            received = event.data
+            if not isinstance(received, JobReceived) or received.orchestrator not in self.upstreams:
+                continue
+            for attempt, worker in attempts:
+                row = groups[worker]
+                self.driver.feed(
+                    WorkerKnown(
+                        worker=worker,
+                        address=row.address,
+                        commission_ppm=self.config.commission_ppm(row.group),
+                    )
+                )
+                downstream.expect(attempt, received.job, worker)
+            self.driver.feed(JobRestored(received=received, attempts=tuple(attempts)))
+
+    def _pricing(self, settings: OrchestratorSettings) -> Pricing:
+        price = self.config.price
+        return Pricing(
+            orchestrator=settings.name,
+            source=price.source,
+            configured=price.wei_per_pixel or None,
+            cli_url=settings.status_url,
+            feed=self.driver.feed,
+            poll_s=price.refresh_ms / 1000,
+        )
+
+    # --- what the web shows --------------------------------------------------------------------
+
+    def _web_deps(self) -> Deps:
+        return Deps(
+            reader=self.store,
+            subscribe=self.store.subscribe,
+            live=self.driver.pool,
+            enrolment=self.enrolment,
+            operator_token_check=self._is_operator,
+            join_link=self._join_link,
+            clock_ms=wall_ms,
+            pool_name=self.config.pool.name,
+            version=__version__,
+            commission_ppm=self.config.commission,
+            worker_port=str(self.config.worker_address),
+        )
+
+    def _is_operator(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self.operator_token.encode())
+
+    def _join_link(self, invite: str = "") -> str:
+        address = self.config.worker_address
+        return build_join_link(
+            JoinLink(
+                host=address.host,
+                port=address.port,
+                pin=self.identity.fingerprint,
+                web=self.config.web_url,
+                invite=invite,
+            )
+        )
+
+
+def secret_file(path: Path, make: Callable[[], str]) -> str:
+    """The text of a file that only its owner may read; made on first use."""
+    try:
+        if not path.exists():
+            path.touch(mode=0o600, exist_ok=False)
+            path.write_text(make() + "\n")
+        if path.stat().st_mode & 0o077:
+            raise SetupError(f"{path} can be read by others; run: chmod 600 {path}")
+        return path.read_text().strip()
+    except OSError as error:
+        raise SetupError(f"cannot use {path}: {error.strerror}") from None
+
+
+def build(config: Config, store: SqliteStore) -> PoolProcess:
+    """A pool process over an open store."""
+    data_dir = config.data_dir
+    secret = bytes.fromhex(secret_file(data_dir / "pool.secret", lambda: secrets.token_hex(32)))
+    address = config.worker_address
+    epoch = store.last_epoch() + 1
+    core = Pool(
+        _core_settings(config),
+        orchestrators={each.name: each.share for each in config.orchestrators},
+        epoch=epoch,
+        carries=store.carries(),
+    )
+    process = PoolProcess(
+        config=config,
+        store=store,
+        identity=load_or_create_identity(data_dir, (address.host, "localhost", "127.0.0.1")),
+        secret=secret,
+        operator_token=secret_file(
+            data_dir / "operator.token", lambda: f"opo_{secrets.token_urlsafe(32)}"
+        ),
+        epoch=epoch,
+        driver=Driver(core, store),
+        media=Media(config.limits.memory_bytes),
+        verifier=_verifier(config, secret),
+        enrolment=Enrolment(
+            store=store,
+            appender=store,
+            clock_ms=wall_ms,
+            pool_name=config.pool.name,
+            domain=config.domain,
+            uri=config.web_url,
+            chain_id=config.enrolment.chain_id,
+            public=config.workers.mode == "public",
+            terms=_terms(config.pool.terms),
+            secret_key=secret,
+            commission_ppm=config.commission_ppm,
+            groups=config.groups,
+            nonce_ms=config.enrolment.nonce_ms,
+            grace_ms=config.enrolment.grace_ms,
+            workers_per_address=config.enrolment.workers_per_address,
+            on_revoked=lambda worker, token, reason: process.token_ended(token, reason),
+            on_banned=lambda worker, reason: process.worker_banned(worker, reason),
+        ),
+    )
+    return process
+
+
+def _verifier(config: Config, secret: bytes) -> Verifier:
+    return Verifier(
+        config.verify.processes or max(1, (os.cpu_count() or 2) // 2),
+        secret=secret,
+        sample_ppm=config.verify.sample if config.verify.level == "frames" else 0,
+        limit_s=config.verify.timeout_ms / 1000,
+    )
+
+
+def _terms(path: Path) -> str:
+    if path == Path():
+        return DEFAULT_TERMS
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"pool.terms: cannot read {path}: {error}") from None
+
+
+def _core_settings(config: Config) -> PoolSettings:
+    dispatch = config.dispatch
+    return PoolSettings(
+        answer_margin_ms=dispatch.answer_margin_ms,
+        hedge=dispatch.hedge,
+        attempts_max=dispatch.attempts_max,
+        queue_max=dispatch.queue_max,
+        cooldown_failures=dispatch.cooldown_failures,
+        cooldown_ms=dispatch.cooldown_ms,
+        session_idle_ms=dispatch.session_idle_ms,
+        commission_ppm=config.commission,
+    )
+
+
+async def run(
+    config: Config, *, stopping: asyncio.Event, started: Callable[[Running], None] = print
+) -> None:
+    """Run a pool until `stopping` is set. Raises SetupError where a person must act.
+
+    `started` is called once everything listens.
+    """
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"data_dir: cannot use {config.data_dir}: {error.strerror}") from None
+    async with SqliteStore(config.data_dir) as store:
+        await build(config, store).run(stopping, started)
