@@ -5,15 +5,20 @@ optionally followed by its perceptual hash. Pixels and containers read here are 
 No I/O, no randomness; see docs/protocol.md.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from openpool.core.errors import BadMessage
 from openpool.core.model import Container
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 RESULT_PATH = "/transcodeResults"
 AUTHORIZATION = "Livepeer-Transcoder-1.0"
@@ -22,6 +27,9 @@ RENDITIONS_MAX = 10
 PART_BYTES_MAX = 300_000_000
 BODY_BYTES_MAX = 301_000_000
 ERROR_BYTES_MAX = 4096
+
+# The parser logs every broken body; peers send them at will, and `BadUpload` says it all.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 _HASH_TYPE = "application/octet-stream"
 _MEDIA_TYPES: dict[Container, str] = {"mpegts": "video/mp2t", "mp4": "video/mp4"}
@@ -150,7 +158,7 @@ class ResultParser:
             raise BadUpload(400, "the multipart body ends before its closing boundary")
         return self._renditions
 
-    def _callbacks(self) -> MultipartCallbacks:
+    def _callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin_part,
             "on_header_field": self._on_field,

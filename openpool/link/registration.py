@@ -1,0 +1,239 @@
+"""The client's end of a registration: a gRPC call on a connection of its own.
+
+There is no acknowledgement: silence after the request means success. Notifications may come within
+milliseconds. See docs/protocol.md.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+from h2.errors import ErrorCodes
+
+from openpool.core.errors import BadMessage, PeerError, Unauthorized, Unavailable
+from openpool.link.http2 import Http2Connection, Http2Limits, Stream
+from openpool.link.interface import Ended, GrpcStatus
+from openpool.link.tls import Trust, client_context
+from openpool.wire.grpc import CONTENT_TYPE, REGISTER_PATH, Deframer, frame, read_status
+from openpool.wire.messages import (
+    MESSAGE_BYTES_MAX,
+    BadTask,
+    Notification,
+    RegisterRequest,
+    decode_notification,
+    encode_register,
+)
+
+log = logging.getLogger(__name__)
+
+OnBadTask = Callable[[BadTask], None]
+
+CLIENT_LIMITS = Http2Limits(stream_window_bytes=1 << 20, connection_window_bytes=1 << 20)
+"""A megabyte of unread notifications is thousands; then the orchestrator has to wait."""
+
+
+class ClientConnection(Http2Connection):
+    """A connection that we dialled. Nothing is sent on it before its certificate is trusted."""
+
+    def __init__(self, trust: Trust, limits: Http2Limits) -> None:
+        super().__init__(client=True, limits=limits)
+        self.fingerprint = ""
+        self.refused: PeerError | None = None
+        self._trust = trust
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
+        try:
+            self.fingerprint = self._trust.check(tls.getpeercert(binary_form=True) or b"")
+            if tls.selected_alpn_protocol() != "h2":
+                raise BadMessage("the server does not speak HTTP/2: is this an orchestrator?")
+        except PeerError as error:
+            self.refused = error
+            cast(asyncio.Transport, transport).abort()
+            return
+        super().connection_made(transport)
+
+
+async def dial(
+    host: str, port: int, trust: Trust, *, limits: Http2Limits, timeout_s: float
+) -> ClientConnection:
+    """Connect and check the certificate; Unauthorized if it is wrong, Unavailable if it fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, connection = await loop.create_connection(
+                lambda: ClientConnection(trust, limits),
+                host,
+                port,
+                ssl=client_context(verify=trust.verify),
+                server_hostname=host,
+            )
+    except ssl.SSLCertVerificationError as error:
+        raise Unauthorized(f"the certificate of {host}:{port} is not trusted: {error}") from None
+    except TimeoutError:
+        raise Unavailable(f"{host}:{port} did not answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise Unavailable(f"cannot connect to {host}:{port}: {error}") from None
+    if connection.refused is not None:
+        raise connection.refused
+    return connection
+
+
+class Registration(AsyncIterator[Notification]):
+    """An open registration; iterate over its notifications.
+
+    The iteration ends with `Ended` when the server ends the call (with OK, too), with `Unavailable`
+    when the connection breaks, and quietly after `close`.
+    """
+
+    def __init__(self, call: "_Call", fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        """Of the server's certificate, 64 hex digits."""
+        self._call = call
+
+    async def __anext__(self) -> Notification:
+        return await self._call.next()
+
+    @property
+    def is_open(self) -> bool:
+        return self._call.end is None
+
+    def close(self) -> None:
+        """Unregister. Running tasks may still be answered."""
+        self._call.close()
+
+
+def open_registration(
+    connection: ClientConnection,
+    request: RegisterRequest,
+    *,
+    authority: str,
+    headers: dict[str, str],
+    on_bad_task: OnBadTask | None,
+) -> Registration:
+    """Send the request; what the server thinks of it is learned from the iteration."""
+    stream_id = connection.h2.get_next_available_stream_id()
+    call = _Call(connection, stream_id, on_bad_task)
+    fields = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":path", REGISTER_PATH),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", CONTENT_TYPE),
+        *headers.items(),
+    ]
+    call.send_headers(fields)
+    call.send_now(frame(encode_register(request)), end=True)
+    return Registration(call, connection.fingerprint)
+
+
+class _Call(Stream):
+    """Turns the frames of the call into notifications and one ending."""
+
+    def __init__(
+        self, connection: Http2Connection, stream_id: int, on_bad_task: OnBadTask | None
+    ) -> None:
+        super().__init__(connection, stream_id)
+        self.end: Exception | None = None
+        self._deframer = Deframer(MESSAGE_BYTES_MAX)
+        self._messages: deque[bytes] = deque()
+        self._unread = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._on_bad_task = on_bad_task
+        self._answered = False
+
+    async def next(self) -> Notification:
+        while True:
+            while not self._messages:
+                if self.end is not None:
+                    raise self.end
+                await self._wait()
+            notification = self._read(self._messages.popleft())
+            if notification is not None:
+                return notification
+
+    def close(self) -> None:
+        if self.end is None:
+            self._messages.clear()
+            self._finish(StopAsyncIteration())
+        if not self.connection.closed:
+            self.reset(ErrorCodes.CANCEL)
+            self.connection.close("we closed it")
+
+    def on_headers(self, fields: dict[str, str]) -> None:
+        status = read_status(fields)
+        if status is not None:
+            self._finish(_ended(*status))
+        elif not self._answered and not _is_grpc(fields):
+            http_status = fields.get(":status", "nothing")
+            self._finish(Unavailable(f"the server answered HTTP {http_status} instead of gRPC"))
+        self._answered = True
+
+    def on_data(self, data: bytes, size: int) -> None:
+        self._unread += size
+        try:
+            messages = self._deframer.feed(data)
+        except BadMessage as error:
+            self._finish(error)
+            self.reset(ErrorCodes.PROTOCOL_ERROR)
+            return
+        self._messages.extend(messages)
+        if not self._messages:
+            self._acknowledge_all()
+        self._wake()
+
+    def on_end(self) -> None:
+        self._finish(Unavailable("the server ended the call without a status"))
+
+    def on_gone(self, reason: str) -> None:
+        self._finish(Unavailable(f"the connection to the server is gone: {reason}"))
+
+    def _read(self, message: bytes) -> Notification | None:
+        """A bad message costs nobody but its task."""
+        if not self._messages:
+            self._acknowledge_all()
+        try:
+            return decode_notification(message)
+        except BadTask as bad:
+            if self._on_bad_task is not None:
+                self._on_bad_task(bad)
+            log.warning("task %d cannot be read: %s", bad.task_id, bad)
+        except BadMessage as error:
+            log.warning("a notification cannot be read: %s", error)
+        return None
+
+    def _acknowledge_all(self) -> None:
+        """Only now: a server that sends faster than we read has to wait."""
+        self.acknowledge(self._unread)
+        self._unread = 0
+
+    def _finish(self, end: Exception) -> None:
+        if self.end is None:
+            self.end = end
+            self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = self.connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _is_grpc(fields: dict[str, str]) -> bool:
+    content_type = fields.get("content-type", "")
+    return fields.get(":status") == "200" and content_type.startswith(CONTENT_TYPE)
+
+
+def _ended(status: int, message: str) -> Ended:
+    if status in GrpcStatus.__members__.values():
+        return Ended(GrpcStatus(status), message)
+    return Ended(GrpcStatus.UNKNOWN, f"gRPC status {status}: {message}")

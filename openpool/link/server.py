@@ -1,0 +1,198 @@
+"""The worker port: one TLS socket for registration streams, downloads and uploads.
+
+HTTP/2 where the client offers it (stock workers register and upload that way), HTTP/1.1 otherwise
+(stock workers download that way). What the requests mean is up to the `PortHandler`.
+"""
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+
+from openpool.core.errors import SetupError
+from openpool.link.answers import PortLimits
+from openpool.link.http2 import CLOSE_S
+from openpool.link.interface import PortHandler
+from openpool.link.server_http1 import Http1Server
+from openpool.link.server_http2 import ServerConnection
+
+__all__ = ["PortLimits", "WorkerPort"]
+
+
+class WorkerPort:
+    """Listens for workers: `serve` until cancelled or closed, or `async with port.running():`."""
+
+    def __init__(
+        self,
+        handler: PortHandler,
+        tls: ssl.SSLContext,
+        *,
+        host: str = "0.0.0.0",  # noqa: S104  workers come from outside
+        port: int = 0,
+        limits: PortLimits | None = None,
+    ) -> None:
+        self.handler = handler
+        self.limits = limits or PortLimits()
+        self.host = host
+        self.port = port
+        """The number asked for; after `start` the one in use."""
+        self.closing = False
+        self.uploads = 0
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._connections: set[ServerConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._per_ip: Counter[str] = Counter()
+        self._sockets = 0
+        self._stop = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Open sockets, both versions of HTTP."""
+        return self._sockets
+
+    async def start(self) -> None:
+        """Take the port, without accepting anything yet; SetupError if that is impossible."""
+        loop = asyncio.get_running_loop()
+        self._http1 = Http1Server(self)
+        try:
+            self._server = await loop.create_server(
+                lambda: _Doorman(self),
+                self.host,
+                self.port,
+                ssl=self._tls,
+                backlog=1024,
+                ssl_handshake_timeout=self.limits.handshake_s,
+                ssl_shutdown_timeout=CLOSE_S,
+                start_serving=False,
+            )
+        except (OSError, OverflowError) as error:
+            raise SetupError(
+                f"cannot listen on {self.host}:{self.port}: {error}; "
+                "choose another address or stop what uses this one"
+            ) from None
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def serve(self, started: asyncio.Event | None = None) -> None:
+        """Serve until cancelled or closed; ends every stream properly before it returns."""
+        if self._server is None:
+            await self.start()
+        assert self._server is not None
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await self._server.start_serving()
+                if started is not None:
+                    started.set()
+                try:
+                    await self._stop.wait()
+                finally:
+                    await self._shut_down()
+        finally:
+            self._stopped.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve while the block runs."""
+        started = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.serve(started))
+            await started.wait()
+            try:
+                yield
+            finally:
+                await self.close()
+
+    def drain(self) -> None:
+        """Accept no new connection, registration or upload; what is under way goes on."""
+        self.closing = True
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self) -> None:
+        """Stop `serve` and wait until it has ended every stream."""
+        self.drain()
+        self._stop.set()
+        if self._group is not None:
+            await self._stopped.wait()
+
+    async def _shut_down(self) -> None:
+        """Registrations end at once, other requests get `drain_s`, then everything is closed."""
+        self.drain()
+        for connection in list(self._connections):
+            connection.stop_registrations()
+        self._http1.pre_shutdown()
+        await self._http1.shutdown(timeout=self.limits.drain_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.limits.drain_s)
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._connections):
+            connection.close("the server is shutting down")
+        self._empty.clear()
+        if self._connections:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), CLOSE_S)
+        for connection in list(self._connections):
+            connection.abort("the server is shutting down")
+
+    # For connections
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        assert self._group is not None
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def admit(self, ip: str) -> bool:
+        """Whether one more connection from there is welcome; `leave` when it is over."""
+        limit = self.limits.connections_per_ip_max
+        if self.closing or self._sockets >= self.limits.connections_max:
+            return False
+        if limit and self._per_ip[ip] >= limit:
+            return False
+        self._sockets += 1
+        self._per_ip[ip] += 1
+        return True
+
+    def leave(self, ip: str) -> None:
+        self._sockets -= 1
+        self._per_ip[ip] -= 1
+        if not self._per_ip[ip]:
+            del self._per_ip[ip]
+
+    def open(self, transport: asyncio.Transport) -> asyncio.Protocol:
+        """The protocol for a connection that was admitted."""
+        tls = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
+        if tls.selected_alpn_protocol() != "h2":
+            return self._http1()
+        connection = ServerConnection(self, transport.get_extra_info("peername"))
+        self._connections.add(connection)
+        return connection
+
+    def on_lost(self, connection: ServerConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+
+class _Doorman(asyncio.Protocol):
+    """Lets a connection in once TLS is done, and hands it to the protocol that it chose."""
+
+    def __init__(self, port: WorkerPort) -> None:
+        self._port = port
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if peer is None or not self._port.admit(peer[0]):
+            transport.abort()
+            return
+        protocol = self._port.open(transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
