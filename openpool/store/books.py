@@ -159,6 +159,8 @@ class Books:
 
     def _apply_membership(self, event: Event) -> None:
         match event.data:
+            case events.PoolStarted():
+                self._forget_abandoned(event.time_ms)
             case events.WorkerEnrolled() as data:
                 worker = self._worker(data.worker)
                 worker.address, worker.name, worker.group = data.address, data.name, data.group
@@ -211,6 +213,11 @@ class Books:
     def _close(self, name: str) -> OpenJob | None:
         self.changes.jobs.add(name)
         return self.open_jobs.pop(name, None)
+
+    def _forget_abandoned(self, now_ms: int) -> None:
+        """Jobs that were open when the pool died, and cannot be delivered any more."""
+        for name in [name for name, job in self.open_jobs.items() if job.deadline_ms <= now_ms]:
+            self._close(name)
 
     def _tally(self, worker: str, event: Event) -> Tally:
         key = (worker, event.time_ms - event.time_ms % MINUTE_MS)

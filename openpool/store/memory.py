@@ -186,6 +186,11 @@ class MemoryStore(MemoryLog):
             used_ms = max(row.last_used_ms, now_ms)
             self._tokens[token] = msgspec.structs.replace(row, last_used_ms=used_ms)
 
+    async def expire_token(self, token: str, expires_ms: int) -> None:
+        self._check()
+        if row := self._tokens.get(token):
+            self._tokens[token] = msgspec.structs.replace(row, expires_ms=expires_ms)
+
     async def revoke_token(self, token: str, now_ms: int) -> bool:
         self._check()
         row = self._tokens.get(token)

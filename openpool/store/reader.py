@@ -29,7 +29,7 @@ from openpool.store.interface import (
     TokenRow,
     WorkerRow,
 )
-from openpool.store.tables import SELECT_WORKER, TALLY, Row, tally_of, worker_of
+from openpool.store.tables import SELECT_TALLY, SELECT_WORKER, Row, tally_of, worker_of
 
 CONNECTIONS_KEPT = 8
 JOB_EVENTS_MAX = 1_000
@@ -124,12 +124,11 @@ class SqliteReader:
     ) -> list[RollupPoint]:
         first, buckets = empty_buckets(start_ms, end_ms, step_ms)
         rows = self._all(
-            f"SELECT {TALLY}, start_ms FROM rollup"
-            " WHERE worker = ? AND start_ms >= ? AND start_ms < ?",
+            f"{SELECT_TALLY} WHERE worker = ? AND start_ms >= ? AND start_ms < ?",
             (worker, first, end_ms),
         )
         for row in rows:
-            buckets[(row[-1] - first) // step_ms].add(tally_of(row[:-1]))
+            buckets[(row[-1] - first) // step_ms].add(tally_of(row))
         return [tally.point(first + n * step_ms) for n, tally in enumerate(buckets)]
 
     def workers(self) -> list[WorkerRow]:

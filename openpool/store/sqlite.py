@@ -31,8 +31,6 @@ T = TypeVar("T")
 
 CLOSE_S = 30.0
 """How long `close` waits for the disk."""
-ABANDONED_JOB_MS = 24 * 3600 * 1000
-"""A job this long past its deadline is forgotten when the store opens."""
 
 _PUT_EVENT = (
     "INSERT INTO event (seq, id, type, v, time_ms, job, worker, data, leaf, chain)"
@@ -113,7 +111,6 @@ class SqliteStore(SqliteReader):
             file = directory / database.FILE
             self._connection = database.open_writer(file, vfs)
             with database.setup_errors(file):
-                self._forget_abandoned_jobs()
                 self._log = SqliteLog(self._connection)
             super().__init__(file)
         except BaseException:
@@ -265,14 +262,6 @@ class SqliteStore(SqliteReader):
     def _publish(self, group: Group) -> None:
         if group.error is None:
             self._listeners.publish(group.stored)
-
-    def _forget_abandoned_jobs(self) -> None:
-        """Jobs that were open when the pool died, and whose deadline is long past."""
-        self._connection.execute(
-            "DELETE FROM open_job WHERE deadline_ms <"
-            " (SELECT max(time_ms) FROM (SELECT time_ms FROM event ORDER BY seq DESC LIMIT 1)) - ?",
-            (ABANDONED_JOB_MS,),
-        )
 
 
 Run = Callable[[str, tables.Row], "tables.Row | None"]

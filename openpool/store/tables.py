@@ -11,24 +11,30 @@ import apsw
 from msgspec import structs
 
 from openpool.core.ledger import Transfer
-from openpool.store.books import Books, OpenJob, Tallies, Tally, TallyKey, WorkerTally
+from openpool.store.books import Books, Changes, OpenJob, Tallies, Tally, TallyKey, WorkerTally
 
-DERIVED = ("transfer", "balance", "carry", "rollup", "worker", "event_count", "open_job")
 ROLLUPS_CACHED_MAX = 20_000
 
-_WORKER = (
-    'worker, address, name, "group", state, enrolled_ms, last_connected_ms, last_disconnected_ms,'
-    " segments, failed, refused, credited_wei"
-)
-SELECT_WORKER = f"SELECT {_WORKER} FROM worker"
-_PUT_WORKER = f"INSERT OR REPLACE INTO worker ({_WORKER}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
-TALLY = (
+_TALLY = (
     "segments, failed, refused, hedged, media_ms, busy_ms, latency_ms, pixels, fee_wei, worker_wei"
 )
-_SELECT_TALLY = f"SELECT {TALLY} FROM rollup WHERE worker = ? AND start_ms = ?"
-_PUT_TALLY = (
-    f"INSERT OR REPLACE INTO rollup (worker, start_ms, {TALLY}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
-)
+COLUMNS = {
+    "balance": (1, "account, amount_wei"),
+    "carry": (2, "worker, denominator, numerator"),
+    "rollup": (2, f"worker, start_ms, {_TALLY}"),
+    "worker": (
+        1,
+        'worker, address, name, "group", state, enrolled_ms, last_connected_ms,'
+        " last_disconnected_ms, segments, failed, refused, credited_wei",
+    ),
+    "event_count": (1, "type, events"),
+    "open_job": (1, "job, seq, deadline_ms, busy_ms, pixels"),
+}
+"""Derived tables: how many columns make the key, and all columns."""
+
+SELECT_WORKER = f"SELECT {COLUMNS['worker'][1]} FROM worker"
+SELECT_TALLY = f"SELECT {_TALLY}, start_ms FROM rollup"
+SELECT_TRANSFER = "SELECT id, event_seq, debit, credit, amount_wei, kind FROM transfer"
 _PUT_TRANSFER = (
     "INSERT INTO transfer (id, event_seq, debit, credit, amount_wei, kind) VALUES (?,?,?,?,?,?)"
 )
@@ -43,12 +49,13 @@ class StoredTallies(Tallies):
         self._connection = connection
 
     def load(self, key: TallyKey) -> Tally:
-        row = self._connection.execute(_SELECT_TALLY, key).fetchone()
+        sql = f"{SELECT_TALLY} WHERE worker = ? AND start_ms = ?"
+        row = self._connection.execute(sql, key).fetchone()
         return Tally() if row is None else tally_of(row)
 
 
 def tally_of(row: Row) -> Tally:
-    """A tally from the columns `TALLY`."""
+    """A tally from the columns of `SELECT_TALLY`."""
     return Tally(*(*row[:8], int(row[8]), int(row[9])))
 
 
@@ -72,72 +79,100 @@ def load_books(connection: apsw.Connection) -> Books:
     )
     books.workers.update((row[0], worker_of(row)) for row in run(SELECT_WORKER))
     books.counts.update(run("SELECT type, events FROM event_count"))
-    jobs = run("SELECT job, seq, deadline_ms, busy_ms, pixels FROM open_job")
+    jobs = run(f"SELECT {COLUMNS['open_job'][1]} FROM open_job")
     books.open_jobs.update((row[0], OpenJob(*row[1:])) for row in jobs)
     return books
 
 
 def clear(connection: apsw.Connection) -> None:
     """Empty every derived table."""
-    for table in DERIVED:
+    for table in ("transfer", *COLUMNS):
         connection.execute(f"DELETE FROM {table}")
 
 
 def write_transfers(connection: apsw.Connection, transfers: Iterable[tuple[int, Transfer]]) -> None:
     """Post transfers, each with the number of the event that caused it."""
-    rows = [(t.id, seq, t.debit, t.credit, str(t.amount_wei), t.kind) for seq, t in transfers]
-    connection.executemany(_PUT_TRANSFER, rows)
+    connection.executemany(_PUT_TRANSFER, [transfer_row(seq, t) for seq, t in transfers])
+
+
+def transfer_row(seq: int, t: Transfer) -> Row:
+    """A transfer as stored, in the columns of `SELECT_TRANSFER`."""
+    return t.id, seq, t.debit, t.credit, str(t.amount_wei), t.kind
 
 
 def write_books(connection: apsw.Connection, books: Books) -> None:
     """Write every row that changed since the last call."""
-    changes = books.take_changes()
-    many = connection.executemany
-    amounts, counts = books.balances.amounts, books.counts
-    many(
-        "INSERT OR REPLACE INTO balance VALUES (?,?)",
-        [(account, str(amounts[account])) for account in changes.accounts],
-    )
-    many(
-        "INSERT OR REPLACE INTO event_count VALUES (?,?)",
-        [(kind, counts[kind]) for kind in changes.types],
-    )
-    many(_PUT_WORKER, [_worker_row(books.workers[name]) for name in changes.workers])
-    many(_PUT_TALLY, [_tally_row(key, books.tallies[key]) for key in changes.tallies])
-    _write_carries(connection, books, changes.carries)
-    _write_jobs(connection, books, changes.jobs)
+    for table, keys in _keys(books.take_changes()).items():
+        width, columns = COLUMNS[table]
+        rows = {key: _row(books, table, key) for key in keys}
+        put = f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({_marks(columns)})"
+        connection.executemany(put, [row for row in rows.values() if row is not None])
+        if gone := [_stored_key(key) for key, row in rows.items() if row is None]:
+            names = columns.split(", ")[:width]
+            where = " AND ".join(f"{name} = ?" for name in names)
+            connection.executemany(f"DELETE FROM {table} WHERE {where}", gone)
     if len(books.tallies) > ROLLUPS_CACHED_MAX:
         books.tallies.clear()
 
 
-def _worker_row(worker: WorkerTally) -> Row:
-    return (*structs.astuple(worker)[:-1], str(worker.credited_wei))
+def rows_of(books: Books) -> dict[str, list[Row]]:
+    """Every derived row but transfers, by table, as it should be stored."""
+    keys: dict[str, Iterable[Any]] = {
+        "balance": books.balances.amounts,
+        "carry": books.carries,
+        "rollup": books.tallies,
+        "worker": books.workers,
+        "event_count": books.counts,
+        "open_job": books.open_jobs,
+    }
+    rows = {table: [_row(books, table, key) for key in each] for table, each in keys.items()}
+    return {table: sorted(row for row in each if row) for table, each in rows.items()}
 
 
-def _tally_row(key: TallyKey, tally: Tally) -> Row:
-    values = structs.astuple(tally)
-    return (*key, *values[:8], str(values[8]), str(values[9]))
+def stored_rows(connection: apsw.Connection) -> dict[str, list[Row]]:
+    """The same rows as they are stored."""
+    return {
+        table: sorted(connection.execute(f"SELECT {columns} FROM {table}"))
+        for table, (_, columns) in COLUMNS.items()
+    }
 
 
-def _write_carries(
-    connection: apsw.Connection, books: Books, keys: Iterable[tuple[str, int]]
-) -> None:
-    kept, gone = [], []
-    for worker, denominator in keys:
-        if numerator := books.carries.get((worker, denominator)):
-            kept.append((worker, str(denominator), str(numerator)))
-        else:
-            gone.append((worker, str(denominator)))
-    connection.executemany("INSERT OR REPLACE INTO carry VALUES (?,?,?)", kept)
-    connection.executemany("DELETE FROM carry WHERE worker = ? AND denominator = ?", gone)
+def _keys(changes: Changes) -> dict[str, set[Any]]:
+    return {
+        "balance": changes.accounts,
+        "carry": changes.carries,
+        "rollup": changes.tallies,
+        "worker": changes.workers,
+        "event_count": changes.types,
+        "open_job": changes.jobs,
+    }
 
 
-def _write_jobs(connection: apsw.Connection, books: Books, names: Iterable[str]) -> None:
-    kept, gone = [], []
-    for name in names:
-        if job := books.open_jobs.get(name):
-            kept.append((name, *structs.astuple(job)))
-        else:
-            gone.append((name,))
-    connection.executemany("INSERT OR REPLACE INTO open_job VALUES (?,?,?,?,?)", kept)
-    connection.executemany("DELETE FROM open_job WHERE job = ?", gone)
+def _row(books: Books, table: str, key: Any) -> Row | None:
+    """The row that the books have for a key; None if there is to be none."""
+    match table:
+        case "balance":
+            return key, str(books.balances.amounts[key])
+        case "carry":
+            numerator = books.carries.get(key)
+            return None if numerator is None else (*_stored_key(key), str(numerator))
+        case "rollup":
+            *counts, fee_wei, worker_wei = structs.astuple(books.tallies[key])
+            return (*key, *counts, str(fee_wei), str(worker_wei))
+        case "worker":
+            *values, credited_wei = structs.astuple(books.workers[key])
+            return (*values, str(credited_wei))
+        case "event_count":
+            return key, books.counts[key]
+        case _:
+            job = books.open_jobs.get(key)
+            return None if job is None else (key, *structs.astuple(job))
+
+
+def _stored_key(key: Any) -> Row:
+    """Key columns as stored; the denominator of a carry may be of any size."""
+    return (key[0], str(key[1])) if isinstance(key, tuple) else (key,)
+
+
+def _marks(columns: str) -> str:
+    return ",".join("?" * len(columns.split(",")))
