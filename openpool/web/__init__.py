@@ -1,1 +1,1 @@
-"""What people see: REST API, dashboard and metrics. Reads the store and the live pool, decides nothing."""
+"""What people see: REST API, dashboard and metrics. It reads and shows; it decides nothing."""

@@ -1,0 +1,165 @@
+"""The web application: REST API, pages, metrics and one live stream, made from `Deps`.
+
+`create_app` is all that others call; `web.serve` runs what it returns. Every answer carries strict
+security headers: nothing is loaded from other hosts, nothing may frame a page, no inline script
+or style runs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import Litestar, Response, get
+from litestar.contrib.jinja import JinjaTemplateEngine
+from litestar.datastructures import CacheControlHeader
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.static_files import create_static_files_router
+from litestar.template import TemplateConfig
+
+from openpool.web.api import reading_router
+from openpool.web.api_join import changing_router
+from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
+from openpool.web.context import Web
+from openpool.web.door import Door, need_operator, refuse_foreign_origin
+from openpool.web.feed import Feed
+from openpool.web.interface import Deps
+from openpool.web.metrics import Metrics
+from openpool.web.pages import PAGES, filters
+from openpool.web.problems import Answer, Asked, answer, documented
+from openpool.web.views import Views
+
+HERE = Path(__file__).parent
+BODY_BYTES_MAX = 64 * 1024
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+def create_app(deps: Deps) -> Litestar:
+    """The application. While it runs it follows the event feed; `app.state.feed` can end that."""
+    web = _web(deps)
+
+    async def provide_visitor(request: Asked) -> Visitor:
+        return await web.door.visitor(request)
+
+    @asynccontextmanager
+    async def follow_feed(_: Litestar) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(web.feed.run())
+            try:
+                yield
+            finally:
+                web.feed.close()
+                following.cancel()
+
+    app = Litestar(
+        route_handlers=[
+            reading_router(),
+            changing_router(),
+            metrics,
+            *PAGES,
+            create_static_files_router(
+                path="/static",
+                directories=[HERE / "static"],
+                cache_control=CacheControlHeader(max_age=3600, public=True),
+                include_in_schema=False,
+            ),
+        ],
+        dependencies={
+            "web": Provide(lambda: web, sync_to_thread=False),
+            "visitor": Provide(provide_visitor),
+        },
+        lifespan=[follow_feed],
+        before_request=refuse_foreign_origin,
+        after_request=_harden,
+        exception_handlers={Exception: _answer},
+        template_config=TemplateConfig(instance=_templates(deps)),
+        openapi_config=_openapi(deps),
+        request_max_body_size=BODY_BYTES_MAX,
+    )
+    app.state.feed = web.feed
+    return app
+
+
+def _web(deps: Deps) -> Web:
+    feed = Feed(deps.reader, deps.subscribe)
+    metrics_ = Metrics(deps)
+    feed.observe(metrics_.observe)
+    tries = RateLimit(per_minute=deps.tries_per_minute, burst=deps.tries_per_minute)
+    door = Door(deps=deps, sessions=Sessions(), tries=tries)
+    return Web(deps=deps, views=Views(deps), feed=feed, door=door, metrics=metrics_)
+
+
+@get("/metrics", responses=documented(401, 403), tags=["metrics"], media_type="text/plain")
+async def metrics(web: Web, visitor: Visitor) -> Response[bytes]:
+    """Prometheus metrics; needs the operator's token unless the settings make them public."""
+    if not web.deps.metrics_public:
+        need_operator(visitor)
+    body = await web.metrics.render(web.feed.viewers)
+    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _answer(request: Asked, error: Exception) -> Answer:
+    response = answer(request, error)
+    response.headers.update(HEADERS)
+    return response
+
+
+async def _harden(response: Response[object]) -> Response[object]:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _templates(deps: Deps) -> JinjaTemplateEngine:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters())
+    environment.globals.update(pool=deps.pool_name, version=deps.version)
+    return JinjaTemplateEngine.from_environment(environment)
+
+
+def _openapi(deps: Deps) -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title=f"{deps.pool_name}: Open Pool API",
+        version=deps.version,
+        description="Wei are decimal strings, times ms since 1970, rates parts per million.",
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="The operator's token, or a worker's token.",
+                ),
+                "session": SecurityScheme(
+                    type="apiKey",
+                    name=COOKIE,
+                    security_scheme_in="cookie",
+                    description="Set by POST /api/v1/session.",
+                ),
+            }
+        ),
+    )

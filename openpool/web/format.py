@@ -1,0 +1,155 @@
+"""Numbers, amounts and times as people read them; the exact value always stays on hover.
+
+Pure text functions, registered as Jinja filters by `web.pages`. They decide nothing and must not
+be used for JSON, where wei are plain decimal strings.
+"""
+
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from markupsafe import Markup, escape
+
+from openpool.core.units import ETHER, GWEI
+
+_THIN = "\u202f"
+"""Narrow no-break space, between a number and its unit and between groups of three digits."""
+
+
+def grouped(number: int) -> str:
+    """`1234567` as `1 234 567` with narrow spaces."""
+    return f"{number:,}".replace(",", _THIN)
+
+
+def significant(value: Decimal, digits: int = 3) -> str:
+    """A number with `digits` significant digits, never in scientific notation."""
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - value.adjusted())
+    rounded = value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
+    text = f"{rounded:,f}".replace(",", _THIN)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def ether_text(wei: int) -> str:
+    """An amount in the unit that needs the fewest zeros: ETH, gwei or wei."""
+    size = abs(wei)
+    if wei == 0:
+        return f"0{_THIN}ETH"
+    if size >= ETHER // 1_000_000:
+        return f"{significant(Decimal(wei) / ETHER, 4)}{_THIN}ETH"
+    if size >= GWEI // 1_000:
+        return f"{significant(Decimal(wei) / GWEI, 4)}{_THIN}gwei"
+    return f"{wei}{_THIN}wei"
+
+
+def ether(wei: int) -> Markup:
+    """`ether_text` with the exact wei on hover."""
+    exact = f"{grouped(wei)} wei"
+    return Markup('<span class="num" title="{}">{}</span>').format(exact, ether_text(wei))
+
+
+def duration_text(ms: int) -> str:
+    """`850 ms`, `4.2 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    if ms < 1000:
+        return f"{ms}{_THIN}ms"
+    if ms < 10_000:
+        return f"{significant(Decimal(ms) / 1000, 2)}{_THIN}s"
+    seconds = ms // 1000
+    if seconds < 120:
+        return f"{seconds}{_THIN}s"
+    minutes = seconds // 60
+    if minutes < 60:
+        return f"{minutes}{_THIN}min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}{_THIN}h" + (f" {minutes}{_THIN}min" if minutes else "")
+    days, hours = divmod(hours, 24)
+    return f"{days}{_THIN}d" + (f" {hours}{_THIN}h" if hours else "")
+
+
+def duration(ms: int) -> Markup:
+    return Markup('<span class="num" title="{} ms">{}</span>').format(
+        grouped(ms), duration_text(ms)
+    )
+
+
+def iso(ms: int) -> str:
+    """`2026-11-24 13:09:56.123 UTC`."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{ms % 1000:03d} UTC"
+
+
+def ago_text(ms: int, now_ms: int) -> str:
+    """How long ago in words; the page's script uses the same steps."""
+    if ms <= 0:
+        return "never"
+    age_s = (now_ms - ms) // 1000
+    if age_s < -1:
+        return f"in {duration_text(ms - now_ms)}"
+    if age_s < 5:
+        return "just now"
+    return f"{duration_text(age_s * 1000)} ago"
+
+
+def ago(ms: int, now_ms: int) -> Markup:
+    """A relative time with the exact one on hover, kept current by the page's script."""
+    if ms <= 0:
+        return Markup('<span class="dim">never</span>')
+    return Markup('<time data-ms="{}" datetime="{}" title="{}">{}</time>').format(
+        ms, datetime.fromtimestamp(ms / 1000, UTC).isoformat(), iso(ms), ago_text(ms, now_ms)
+    )
+
+
+def size_text(count: int) -> str:
+    """Bytes in decimal units: `1.5 MB`."""
+    value, unit = Decimal(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{significant(value)}{_THIN}{unit}"
+
+
+def large_text(count: int) -> str:
+    """A count in short form: `12.3 M`."""
+    value = Decimal(count)
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 1000 or unit == "P":
+            return f"{significant(value)}{_THIN if unit else ''}{unit}"
+        value /= 1000
+    return str(count)
+
+
+def large(count: int) -> Markup:
+    return Markup('<span class="num" title="{}">{}</span>').format(
+        grouped(count), large_text(count)
+    )
+
+
+def percent_text(part: int, whole: int) -> str:
+    """`98.7 %`, or a dash where there is nothing to divide. Never rounds up to 100 %."""
+    if whole <= 0:
+        return "–"
+    if part == whole:
+        return f"100{_THIN}%"
+    value = min(Decimal(part) * 100 / whole, Decimal("99.9"))
+    return f"{significant(value)}{_THIN}%"
+
+
+def ratio_text(numerator: int, denominator: int) -> str:
+    """Real-time factor and the like: `0.31`, or a dash."""
+    if denominator <= 0:
+        return "–"
+    return significant(Decimal(numerator) / denominator, 2 if numerator < denominator else 3)
+
+
+def ppm_text(ppm: int) -> str:
+    """`250000` as `25 %`."""
+    return f"{significant(Decimal(ppm) / 10_000, 4)}{_THIN}%"
+
+
+def short(text: str, keep: int = 6) -> Markup:
+    """A long identifier with its middle left out and the whole of it on hover."""
+    if len(text) <= 2 * keep + 2:
+        return escape(text)
+    return Markup('<span title="{}">{}…{}</span>').format(text, text[: keep + 2], text[-keep + 2 :])

@@ -1,0 +1,355 @@
+"""The dashboard's pages, rendered on the server.
+
+Each page has a live part: the same address, asked for by htmx, answers with that part alone, and
+the browser merges it in whenever the `/live` stream ticks. Deeds (forms) are in `web.deeds`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated
+
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+from litestar.response import Redirect, Stream, Template
+
+from openpool.core.capabilities import names as capability_names
+from openpool.store.interface import EventFilter
+from openpool.web import format as text
+from openpool.web import words
+from openpool.web.api import split_types, sse
+from openpool.web.auth import Visitor
+from openpool.web.context import Web, seen_worker
+from openpool.web.deeds import DEEDS
+from openpool.web.door import need_operator, need_sign_in
+from openpool.web.feed import Feed
+from openpool.web.problems import Asked, NotFound
+from openpool.web.shapes import Worker
+
+ROWS = 50
+EVENT_TYPES = (
+    "job-delivered",
+    "job-failed",
+    "job-hedged",
+    "attempt-failed",
+    "result-refused",
+    "fee-credited",
+    "worker-connected",
+    "worker-disconnected",
+    "worker-cooled-down",
+    "worker-enrolled",
+    "orchestrator-up",
+    "orchestrator-down",
+    "group-opened",
+    "group-closed",
+    "price-changed",
+)
+"""Those offered in the filter of the feed."""
+
+RANGES = {
+    "1h": (3_600, 60),
+    "6h": (6 * 3_600, 300),
+    "24h": (86_400, 900),
+    "7d": (7 * 86_400, 7_200),
+    "30d": (30 * 86_400, 28_800),
+}
+"""Span and step of the charts, in seconds."""
+
+STATUS_ORDER = ("pending", "cooling", "offline", "working", "ready", "banned")
+SORTS: dict[str, Callable[[Worker], object]] = {
+    "name": lambda w: (w.name.lower(), w.worker),
+    "status": lambda w: (STATUS_ORDER.index(w.status), w.name.lower()),
+    "load": lambda w: (w.used, w.capacity),
+    "rtf": lambda w: w.day.busy_ms * 1000 // w.day.media_ms if w.day.media_ms else 10**9,
+    "success": lambda w: success_ppm(w),
+    "segments": lambda w: w.day.segments,
+    "credited": lambda w: int(w.day.worker_wei),
+    "total": lambda w: int(w.credited_wei),
+    "seen": lambda w: w.last_seen_ms,
+}
+FALLING = {"load", "segments", "credited", "total", "seen"}
+"""Sorted with the largest first when chosen."""
+
+Range = Annotated[str, Parameter(query="range", max_length=4)]
+Types = Annotated[str, Parameter(query="type", max_length=500)]
+Name = Annotated[str, Parameter(max_length=200)]
+PathId = Annotated[str, Parameter(min_length=1, max_length=200)]
+Seq = Annotated[int, Parameter(ge=0, le=2**62)]
+Number = Annotated[int, Parameter(ge=1, le=10_000)]
+
+
+def filters() -> dict[str, Callable[..., object]]:
+    """What templates may call."""
+    return {
+        "ago": text.ago,
+        "capabilities": capability_names,
+        "describe": words.describe,
+        "duration": text.duration,
+        "ether": lambda wei: text.ether(int(wei)),
+        "grouped": text.grouped,
+        "iso": text.iso,
+        "large": text.large,
+        "level": words.level,
+        "percent": text.percent_text,
+        "ppm": text.ppm_text,
+        "ratio": text.ratio_text,
+        "short": text.short,
+        "spark": spark,
+        "subject": words.subject,
+        "times": words.times,
+    }
+
+
+def success_ppm(worker: Worker) -> int:
+    tried = worker.day.segments + worker.day.failed + worker.day.refused
+    return worker.day.segments * 1_000_000 // tried if tried else -1
+
+
+def spark(values: Sequence[int], width: int = 100, height: int = 24) -> str:
+    """The path of a sparkline as SVG coordinates."""
+    top = max(values, default=0) or 1
+    steps = max(len(values) - 1, 1)
+    points = [
+        f"{i * width // steps},{height - 1 - value * (height - 2) // top}"
+        for i, value in enumerate(values)
+    ]
+    return "M" + " L".join(points)
+
+
+def show(
+    request: Asked, web: Web, visitor: Visitor, name: str, title: str, **context: object
+) -> Template:
+    """A whole page, or its live part alone where htmx asks."""
+    partial = "hx-request" in request.headers
+    context |= {
+        "now_ms": web.views.now_ms(),
+        "page": name,
+        "partial": partial,
+        "title": title,
+        "url": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "visitor": visitor,
+    }
+    return Template(f"parts/{name}.html" if partial else f"{name}.html", context=context)
+
+
+@get("/", include_in_schema=False)
+async def home(request: Asked, web: Web, visitor: Visitor) -> Template:
+    """What the pool is, its totals, how to join."""
+    return show(
+        request,
+        web,
+        visitor,
+        "home",
+        web.deps.pool_name,
+        totals=await web.views.public(),
+        terms=web.deps.enrolment.terms(),
+        join_link=web.deps.join_link(),
+        worker_port=web.deps.worker_port,
+    )
+
+
+@get("/overview", include_in_schema=False)
+async def overview(
+    request: Asked, web: Web, visitor: Visitor, span: Range = "24h"
+) -> Template | Redirect:
+    """The operator's first page."""
+    if visitor.role == "worker":
+        return Redirect("/workers", status_code=303)
+    need_operator(visitor)
+    return show(
+        request,
+        web,
+        visitor,
+        "overview",
+        "Overview",
+        status=await web.views.status(),
+        orchestrators=web.views.orchestrators(),
+        jobs=sorted(web.views.jobs(), key=lambda job: job.deadline_ms)[:10],
+        **_range(span),
+    )
+
+
+def _range(span: str) -> dict[str, object]:
+    chosen = span if span in RANGES else "24h"
+    return {"ranges": list(RANGES), "range": chosen, "span": RANGES[chosen]}
+
+
+@get("/workers", include_in_schema=False)
+async def workers(
+    request: Asked,
+    web: Web,
+    visitor: Visitor,
+    sort: Name = "credited",
+    order: Name = "",
+    number: Annotated[int, Parameter(query="page", ge=1, le=10_000)] = 1,
+) -> Template | Redirect:
+    """All workers for the operator; a worker's own, or its page if it has one."""
+    need_sign_in(visitor)
+    if visitor.role == "worker" and len(visitor.workers) == 1:
+        return Redirect(f"/workers/{visitor.workers[0]}", status_code=303)
+    sort = sort if sort in SORTS else "credited"
+    order = order if order in ("up", "down") else ("down" if sort in FALLING else "up")
+    found = await web.views.workers(None if visitor.role == "operator" else visitor.workers)
+    found.sort(key=SORTS[sort], reverse=order == "down")  # type: ignore[arg-type]  # comparable
+    start = (number - 1) * ROWS
+    return show(
+        request,
+        web,
+        visitor,
+        "workers",
+        "Workers",
+        workers=found[start : start + ROWS],
+        total=len(found),
+        number=number,
+        more=len(found) > start + ROWS,
+        sort=sort,
+        order=order,
+        falling=FALLING,
+        join_link=web.deps.join_link(),
+        public=web.deps.enrolment.terms().public,
+    )
+
+
+@get("/workers/{worker:str}", include_in_schema=False)
+async def worker_page(
+    request: Asked,
+    web: Web,
+    visitor: Visitor,
+    worker: PathId,
+    span: Range = "24h",
+    before: Seq = 0,
+) -> Template:
+    """Everything about one worker."""
+    found = await web.views.worker(seen_worker(visitor, worker))
+    if found is None:
+        raise NotFound("There is no such worker, or it is not yours.")
+    trouble = EventFilter(
+        types=("attempt-failed", "result-refused", "worker-cooled-down", "worker-disconnected"),
+        worker=worker,
+        newest_first=True,
+        limit=8,
+    )
+    earnings = await web.views.earnings(worker, before, ROWS // 2 + 1)
+    return show(
+        request,
+        web,
+        visitor,
+        "worker",
+        found.worker.name or worker,
+        worker=found.worker,
+        detail=found,
+        success=success_ppm(found.worker),
+        earnings=earnings[: ROWS // 2],
+        older=earnings[ROWS // 2 - 1].seq if len(earnings) > ROWS // 2 else 0,
+        before=before,
+        trouble=await web.views.events(trouble),
+        tokens=await web.deps.enrolment.tokens(worker),
+        **_range(span),
+    )
+
+
+@get("/events", include_in_schema=False)
+async def event_page(
+    request: Asked,
+    web: Web,
+    visitor: Visitor,
+    kinds: Types = "",
+    worker: Name = "",
+    job: Name = "",
+    before: Seq = 0,
+) -> Template:
+    """The event feed: the newest, live, or older ones."""
+    seen = seen_worker(visitor, worker)
+    which = EventFilter(
+        types=split_types(kinds),
+        worker=seen,
+        job=job,
+        before_seq=before,
+        newest_first=True,
+        limit=ROWS + 1,
+    )
+    found = await web.views.events(which)
+    return show(
+        request,
+        web,
+        visitor,
+        "events",
+        "Events",
+        events=found[:ROWS],
+        older=found[ROWS - 1].seq if len(found) > ROWS else 0,
+        before=before,
+        kinds=kinds,
+        types=EVENT_TYPES,
+        worker=seen,
+        job=job,
+    )
+
+
+@get("/ledger", include_in_schema=False)
+async def ledger(
+    request: Asked, web: Web, visitor: Visitor, account: Name = "", before: Name = ""
+) -> Template:
+    """Balances and the latest transfers."""
+    need_operator(visitor)
+    balances = await web.views.balances()
+    transfers = await web.views.transfers(account, before, ROWS + 1)
+    return show(
+        request,
+        web,
+        visitor,
+        "ledger",
+        "Ledger",
+        balances=balances.balances[:200],
+        accounts=len(balances.balances),
+        sum_wei=balances.sum_wei,
+        transfers=transfers[:ROWS],
+        older=transfers[ROWS - 1].id if len(transfers) > ROWS else "",
+        account=account,
+        before=before,
+    )
+
+
+@get("/api", include_in_schema=False)
+async def api_page(request: Asked, web: Web, visitor: Visitor) -> Template:
+    """The API at a glance, from its own OpenAPI document."""
+    paths = request.app.openapi_schema.to_schema()["paths"]
+    operations = [
+        {"path": path, "method": method.upper(), **operation}
+        for path, item in sorted(paths.items())
+        for method, operation in item.items()
+        if method in ("get", "post", "put", "delete")
+    ]
+    return show(request, web, visitor, "api", "API", operations=operations)
+
+
+TICK_S = 2.0
+"""At most so often does a page refresh itself; less often when many are watching."""
+
+
+@get("/live", include_in_schema=False)
+async def live(web: Web, visitor: Visitor) -> Stream:
+    """Ticks when there is something new for this visitor (server-sent events)."""
+    need_sign_in(visitor)
+    web.feed.check_room()
+    worker = visitor.workers[0] if len(visitor.workers) == 1 else ""
+    which = EventFilter(after_seq=web.feed.head, worker=worker)
+    return sse(_ticks(web.feed, which))
+
+
+async def _ticks(feed: Feed, which: EventFilter) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    async for _ in feed.follow(which):
+        yield b"event: tick\ndata: %d\n\n" % feed.head
+        await feed.pause(max(TICK_S, feed.viewers * 0.02))
+
+
+PAGES: list[HTTPRouteHandler] = [
+    home,
+    overview,
+    workers,
+    worker_page,
+    event_page,
+    ledger,
+    api_page,
+    live,
+    *DEEDS,
+]

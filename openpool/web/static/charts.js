@@ -1,0 +1,156 @@
+// Draws every .chart of the page from one series request, and again after ticks.
+(() => {
+  const nodes = [...document.querySelectorAll(".chart[data-chart]")];
+  if (!nodes.length) return;
+  const EVERY_MS = 10_000;
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const digits = (v, n) => Number(v.toPrecision(n)).toLocaleString("en", { maximumSignificantDigits: n });
+
+  const eth = (v) => {
+    const size = Math.abs(v);
+    if (size === 0) return "0 ETH";
+    if (size >= 1e-6) return `${digits(v, 3)} ETH`;
+    return `${digits(v * 1e9, 3)} gwei`;
+  };
+  // Units of an axis: chosen once for all its ticks, so that they compare.
+  const scaled = (ticks) => {
+    const top = Math.max(...ticks.map(Math.abs));
+    const [factor, unit] = top >= 1e-4 || top === 0 ? [1, ""] : top >= 1e-7 ? [1e6, "µ"] : [1e9, "n"];
+    return ticks.map((t) => digits(t * factor, 3) + unit);
+  };
+
+  // What each chart shows: a list of [label, colour, value of a point].
+  const perSecond = (key) => (p, step) => p[key] / step;
+  const wei = (key) => (p) => Number(p[key]) / 1e18;
+  const rate = (up, down, scale) => (p) => (p[down] ? (p[up] / p[down]) * scale : null);
+  const KINDS = {
+    segments: {
+      bars: true,
+      text: (v) => `${digits(v, 3)}/s`,
+      lines: [["delivered", "--c1", perSecond("segments")], ["failed", "--bad", perSecond("failed")]],
+    },
+    rtf: { text: (v) => `${digits(v, 3)}×`, lines: [["real-time factor", "--c2", rate("busy_ms", "media_ms", 1)]] },
+    latency: { text: (v) => `${digits(v, 3)} s`, lines: [["round trip", "--c4", rate("latency_ms", "segments", 0.001)]] },
+    earnings: {
+      fill: true,
+      axis: scaled,
+      text: eth,
+      lines: [["fees", "--c2", wei("fee_wei")], ["to workers", "--c1", wei("worker_wei")]],
+    },
+    credited: { fill: true, axis: scaled, text: eth, lines: [["credited", "--c1", wei("worker_wei")]] },
+  };
+
+  const pad = (n) => String(n).padStart(2, "0");
+  const clock = (s) => {
+    const d = new Date(s * 1000);
+    return `${d.getDate()} ${d.toLocaleString("en", { month: "short" })} ${pad(d.getHours())}:${pad(d.getMinutes())}`;
+  };
+
+  const tip = (kind) => {
+    let box = null;
+    return {
+      hooks: {
+        init: (u) => { box = document.createElement("div"); box.className = "tip"; box.hidden = true; u.over.append(box); },
+        setCursor: (u) => {
+          const i = u.cursor.idx;
+          const shown = i != null && u.cursor.left >= 0;
+          box.hidden = !shown;
+          if (!shown) return;
+          const rows = kind.lines
+            .map(([label], k) => [label, u.data[k + 1][i]])
+            .filter(([, v]) => v != null)
+            .map(([label, v]) => `${label} ${kind.text(v)}`);
+          box.textContent = [clock(u.data[0][i]), ...(rows.length ? rows : ["nothing"])].join(" · ");
+          const left = Math.min(u.cursor.left + 12, u.over.clientWidth - box.offsetWidth);
+          box.style.left = `${Math.max(0, left)}px`;
+          box.style.top = "4px";
+        },
+      },
+    };
+  };
+
+  const axisBase = () => ({
+    stroke: css("--dim"),
+    font: "12px system-ui, sans-serif",
+    grid: { stroke: css("--grid"), width: 1 },
+    ticks: { show: false },
+  });
+
+  const options = (node, kind) => ({
+    width: node.clientWidth,
+    height: node.clientHeight,
+    legend: { show: false },
+    cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+    scales: { y: { range: (u, min, max) => [0, max > 0 ? max * 1.15 : 1] } },
+    axes: [
+      { ...axisBase(), grid: { show: false }, space: 70, values: times },
+      {
+        ...axisBase(),
+        size: 56,
+        space: 36,
+        values: (u, ticks) => (kind.axis ? kind.axis(ticks) : ticks.map((t) => digits(t, 3))),
+      },
+    ],
+    series: [{}, ...kind.lines.map((line, k) => look(line, kind, k))],
+    plugins: [tip(kind)],
+  });
+
+  const times = (u, ticks, _axis, _space, step) =>
+    ticks.map((t) => {
+      const d = new Date(t * 1000);
+      if (step >= 86400) return `${d.getDate()} ${d.toLocaleString("en", { month: "short" })}`;
+      return `${pad(d.getHours())}:${pad(d.getMinutes())}`;
+    });
+
+  const look = ([label, colour], kind, k) => {
+    const stroke = css(colour);
+    const base = { label, stroke, width: 1.75, points: { show: false }, spanGaps: false };
+    if (kind.bars) return { ...base, width: 0, fill: stroke, paths: uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 }) };
+    if (kind.fill) return { ...base, fill: stroke + (k === 0 && kind.lines.length > 1 ? "14" : "2e") };
+    return base;
+  };
+
+  const charts = new Map();
+  const draw = (node, series) => {
+    const kind = KINDS[node.dataset.chart];
+    const columns = [
+      series.points.map((p) => p.start_ms / 1000),
+      ...kind.lines.map(([, , value]) => series.points.map((p) => value(p, series.step_s))),
+    ];
+    const old = charts.get(node);
+    if (old) return old.setData(columns);
+    charts.set(node, new uPlot(options(node, kind), columns, node));
+  };
+
+  const skew = Date.now() - Number(document.body.dataset.now);
+  const question = (node) => {
+    const { span, step, worker } = node.dataset;
+    const end = Date.now() - skew;
+    const query = new URLSearchParams({ start_ms: end - span * 1000, end_ms: end, step, worker });
+    return `/api/v1/series?${query}`;
+  };
+
+  const last = new Map();
+  let loadedAt = 0;
+  const load = async () => {
+    if (Date.now() - loadedAt < EVERY_MS) return;
+    loadedAt = Date.now();
+    // All charts of a page show the same span, so one answer serves them all.
+    try {
+      const answer = await fetch(question(nodes[0]));
+      if (!answer.ok) return;
+      const series = await answer.json();
+      nodes.forEach((node) => { last.set(node, series); draw(node, series); });
+    } catch { return; }
+    document.body.dataset.charts = "drawn";
+  };
+
+  document.body.addEventListener("pool:tick", load);
+  document.addEventListener("pool:theme", () => {
+    for (const [node, chart] of charts) { chart.destroy(); charts.delete(node); draw(node, last.get(node)); }
+  });
+  new ResizeObserver(() => {
+    for (const [node, chart] of charts) chart.setSize({ width: node.clientWidth, height: node.clientHeight });
+  }).observe(document.querySelector("main"));
+  load();
+})();
