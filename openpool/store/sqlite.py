@@ -64,13 +64,15 @@ class SqliteLog:
 
     def _new(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries whose id the log does not hold, without repetitions."""
-        first = {event.id: (event, data) for event, data in reversed(entries)}
+        first: dict[str, Entry] = {}
+        for each in entries:
+            first.setdefault(each[0].id, each)
         if not first:
             return []
         ids = msgspec.json.encode(list(first)).decode()
         for (known,) in self._connection.execute(_KNOWN, (ids,)):
             del first[known]
-        return list(reversed(first.values()))
+        return list(first.values())
 
     def _next_row(self, event: Event, data: bytes) -> tables.Row:
         payload = event.data
