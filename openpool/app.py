@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -37,7 +38,7 @@ from openpool.core.pool import Pool
 from openpool.core.settings import PoolSettings
 from openpool.link.client import TranscoderClient
 from openpool.link.server import WorkerPort
-from openpool.link.tls import Identity, Trust, load_or_create_identity
+from openpool.link.tls import Identity, Trust, load_or_create_identity, server_context
 from openpool.pool.downstream import Downstream
 from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.enrolment import Enrolment
@@ -118,8 +119,10 @@ class PoolProcess:
         self._wire(downstream)
         await self._restore(downstream)
         listen = self.config.workers.listen
-        port = WorkerPort(downstream, self.identity, host=listen.host, port=listen.port)
-        async with port:
+        tls = server_context(self.identity)
+        port = WorkerPort(downstream, tls, host=listen.host, port=listen.port)
+        await port.start()
+        async with port.running():
             tasks.create_task(self.driver.run(), name="driver")
             tasks.create_task(self.enrolment.run(), name="enrolment")
             tasks.create_task(self._watch_disk(), name="disk")
@@ -147,7 +150,7 @@ class PoolProcess:
             upstream.close()
         try:
             async with asyncio.timeout(self.config.dispatch.drain_ms / 1000):
-                await self.driver.idle()
+                await self.driver.wait_idle()
         except TimeoutError:
             log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))
 
@@ -159,7 +162,7 @@ class PoolProcess:
         event = Event(id=f"pool/{self.epoch}/{name}", time_ms=wall_ms(), data=data)
         await self.store.append([event]).durable()
 
-    def token_ended(self, token: str, reason: str) -> None:
+    def token_ended(self, worker: str, token: str, reason: str) -> None:
         """A token was revoked: the streams that it opened end."""
         if self.downstream is not None:
             self.downstream.end_token(token, reason)
@@ -195,21 +198,33 @@ class PoolProcess:
 
     def _make_upstreams(self, tasks: asyncio.TaskGroup) -> None:
         for settings in self.config.orchestrators:
-            trust = Trust.first_use()
             self.upstreams[settings.name] = Upstream(
                 name=settings.name,
                 client=TranscoderClient(
                     settings.address.host,
                     settings.address.port,
-                    settings.secret.reveal(),
-                    trust,
+                    secret=settings.secret.reveal(),
+                    trust=self._trust(settings),
                 ),
+                remember=partial(self._remember_certificate, settings, tasks),
                 feed=self.driver.feed,
                 clock_ms=wall_ms,
                 media=self.media,
                 tasks=tasks,
                 source_host=str(settings.source_host or ""),
             )
+
+    def _trust(self, settings: OrchestratorSettings) -> Trust:
+        """Any certificate (a stock orchestrator makes one at each start), or the first one seen."""
+        if settings.certificate == "pin":
+            return Trust(pinned=self.store.setting(_pin_key(settings)) or "")
+        return Trust.first_use()
+
+    def _remember_certificate(
+        self, settings: OrchestratorSettings, tasks: asyncio.TaskGroup, fingerprint: str
+    ) -> None:
+        if settings.certificate == "pin":
+            tasks.create_task(self.store.set_setting(_pin_key(settings), fingerprint))
 
     def _wire(self, downstream: Downstream) -> None:
         """Who performs which instruction."""
@@ -291,6 +306,10 @@ class PoolProcess:
         )
 
 
+def _pin_key(settings: OrchestratorSettings) -> str:
+    return f"certificate/{settings.name}"
+
+
 def secret_file(path: Path, make: Callable[[], str]) -> str:
     """The text of a file that only its owner may read; made on first use."""
     try:
@@ -330,7 +349,6 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         verifier=_verifier(config, secret),
         enrolment=Enrolment(
             store=store,
-            appender=store,
             clock_ms=wall_ms,
             pool_name=config.pool.name,
             domain=config.domain,
@@ -344,10 +362,9 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
             nonce_ms=config.enrolment.nonce_ms,
             grace_ms=config.enrolment.grace_ms,
             workers_per_address=config.enrolment.workers_per_address,
-            on_revoked=lambda worker, token, reason: process.token_ended(token, reason),
-            on_banned=lambda worker, reason: process.worker_banned(worker, reason),
         ),
     )
+    process.enrolment.on_end(revoked=process.token_ended, banned=process.worker_banned)
     return process
 
 

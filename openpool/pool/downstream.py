@@ -282,6 +282,7 @@ class Downstream:
             worker = self.attempts[what.attempt].worker
             renditions = self.media.result(what.attempt)
             verdict = await self.check(what.job, source, renditions, what.segment, worker)
+            self.media.label(what.attempt, what.segment.profiles)
         except (OpenPoolError, KeyError) as error:
             verdict = Verdict(ok=False, reason=f"the result could not be checked: {error}")
         self.feed(ResultChecked(attempt=what.attempt, verdict=verdict))

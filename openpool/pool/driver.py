@@ -12,6 +12,7 @@ from typing import Any
 
 from openpool.core.facts import Fact, Tick
 from openpool.core.instructions import Instruction
+from openpool.core.jobs import OPEN
 from openpool.core.pool import Pool
 from openpool.store.interface import Appender, Receipt
 
@@ -38,6 +39,7 @@ class Driver:
         self._feeding = False
         self._rewake = asyncio.Event()
         self._failed: BaseException | None = None
+        self._fed = asyncio.Event()
 
     def on(self, kind: type[Instruction], performer: Performer) -> None:
         """Have `performer` perform instructions of this kind."""
@@ -58,6 +60,7 @@ class Driver:
         finally:
             self._feeding = False
             self._rewake.set()
+            self._fed.set()
 
     def _step(self, fact: Fact) -> None:
         step = self.pool.handle(fact, self.clock_ms())
@@ -82,3 +85,9 @@ class Driver:
                     await self._rewake.wait()
             except TimeoutError:
                 self.feed(Tick())
+
+    async def wait_idle(self) -> None:
+        """Wait until every job has its answer."""
+        while any(job.state in OPEN for job in self.pool.jobs.values()):
+            self._fed.clear()
+            await self._fed.wait()

@@ -6,10 +6,13 @@ before the pool has all of it. All bytes together stay under one budget.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from openpool.core.errors import NoCapacity, Unavailable
+from openpool.core.model import Profile
 from openpool.wire.results import RenditionData
 
 BUDGET_BYTES = 4_000_000_000
@@ -138,6 +141,15 @@ class Media:
     def result(self, attempt: int) -> list[RenditionData]:
         """The renditions of an attempt; empty when they are gone."""
         return self._results.get(attempt, [])
+
+    def label(self, attempt: int, profiles: Sequence[Profile]) -> None:
+        """Call checked renditions what the job calls them, whatever their uploader said."""
+        if attempt not in self._results:
+            return
+        self._results[attempt] = [
+            structs.replace(rendition, container=profile.container)
+            for rendition, profile in zip(self.result(attempt), profiles, strict=False)
+        ]
 
     def drop_result(self, attempt: int) -> None:
         """Forget an attempt's renditions."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
+from msgspec import structs
 
 from openpool.core.errors import OpenPoolError, Unauthorized, Unavailable
 from openpool.core.facts import (
@@ -30,11 +31,10 @@ from openpool.core.facts import (
 from openpool.core.geometry import MAX_SEGMENT_BYTES
 from openpool.core.instructions import CloseGroup, Deliver, DeliverError, FetchSource, OpenGroup
 from openpool.link.client import TranscoderClient
-from openpool.link.interface import Ended
+from openpool.link.interface import Ended, GrpcStatus
 from openpool.pool.media import Media
 from openpool.store.interface import Receipt
-from openpool.wire.messages import Notification
-from openpool.wire.results import RenditionData
+from openpool.wire.messages import BadTask, Notification
 
 log = structlog.get_logger()
 
@@ -66,6 +66,8 @@ class Upstream:
     clock_ms: Callable[[], int]
     media: Media
     tasks: asyncio.TaskGroup
+    remember: Callable[[str], None] = lambda fingerprint: None
+    """Told of each new certificate, so that it can be pinned."""
     source_host: str = ""
     """Host and port to fetch sources from instead of the one in their URL, where that is not
     reachable from here."""
@@ -97,17 +99,18 @@ class Upstream:
     async def _keep(self, group: Group) -> None:
         failures = 0
         while True:
+            wait_s = 0.0
             try:
                 await self._register(group)
-                failures = 0
-                continue
             except Ended as ended:
-                wait_s = self._refused(ended)
+                # after an ending with OK (an eviction) come back at once
+                wait_s = 0.0 if ended.status is GrpcStatus.OK else self._refused(ended)
             except (Unavailable, Unauthorized) as error:
                 self.problem = str(error)
                 wait_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
                 failures += 1
             finally:
+                failures = 0 if group.up else failures
                 self._down(group)
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - only jitter
 
@@ -125,7 +128,10 @@ class Upstream:
     async def _register(self, group: Group) -> None:
         wanted = group.wanted
         async with self.client.register(
-            capacity=wanted.capacity, capabilities=wanted.capabilities, version=wanted.version
+            capacity=wanted.capacity,
+            capabilities=wanted.capabilities,
+            version=wanted.version,
+            on_bad_task=self._bad_task,
         ) as registration:
             self._up(group, registration.fingerprint)
             async for notification in registration:
@@ -133,7 +139,9 @@ class Upstream:
 
     def _up(self, group: Group, incarnation: str) -> None:
         self.problem = ""
-        self.incarnation = incarnation
+        if incarnation != self.incarnation:
+            self.incarnation = incarnation
+            self.remember(incarnation)
         self.feed(OrchestratorSeen(orchestrator=self.name, incarnation=incarnation))
         group.up = True
         self.feed(GroupUp(orchestrator=self.name, group=group.wanted.group))
@@ -164,6 +172,17 @@ class Upstream:
             )
         )
 
+    def _bad_task(self, task: BadTask) -> None:
+        """A task that cannot be read is answered, or the orchestrator would evict the group."""
+        log.warning("task-unreadable", orchestrator=self.name, reason=str(task))
+        self.tasks.create_task(self._refuse(task), name=f"refuse {task.task_id}")
+
+    async def _refuse(self, task: BadTask) -> None:
+        with suppress(OpenPoolError):
+            await self.client.post_error(
+                task.task_id, str(task), timeout_s=ERROR_TIMEOUT_S, incarnation=self.incarnation
+            )
+
     # --- sources -------------------------------------------------------------------------------
 
     def fetch_source(self, what: FetchSource, _receipt: Receipt) -> None:
@@ -181,11 +200,12 @@ class Upstream:
             self.feed(SourceLost(job=what.job, reason=reason))
 
     async def _fetch_into(self, what: FetchSource) -> None:
+        left_s = (what.deadline_ms - self.clock_ms()) / 1000
         async with self.client.fetch(
-            what.url, limit=MAX_SEGMENT_BYTES, host=self.source_host or None
-        ) as download:
-            self.media.set_length(what.job, download.length)
-            async for chunk in download:
+            what.url, limit=MAX_SEGMENT_BYTES, timeout_s=left_s, via=self.source_host
+        ) as source:
+            self.media.set_length(what.job, source.length)
+            async for chunk in source.body:
                 if not self.media.feed(what.job, chunk):
                     return
         self.media.finish(what.job)
@@ -198,12 +218,7 @@ class Upstream:
 
     async def _deliver(self, what: Deliver) -> None:
         renditions = [
-            RenditionData(
-                container=rendition.container,
-                data=rendition.data,
-                pixels=pixels,
-                perceptual_hash=rendition.perceptual_hash,
-            )
+            structs.replace(rendition, pixels=pixels)
             for rendition, pixels in zip(self.media.result(what.attempt), what.pixels, strict=True)
         ]
         reason = "the orchestrator did not take the result before its deadline"
@@ -213,10 +228,14 @@ class Upstream:
                 break
             with suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(left_ms / 1000):
-                    status, text = await self.client.post_result(
-                        what.task_id, renditions, source_pixels=what.source_pixels
+                    answer = await self.client.post_result(
+                        what.task_id,
+                        renditions,
+                        what.source_pixels,
+                        incarnation=what.incarnation,
+                        timeout_s=left_ms / 1000,
                     )
-                reason = "" if status == 200 else f"the orchestrator answered {status}: {text}"
+                reason = "" if answer.status == 200 else f"the orchestrator answered {answer}"
                 break
             await asyncio.sleep(RETRY_DELIVERY_S)
         self.feed(Delivered(job=what.job, accepted=not reason, reason=reason))
@@ -230,7 +249,9 @@ class Upstream:
         try:
             async with asyncio.timeout(ERROR_TIMEOUT_S):
                 if what.incarnation == self.incarnation:
-                    await self.client.post_error(what.task_id, what.text)
+                    await self.client.post_error(
+                        what.task_id, what.text, incarnation=what.incarnation
+                    )
                 else:
                     reason = RESTARTED
         except (OpenPoolError, TimeoutError) as error:
