@@ -70,7 +70,7 @@ def checked_address(text: str) -> str:
     """The address with its checksum. All lower case is taken as it is; raises BadMessage."""
     if not re.fullmatch(r"0x[0-9a-fA-F]{40}", text):
         raise BadMessage("An Ethereum address is 0x and 40 hexadecimal digits; check for typos.")
-    # imported here since it takes a quarter of a second, and most who need the types need no address
+    # imported late: it takes a quarter of a second, and most who need the types need no address
     from eth_utils.address import is_checksum_address, to_checksum_address
 
     if text[2:].islower() or text[2:].isdigit():

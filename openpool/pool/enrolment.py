@@ -3,7 +3,7 @@
 The shell around `core.enrolment`. Tokens and workers are held in memory, so that recognising a
 secret never waits for a disk; every change is on disk before it is answered, and workers are
 read back from what the log says of them. Must not know HTTP, nor end streams itself: whoever
-runs it is told by `on_end`. How addresses are proven: `pool.proofs`.
+runs it passes `on_revoked` and `on_banned`. How addresses are proven: `pool.proofs`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from openpool.core.events import (
     WorkerEnrolled,
 )
 from openpool.pool.proofs import AddressProofs
-from openpool.store.interface import InviteRow, Receipt, TokenRow, WorkerRow
+from openpool.store.interface import Appender, InviteRow, Receipt, TokenRow, WorkerRow
 
 DEFAULT_GROUP = "default"
 TOKENS_PER_WORKER = 50
@@ -54,7 +54,6 @@ NamedFact = tuple[str, AnyPayload]
 class EnrolmentStore(Protocol):
     """The part of the store that is needed here (see `store.interface`)."""
 
-    def append(self, events: Sequence[Event]) -> Receipt: ...
     def workers(self) -> list[WorkerRow]: ...
     def tokens(self, worker: str = "") -> list[TokenRow]: ...
     async def put_token(self, row: TokenRow) -> None: ...
@@ -86,6 +85,7 @@ class Enrolment:
         self,
         *,
         store: EnrolmentStore,
+        appender: Appender,
         clock_ms: Callable[[], int],
         pool_name: str,
         domain: str,
@@ -100,12 +100,15 @@ class Enrolment:
         grace_ms: int = 86_400_000,
         workers_per_address: int = 200,
         workers_max: int = 100_000,
+        on_revoked: Callable[[str, str, str], None] = _nobody,
+        on_banned: Callable[[str, str], None] = _nobody,
     ) -> None:
         """`secret_key` (32 bytes) keys the stored hashes; without it all tokens are worthless.
 
-        `commission_ppm` gives the commission of a group.
+        `commission_ppm` gives the commission of a group. `on_revoked(worker, token, reason)` and
+        `on_banned(worker, reason)` are called once that is on disk: streams are to be ended then.
         """
-        self._store = store
+        self._store, self._appender = store, appender
         self._clock_ms = clock_ms
         self._key = secret_key
         self._commission_ppm = commission_ppm
@@ -127,22 +130,11 @@ class Enrolment:
         )
         self._grace_ms = grace_ms
         self._workers_per_address, self._workers_max = workers_per_address, workers_max
-        self._on_revoked: Callable[[str, str, str], None] = _nobody
-        self._on_banned: Callable[[str, str], None] = _nobody
+        self._on_revoked, self._on_banned = on_revoked, on_banned
         self._changing = asyncio.Lock()
         self._members: dict[str, Member] = {}
         self._tokens: dict[str, TokenRow] = {}
         self._touched: set[str] = set()
-
-    def on_end(
-        self,
-        *,
-        revoked: Callable[[str, str, str], None],
-        banned: Callable[[str, str], None],
-    ) -> None:
-        """Have `revoked(worker, token, reason)` and `banned(worker, reason)` called from now on,
-        each once it is on disk: streams are to be ended then."""
-        self._on_revoked, self._on_banned = revoked, banned
 
     async def start(self) -> None:
         """Read who belongs to the pool; to be awaited before anything else."""
@@ -286,7 +278,9 @@ class Enrolment:
 
     def _record(self, *facts: NamedFact) -> Receipt:
         now_ms = self._clock_ms()
-        return self._store.append([Event(id=id, time_ms=now_ms, data=data) for id, data in facts])
+        return self._appender.append(
+            [Event(id=id, time_ms=now_ms, data=data) for id, data in facts]
+        )
 
     # --- tokens --------------------------------------------------------------------------------
 
