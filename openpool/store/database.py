@@ -60,22 +60,32 @@ def open_writer(file: Path, vfs: str | None = None) -> apsw.Connection:
             connection.pragma("journal_size_limit", WAL_BYTES_MAX)
             _migrate(connection)
         except BaseException:
-            connection.close()
+            close(connection)
             raise
     return connection
 
 
-def open_reader(file: Path) -> apsw.Connection:
+def close(connection: apsw.Connection) -> None:
+    """Close for good, even if the disk has failed: the log was written long before."""
+    with contextlib.suppress(apsw.Error):
+        connection.close(force=True)
+
+
+def open_reader(file: Path, vfs: str | None = None) -> apsw.Connection:
     """A connection that only reads. SetupError if there is no such database, or it is unusable."""
     check_library()
     with setup_errors(file):
         if not file.exists():
             raise SetupError(f"There is no pool database at {file}; start the pool once first.")
-        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
-        connection.set_busy_timeout(BUSY_MS)
-        _check_ours(connection, file)
-        if connection.pragma("user_version") < migrations()[-1][0]:
-            raise SetupError(f"{file} is from an older version; start the pool once to update it.")
+        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+        try:
+            connection.set_busy_timeout(BUSY_MS)
+            _check_ours(connection, file)
+            if connection.pragma("user_version") < migrations()[-1][0]:
+                raise SetupError(f"{file} is from an older version; start the pool to update it.")
+        except BaseException:
+            close(connection)
+            raise
     return connection
 
 

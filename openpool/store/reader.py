@@ -54,9 +54,10 @@ _INVITE = 'SELECT secret_hash, "group", label, created_ms, expires_ms FROM invit
 class SqliteReader:
     """Reads of one database file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str | None = None) -> None:
         """`path` is the data directory or the file; SetupError if it cannot be read."""
         self.file = database.database_file(path)
+        self._vfs = vfs
         self._idle: list[apsw.Connection] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -68,7 +69,7 @@ class SqliteReader:
             self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
-            connection.close()
+            database.close(connection)
 
     def events(self, which: EventFilter) -> list[StoredEvent]:
         if len(which.types) <= 1:
@@ -221,7 +222,7 @@ class SqliteReader:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
-            connection = database.open_reader(self.file)
+            connection = database.open_reader(self.file, self._vfs)
         try:
             with database.read_errors(self.file):
                 yield connection
@@ -231,7 +232,7 @@ class SqliteReader:
                 if keep:
                     self._idle.append(connection)
             if not keep:
-                connection.close()
+                database.close(connection)
 
 
 def _stored(row: Row) -> StoredEvent:

@@ -108,16 +108,16 @@ class SqliteStore(SqliteReader):
 
         `events_max` bounds how many events may wait for the disk; more is a failure of the store.
         """
+        file = directory / database.FILE
         self._guard = database.ProcessLock(directory)
-        try:
-            file = directory / database.FILE
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._guard.release)
             self._connection = database.open_writer(file, vfs)
+            undo.callback(database.close, self._connection)
             with database.setup_errors(file):
                 self._log = SqliteLog(self._connection)
-            super().__init__(file)
-        except BaseException:
-            self._guard.release()
-            raise
+            super().__init__(file, vfs)
+            undo.pop_all()
         self._listeners = Subscriptions()
         self._writer = Writer(
             self._commit,
@@ -157,7 +157,7 @@ class SqliteStore(SqliteReader):
         try:
             self._writer.close(CLOSE_S)
             super().close()
-            self._connection.close()
+            database.close(self._connection)
         finally:
             self._listeners.close()
             self._guard.release()
