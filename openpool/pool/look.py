@@ -82,43 +82,47 @@ def _thumbnail(shrink: VideoReformatter, frame: av.VideoFrame) -> bytes:
 
 def differs(source: Look, rendition: Look) -> str:
     """Why the rendition does not show what the source shows; empty if it does."""
-    partners = _partners(source, rendition)
+    nearest = _nearest(source, rendition)
     differences = [
-        min(_difference(thumbnail, source.thumbnails[i]) for i in near)
-        for thumbnail, near in zip(rendition.thumbnails, partners, strict=True)
+        min(_difference(shown, each) for each in source.thumbnails[max(0, i - 1) : i + 2])
+        for shown, i in zip(rendition.thumbnails, nearest, strict=True)
     ]
     if median(differences) > MEDIAN_MAX:
         return "does not show what the source shows"
     if max(differences) > FRAME_MAX:
         at_ms = rendition.times_us[differences.index(max(differences))] // 1000
         return f"shows something else than the source at {at_ms} ms"
-    if _is_frozen(source, rendition, partners):
+    if _is_frozen(source, rendition, nearest):
         return "stands still where the source moves"
     return ""
 
 
-def _partners(source: Look, rendition: Look) -> list[range]:
-    """For each frame of the rendition, the source frames it may show: the nearest, one around."""
-    last = len(source.times_us) - 1
-    by_rank = len(source.times_us) == len(rendition.times_us)
+def _nearest(source: Look, rendition: Look) -> list[int]:
+    """For each frame of the rendition, the source frame shown at that time."""
+    if len(source.times_us) == len(rendition.times_us):
+        return list(range(len(source.times_us)))
     nearest: list[int] = []
     at = 0
-    for rank, time in enumerate(rendition.times_us):
-        while at < last and abs(source.times_us[at + 1] - time) <= abs(source.times_us[at] - time):
+    for time in rendition.times_us:
+        while at + 1 < len(source.times_us) and (
+            abs(source.times_us[at + 1] - time) <= abs(source.times_us[at] - time)
+        ):
             at += 1
-        nearest.append(rank if by_rank else at)
-    return [range(max(0, i - 1), min(last, i + 1) + 1) for i in nearest]
+        nearest.append(at)
+    return nearest
 
 
-def _is_frozen(source: Look, rendition: Look, partners: Sequence[range]) -> bool:
+def _is_frozen(source: Look, rendition: Look, nearest: Sequence[int]) -> bool:
     """Whether the rendition misses too many of the moves that the source makes meanwhile."""
+    # Two source frames apart, so that showing one of them a frame too late is no standstill.
+    apart = 2 * max(1, -(-len(rendition.times_us) // len(source.times_us)))
     moves = missed = 0
-    for i in range(1, len(rendition.thumbnails)):
-        before, now = partners[i - 1], partners[i]
-        expected = _difference(source.thumbnails[before[-1]], source.thumbnails[now[-1]])
+    for i in range(apart, len(nearest)):
+        before, now = nearest[i - apart], nearest[i]
+        expected = _difference(source.thumbnails[before], source.thumbnails[now])
         if expected > MOVES:
             moves += 1
-            seen = _difference(rendition.thumbnails[i - 1], rendition.thumbnails[i])
+            seen = _difference(rendition.thumbnails[i - apart], rendition.thumbnails[i])
             missed += seen < expected / 4
     return moves >= STALE_SHARE and missed * STALE_SHARE > moves
 

@@ -215,9 +215,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _video(container: InputContainer) -> VideoStream:
-    if not container.streams.video:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream):
         raise Unreadable("holds no video")
-    stream = container.streams.video[0]
     if stream.codec_context is None:
         raise Unreadable("is in a codec that the pool does not know")
     return stream

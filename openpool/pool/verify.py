@@ -13,7 +13,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -35,6 +34,7 @@ from openpool.pool.checkers import (
 )
 from openpool.pool.look import Look
 from openpool.pool.probe import Probe
+from openpool.wire.results import RenditionData
 
 INVALID_SOURCE = "TranscoderInvalidVideo"
 """How gateways know a source that cannot be opened: they drop it and keep the orchestrator."""
@@ -42,15 +42,6 @@ SOURCES_KEPT = 4_000
 NEW_WORKER_CHECKS = 200
 NEW_WORKER_FACTOR = 10
 UNOPENABLE = "crashes or hangs the pool's checker; send a clean file"
-
-
-class ClaimedRendition(Protocol):
-    """A rendition as a worker uploaded it."""
-
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def claimed_pixels(self) -> int: ...
 
 
 class _InputFault(Exception):
@@ -97,7 +88,7 @@ class Verifier:
         self,
         job: str,
         source: bytes,
-        renditions: Sequence[ClaimedRendition],
+        renditions: Sequence[RenditionData],
         segment: Segment,
         worker: str = "",
         *,
@@ -115,6 +106,10 @@ class Verifier:
             except _InputFault as fault:
                 verdict = Verdict(ok=False, reason=str(fault), input_fault=True)
             return replace(verdict, checked_ms=round((time.monotonic() - started) * 1000))
+
+    def passed(self, worker: str) -> int:
+        """How many results of a worker were good so far, since the pool started."""
+        return self._passed.get(worker, 0)
 
     async def prepare(self, job: str, source: bytes) -> None:
         """Measure a source before there is a result, so that its check is shorter."""
@@ -148,7 +143,7 @@ class Verifier:
         self,
         job: str,
         source: bytes,
-        renditions: Sequence[ClaimedRendition],
+        renditions: Sequence[RenditionData],
         segment: Segment,
         worker: str,
         deep: bool | None,
@@ -160,7 +155,7 @@ class Verifier:
             return Verdict(ok=False, reason=fault, source=info)
         opened = await self._ask_all(Measure(), [rendition.data for rendition in renditions])
         found = [each for each in opened if isinstance(each, Probe)]
-        claims = [rendition.claimed_pixels for rendition in renditions]
+        claims = [rendition.pixels for rendition in renditions]
         fault = _unopenable(segment, opened)
         fault = fault or await self._fault(job, source, measured, segment, found, claims)
         if not fault:
@@ -168,7 +163,7 @@ class Verifier:
             fault = await self._look(source, segment, renditions, picked) if picked else ""
         if fault:
             return Verdict(ok=False, reason=fault, source=info)
-        self._passed[worker] = self._passed.get(worker, 0) + 1
+        self._passed[worker] = self.passed(worker) + 1
         passed = map(judge.rendition, segment.profiles, found)
         return Verdict(ok=True, source=info, renditions=tuple(passed))
 
@@ -226,7 +221,7 @@ class Verifier:
             return list(range(len(found))) if deep else []
         digests = "".join(probe.sha256 for probe in found).encode()
         draw = int.from_bytes(hmac.digest(self._secret, digests, "sha256"))
-        is_new = self._passed.get(worker, 0) < NEW_WORKER_CHECKS
+        is_new = self.passed(worker) < NEW_WORKER_CHECKS
         ppm = self._sample_ppm * (NEW_WORKER_FACTOR if is_new else 1)
         return [draw // PPM % len(found)] if draw % PPM < ppm else []
 
@@ -234,7 +229,7 @@ class Verifier:
         self,
         source: bytes,
         segment: Segment,
-        renditions: Sequence[ClaimedRendition],
+        renditions: Sequence[RenditionData],
         picked: Sequence[int],
     ) -> str:
         seen = await self._ask(See(segment.clip_from_ms, segment.clip_to_ms), source)
