@@ -29,6 +29,7 @@ class Child:
     ) -> None:
         self.pid = pid
         self.fault = ""
+        self.peak_bytes = 0
         self._reader = reader
         self._writer = writer
 
@@ -46,15 +47,17 @@ class Child:
         """False once the process has hung up."""
         return not (self._reader.at_eof() or self._writer.is_closing())
 
-    def memory_bytes(self) -> int:
-        """Resident memory; 0 if it has ended."""
+    def measure_memory(self) -> int:
+        """Resident memory in bytes; 0 if it has ended."""
         try:
-            return int(psutil.Process(self.pid).memory_info().rss)
+            resident = int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return 0
+        self.peak_bytes = max(self.peak_bytes, resident)
+        return resident
 
     def hang_up(self) -> None:
-        """Let it end by itself, if it is idle."""
+        """Close the socket, which ends it if it is idle."""
         self._writer.close()
 
 
@@ -67,6 +70,8 @@ class Nursery:
         self._control: socket.socket | None = None
         self._lock = asyncio.Lock()
         self._question = 0
+        self._children: set[Child] = set()
+        self._closed = False
 
     async def spawn(self) -> Child:
         """A new child; EngineError if this machine cannot start one."""
@@ -87,11 +92,18 @@ class Nursery:
             finally:
                 theirs.close()
         reader, writer = await asyncio.open_connection(sock=ours, limit=READ_BYTES)
-        return Child(pid, reader, writer)
+        child = Child(pid, reader, writer)
+        self._children.add(child)
+        return child
+
+    def release(self, child: Child) -> None:
+        """Let an idle child end by itself."""
+        self._children.discard(child)
+        child.hang_up()
 
     def kill(self, child: Child) -> None:
         """End a child at once, whatever it does."""
-        child.hang_up()
+        self.release(child)
         if self._control:
             with contextlib.suppress(OSError):
                 self._control.send(COMMAND.pack(KILL, 0, child.pid))
@@ -112,12 +124,17 @@ class Nursery:
 
     async def close(self) -> None:
         """End all children, and the nursery itself."""
+        self._closed = True
+        for child in list(self._children):
+            self.release(child)
         async with self._lock:
             await self._stop()
 
     async def _running(self) -> socket.socket:
         if self._control and self._process and self._process.returncode is None:
             return self._control
+        if self._closed:
+            raise EOFError
         await self._stop()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)

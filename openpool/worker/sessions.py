@@ -60,7 +60,12 @@ class SessionPool:
     @property
     def busy(self) -> int:
         """Segments that are being transcoded or wait for their session."""
-        return sum(session.segments for session in self._sessions.values())
+        return sum(len(session.calls) for session in self._sessions.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory that each process of a session was seen to take, in all."""
+        return sum(s.child.peak_bytes for s in self._sessions.values() if s.child)
 
     @property
     def processes(self) -> dict[str, int]:
@@ -77,30 +82,29 @@ class SessionPool:
         """
         limit_ms = min(time_limit_ms(segment.duration_ms), timeout_ms or 1 << 40)
         session = self._enter(session_id)
+        call = _Call(f"The segment took longer than {limit_ms} ms and was stopped.")
+        session.calls.add(call)
         try:
-            async with asyncio.timeout(limit_ms / 1000), session.lock:
+            async with asyncio.timeout(limit_ms / 1000) as call.scope, session.lock:
                 return await self._run(session, source, segment)
         except TimeoutError:
-            raise EngineError(
-                f"The segment took longer than {limit_ms} ms and was stopped."
-            ) from None
+            raise EngineError(call.why) from None
         finally:
+            session.calls.discard(call)
             self._leave(session)
 
     def cancel(self, session_id: str) -> None:
         """Stop what the session is transcoding; the callers get an EngineError."""
-        session = self._sessions.get(session_id)
-        if session and session.child and session.lock.locked():
-            session.child.fault = "The segment was cancelled."
-            self._nursery.kill(session.child)
+        if session := self._sessions.get(session_id):
+            session.stop_calls("The segment was cancelled.")
 
     def end_session(self, session_id: str) -> None:
         """Give the session's place free; its process, if idle, waits for another session."""
         session = self._sessions.get(session_id)
         if session is None:
             return
-        if session.segments:
-            self.cancel(session_id)
+        if session.calls:
+            session.stop_calls("The session has ended.")
             session.ended = True
         else:
             self._forget(session)
@@ -109,11 +113,10 @@ class SessionPool:
         """End all sessions and processes."""
         self._closed = True
         for session in list(self._sessions.values()):
-            self.cancel(session.id)
+            session.stop_calls("This worker is stopping.")
             session.stop_timer()
         for spare in self._spare:
             spare.timer.cancel()
-            spare.child.hang_up()
         self._spare.clear()
         await self._nursery.close()
 
@@ -126,21 +129,20 @@ class SessionPool:
                 self._make_room()
             session = self._sessions[session_id] = _Session(session_id)
         self._sessions.move_to_end(session_id)
-        session.segments += 1
+        session.ended = False
         session.stop_timer()
         return session
 
     def _make_room(self) -> None:
         """Take the place of the session that has been idle longest."""
         for session in self._sessions.values():
-            if not session.segments:
+            if not session.calls:
                 self._forget(session)
                 return
         raise NoCapacity(f"All {self._limit} sessions of this worker are busy; try another.")
 
     def _leave(self, session: "_Session") -> None:
-        session.segments -= 1
-        if session.segments:
+        if session.calls:
             return
         if session.ended or self._closed:
             self._forget(session)
@@ -155,7 +157,7 @@ class SessionPool:
         if child is None:
             return
         if self._closed:
-            child.hang_up()
+            self._nursery.release(child)
             return
         spare = _Spare(child)
         spare.timer = asyncio.get_running_loop().call_later(self._idle_s, self._let_go, spare)
@@ -163,7 +165,7 @@ class SessionPool:
 
     def _let_go(self, spare: "_Spare") -> None:
         self._spare.remove(spare)
-        spare.child.hang_up()
+        self._nursery.release(spare.child)
 
     async def _run(self, session: "_Session", source: bytes, segment: Segment) -> TranscodeResult:
         child, fresh = session.child, False
@@ -198,6 +200,20 @@ class SessionPool:
         return f"The transcoding process died on this segment ({cause})."
 
 
+class _Call:
+    """A segment on its way. `why` is what its caller hears if it is stopped."""
+
+    scope: asyncio.Timeout
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def stop(self, why: str) -> None:
+        if not self.scope.expired():
+            self.why = why
+            self.scope.reschedule(0)
+
+
 class _Session:
     """What is known of one live session."""
 
@@ -205,9 +221,14 @@ class _Session:
         self.id = session_id
         self.lock = asyncio.Lock()
         self.child: Child | None = None
-        self.segments = 0
+        self.calls: set[_Call] = set()
         self.ended = False
         self.timer: asyncio.TimerHandle | None = None
+
+    def stop_calls(self, why: str) -> None:
+        """Make every segment of the session fail, saying why."""
+        for call in self.calls:
+            call.stop(why)
 
     def stop_timer(self) -> None:
         if self.timer:
@@ -234,13 +255,14 @@ class _Watch:
         self._timer = self._later()
 
     def stop(self) -> None:
+        self._child.measure_memory()
         self._timer.cancel()
 
     def _later(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(MEMORY_CHECK_S, self._check)
 
     def _check(self) -> None:
-        if self._child.memory_bytes() <= self._bytes_max:
+        if self._child.measure_memory() <= self._bytes_max:
             self._timer = self._later()
             return
         limit_mb = self._bytes_max >> 20
