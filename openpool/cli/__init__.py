@@ -1,0 +1,48 @@
+"""The `openpool` command: reads what a person typed, calls the right part, shows the answer.
+
+Commands are thin and import what they need only when they run, so that `openpool --help` is
+quick. Exit codes: 0 done, 1 it failed, 2 something must be changed first (usage, settings,
+files). Errors are one sentence on standard error, never a trace; `--debug` shows it.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from openpool.cli import demo, events, ledger, looks, membership, serve, settings, worker
+from openpool.cli.failures import exit_code_of
+
+app = typer.Typer(
+    name="openpool",
+    help="One Livepeer orchestrator, the GPUs of many.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+GROUPS = (serve, worker, membership, looks, ledger, events, settings, demo)
+for group in GROUPS:
+    group.register(app)
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the trace of an error."),
+) -> None:
+    """One Livepeer orchestrator, the GPUs of many."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        code = app(list(arguments), prog_name="openpool", standalone_mode=False)
+    except BaseException as error:
+        return exit_code_of(error, debug="--debug" in arguments)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

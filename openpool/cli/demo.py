@@ -1,0 +1,29 @@
+"""`openpool demo`: a whole network on this machine."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from openpool.cli.options import examples
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command(epilog=examples("openpool demo", "openpool demo --once --json"))(demo)
+
+
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the show instead of keeping on.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one line of JSON on standard output.")
+    ] = False,
+) -> None:
+    """Watch segments go through an orchestrator stand-in, a pool and three workers."""
+    from openpool.demo.run import run
+
+    code = asyncio.run(run(once=once, as_json=as_json))
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,197 @@
+"""`openpool ledger` and `openpool replay`: the books, and the proof that they follow from the log.
+
+Both also work while the pool is stopped, on its data folder.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openpool.cli.options import ConfigFile, Json, Limit, Set, Url, examples, load
+from openpool.cli.output import (
+    clock,
+    ether,
+    grouped,
+    note,
+    print_json,
+    show,
+    show_facts,
+    show_table,
+)
+from openpool.core.errors import OpenPoolError
+
+if TYPE_CHECKING:
+    from openpool.config import Config
+    from openpool.store.replay import ReplayReport
+    from openpool.web.shapes import Balances, TransferView
+
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Read the data folder, also while the pool runs.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(epilog=examples("openpool ledger", "openpool ledger worker:0xAb… -n 50 --json"))(
+        ledger
+    )
+    app.command(epilog=examples("openpool replay --check", "openpool replay --check --json"))(
+        replay
+    )
+
+
+def ledger(
+    account: Annotated[str, typer.Argument(metavar="[ACCOUNT]", help="Only this one.")] = "",
+    limit: Limit = 20,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Show the balances of all accounts and the newest transfers, in whole wei."""
+    settings = load(config, assignments).config
+    balances, transfers = _books(settings, account, limit, url, offline)
+    if as_json:
+        print_json(
+            {
+                "balances": balances.balances,
+                "sum_wei": balances.sum_wei,
+                "transfers": transfers,
+            }
+        )
+        return
+    show_table(
+        ["account", "wei>", "about>"],
+        [(b.account, grouped(b.amount_wei), ether(b.amount_wei)) for b in balances.balances],
+        empty="No money has moved yet.",
+    )
+    show(f"All balances together: {balances.sum_wei} wei (0, or the books are broken).")
+    show_table(
+        ["time", "debit", "credit", "wei>", "kind"],
+        [(clock(t.time_ms), t.debit, t.credit, grouped(t.amount_wei), t.kind) for t in transfers],
+        empty="",
+    )
+
+
+def _books(
+    settings: "Config", account: str, limit: int, url: str, offline: bool
+) -> "tuple[Balances, list[TransferView]]":
+    from openpool.cli.api import NotRunning, operator_api
+    from openpool.web.shapes import Balances, TransferView
+
+    async def ask() -> tuple[Balances, list[TransferView]]:
+        async with operator_api(settings, url) as api:
+            return await api.get(Balances, "/ledger/balances"), await api.get(
+                list[TransferView], "/ledger/transfers", account=account, limit=limit
+            )
+
+    if not offline:
+        try:
+            balances, transfers = asyncio.run(ask())
+            return _only(balances, account), transfers
+        except NotRunning:
+            if url:
+                raise
+            note("The pool is not running; this is what its data folder says.")
+    return _stored_books(settings.data_dir, account, limit)
+
+
+def _stored_books(
+    data_dir: Path, account: str, limit: int
+) -> "tuple[Balances, list[TransferView]]":
+    from openpool.store.reader import SqliteReader
+    from openpool.web.shapes import Balances, BalanceView, transfer_view
+
+    reader = SqliteReader(data_dir)
+    try:
+        rows = reader.balances()
+        balances = Balances(
+            balances=[BalanceView(account=b.account, amount_wei=str(b.amount_wei)) for b in rows],
+            sum_wei=str(sum(b.amount_wei for b in rows)),
+        )
+        transfers = [transfer_view(t) for t in reader.transfers(account=account, limit=limit)]
+        return _only(balances, account), transfers
+    finally:
+        reader.close()
+
+
+def _only(balances: "Balances", account: str) -> "Balances":
+    from msgspec.structs import replace
+
+    shown = [b for b in balances.balances if not account or b.account == account]
+    return replace(balances, balances=shown)
+
+
+def replay(
+    check: Annotated[
+        bool, typer.Option("--check", help="Prove that log, ledger and balances agree.")
+    ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the books anew from the log; the pool is off.")
+    ] = False,
+    head: Annotated[
+        str,
+        typer.Option(
+            metavar="SEQ:CHAIN", help="A head of the log noted earlier; must still be in it."
+        ),
+    ] = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Replay the event log: check the books against it, or make them anew from it."""
+    from openpool.store import replay as replaying
+
+    if check == rebuild:
+        raise typer.BadParameter("say either --check or --rebuild")
+    data_dir = load(config, assignments).config.data_dir
+    if rebuild:
+        report = replaying.rebuild(data_dir)
+    else:
+        report = replaying.check(data_dir, known_head=_known_head(head))
+    if as_json:
+        print_json(_report(report))
+    else:
+        _show_report(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _known_head(text: str) -> tuple[int, str] | None:
+    if not text:
+        return None
+    seq, _, chain = text.partition(":")
+    if not seq.isdigit() or not chain:
+        raise typer.BadParameter("--head is a sequence number, a colon and a chain hash")
+    return int(seq), chain.lower()
+
+
+def _report(report: "ReplayReport") -> dict[str, object]:
+    import msgspec
+
+    facts: dict[str, object] = msgspec.structs.asdict(report)
+    wei = {name: str(value) for name, value in facts.items() if name.endswith("_wei")}
+    return {"ok": report.ok, **facts, **wei}
+
+
+def _show_report(report: "ReplayReport") -> None:
+    show_facts(
+        [
+            ("events", grouped(report.events)),
+            ("transfers", grouped(report.transfers)),
+            ("fees", f"{grouped(report.fees_wei)} wei"),
+            ("commission", f"{grouped(report.commission_wei)} wei"),
+            ("credited", f"{grouped(report.credited_wei)} wei"),
+            ("head", f"{report.seq}:{report.chain}"),
+            ("root", report.root),
+        ]
+    )
+    for fault in report.faults:
+        show(f"✗ {fault}")
+    if report.ok:
+        show("✓ Log, ledger and balances agree.")
+    else:
+        raise OpenPoolError("Log and books do not agree; see the faults above.")

@@ -1,0 +1,179 @@
+"""`openpool status` and `openpool workers`: a running pool at this moment."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.output import (
+    ago,
+    ether,
+    grouped,
+    percent,
+    print_json,
+    ratio,
+    show,
+    show_facts,
+    show_table,
+)
+
+if TYPE_CHECKING:
+    from openpool.web.shapes import Figures, OrchestratorView, Status, Worker, WorkerDetail
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(epilog=examples("openpool status", "openpool status --json"))(status)
+    app.command(epilog=examples("openpool workers", "openpool workers w_abc… --json"))(workers)
+
+
+def status(
+    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
+) -> None:
+    """Show what is connected, how fast, how full, and what needs attention."""
+    from openpool.cli.api import operator_api
+    from openpool.web.shapes import OrchestratorView, Status
+
+    async def ask() -> tuple[Status, list[OrchestratorView]]:
+        async with operator_api(load(config, assignments).config, url) as api:
+            return await api.get(Status, "/status"), await api.get(
+                list[OrchestratorView], "/orchestrators"
+            )
+
+    now, orchestrators = asyncio.run(ask())
+    if as_json:
+        print_json({"status": now, "orchestrators": orchestrators})
+    else:
+        _show_status(now, orchestrators)
+
+
+def _show_status(now: "Status", orchestrators: "list[OrchestratorView]") -> None:
+    show_facts(
+        [
+            ("pool", f"{now.pool} {now.version}"),
+            ("orchestrators", f"{now.orchestrators_up} of {now.orchestrators} up"),
+            (
+                "workers",
+                f"{now.workers_online} online of {now.workers}, {now.workers_pending} pending",
+            ),
+            ("capacity", f"{now.used} of {now.capacity} used, {now.upstream_capacity} offered"),
+            ("jobs", f"{now.jobs_in_flight} in flight"),
+            ("last hour", _figures(now.last_hour)),
+            ("last 24 hours", _figures(now.day)),
+            (
+                "all time",
+                f"{ether(now.fees_wei)} fees, {ether(now.credited_wei)} to workers, "
+                f"{ether(now.commission_wei)} kept",
+            ),
+            ("log", f"{grouped(now.log_events)} events, head {now.log_head[:16] or '—'}"),
+        ]
+    )
+    show_table(
+        ["orchestrator", "state", "capacity>", "used>", "groups>", "price (wei/pixel)>"],
+        [
+            (
+                o.orchestrator,
+                "up" if o.up else "down",
+                o.capacity,
+                o.used,
+                len(o.groups),
+                o.price_wei,
+            )
+            for o in orchestrators
+        ],
+        empty="No orchestrator has been seen yet.",
+    )
+    for alert in now.alerts:
+        show(f"[{alert.level}] {alert.title}: {alert.text}")
+
+
+def _figures(figures: "Figures") -> str:
+    return (
+        f"{grouped(figures.segments)} segments, {figures.failed} failed, "
+        f"{figures.refused} refused, {figures.hedged} hedged, "
+        f"rtf {ratio(figures.busy_ms, figures.media_ms)}, "
+        f"{ether(figures.fee_wei)}"
+    )
+
+
+def workers(
+    worker: Annotated[str, typer.Argument(metavar="[WORKER]", help="Only this one.")] = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """List the workers; or show one, and why it gets work or none."""
+    from openpool.cli.api import operator_api
+    from openpool.web.shapes import Status, Worker, WorkerDetail
+
+    async def ask() -> tuple[int, list[Worker] | WorkerDetail]:
+        async with operator_api(load(config, assignments).config, url) as api:
+            if worker:
+                detail = await api.get(WorkerDetail, f"/workers/{worker}")
+                return 0, detail
+            now = await api.get(Status, "/status")
+            return now.now_ms, await api.get(list[Worker], "/workers")
+
+    now_ms, found = asyncio.run(ask())
+    if as_json:
+        print_json(found)
+    elif isinstance(found, list):
+        _show_workers(found, now_ms)
+    else:
+        _show_worker(found)
+
+
+def _show_workers(found: "list[Worker]", now_ms: int) -> None:
+    show_table(
+        [
+            "worker",
+            "name",
+            "address",
+            "status",
+            "used>",
+            "rtf>",
+            "24 h>",
+            "all>",
+            "earned>",
+            "seen",
+        ],
+        [
+            (
+                w.worker,
+                w.name,
+                w.address,
+                w.status,
+                f"{w.used}/{w.capacity}",
+                ratio(w.rtf_ppm, 1_000_000) if w.rtf_ppm else "—",
+                w.day.segments,
+                w.segments,
+                ether(w.credited_wei),
+                ago(w.last_seen_ms, now_ms),
+            )
+            for w in found
+        ],
+        empty="No worker has enrolled yet; `openpool invite` makes a join link.",
+    )
+
+
+def _show_worker(detail: "WorkerDetail") -> None:
+    w = detail.worker
+    show_facts(
+        [
+            ("worker", f"{w.worker} ({w.name})"),
+            ("address", w.address),
+            ("group", w.group),
+            ("state", f"{w.state}, {w.status}"),
+            ("software", f"{w.kind} {w.version}"),
+            ("sessions", f"{w.used} of {w.capacity} used"),
+            ("last 24 hours", _figures(w.day)),
+            ("all time", f"{w.segments} segments, {w.failed} failed, {w.refused} refused"),
+            ("earned", f"{grouped(w.credited_wei)} wei ({ether(w.credited_wei)})"),
+            ("owed to address", f"{grouped(detail.owed_wei)} wei"),
+            ("rtf", percent(w.rtf_ppm) if w.rtf_ppm else "not known yet"),
+        ]
+    )
+    for reason in detail.reasons:
+        show(f"{'✓' if reason.holds else '✗'} {reason.text}")

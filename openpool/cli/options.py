@@ -1,0 +1,47 @@
+"""Options that several commands share, and how they become a configuration."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openpool.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from openpool.config import Loaded
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Settings; else ./openpool.yaml."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; may be repeated."),
+]
+Url = Annotated[
+    str,
+    typer.Option("--url", metavar="URL", help="The pool's web address; else from the settings."),
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help."""
+    return "Examples:\n\n" + "\n\n".join(f"  [cyan]$ {line}[/cyan]" for line in lines)
+
+
+def load(file: Path | None, assignments: list[str] | None, *, serving: bool = False) -> "Loaded":
+    """The configuration for a command. Raises SetupError."""
+    from openpool.config import load as load_any
+    from openpool.config import load_for_serving
+
+    flags = dict(_assignment(text) for text in assignments or [])
+    return (load_for_serving if serving else load_any)(file, flags=flags)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SetupError(f"--set {text}: write it as NAME=VALUE, like --set commission=20%.")
+    return name.strip(), value
