@@ -121,4 +121,6 @@ def version_ok(version: str, min_version: str) -> bool:
 def lowest_version(versions: list[str]) -> str:
     """The lowest of the versions that can be read, or `COMPATIBLE_VERSION` if none can."""
     readable = [text for text in versions if parse_version(text) is not None]
-    return min(readable, key=lambda text: parse_version(text) or (0, 0, 0), default=COMPATIBLE_VERSION)
+    return min(
+        readable, key=lambda text: parse_version(text) or (0, 0, 0), default=COMPATIBLE_VERSION
+    )

@@ -5,21 +5,25 @@ worker serves every kind of job. Estimates hold milliseconds per unit for four l
 how much they scatter. They guide choices only and never touch money, hence floats are fine here.
 """
 
+import math
+
 from openpool.core.model import Segment
 
 LOADS = 4
 """Levels of load: a quarter of the worker's capacity each."""
 
 P95_SPREADS = 2.5
-"""Mean absolute deviations from the mean up to the 95th percentile (2.1 normal, 2.7 exponential)."""
+"""Mean absolute deviations from the mean to the 95th percentile: 2.1 normal, 2.7 exponential."""
 
 FIRST_GUESS = 400.0 / (2000 * 1280 * 720)
 """Milliseconds per unit before anything was measured: 2 s of 720p in 0.4 s."""
 
 SPREAD_GUESS = 0.4
 UNPROVEN_FACTOR = 8.0
-"""A worker without a result looks this much slower as soon as it has work: one job to begin with."""
+"""A worker without a result looks this much slower once it has work: one job to begin with."""
 
+MEMORY = 8
+"""Results that an estimate remembers, about."""
 STALE_AFTER_MS = 30_000
 HALF_LIFE_MS = 60_000
 
@@ -43,14 +47,15 @@ class Estimate:
     was slow once gets another chance now and then.
     """
 
-    __slots__ = ("mean", "p95", "samples", "spread", "stale_at_ms", "usual")
+    __slots__ = ("mean", "memory", "p95", "samples", "spread", "stale_at_ms", "usual")
 
-    def __init__(self, usual: "Estimate | None" = None) -> None:
+    def __init__(self, usual: "Estimate | None" = None, memory: int = MEMORY) -> None:
         self.usual = usual
+        self.memory = memory
         self.samples = 0
         self.stale_at_ms = 0
         self.spread = SPREAD_GUESS
-        self.mean = list(usual.mean) if usual else [FIRST_GUESS] * LOADS
+        self.mean: list[float] = list(usual.mean) if usual else [FIRST_GUESS] * LOADS
         self.p95: list[float] = []
         self._work_out_p95()
 
@@ -58,10 +63,11 @@ class Estimate:
         """Learn from a result: it took so long, and the worker was that loaded."""
         sample = max(took_ms, 1) / units
         ratio = sample / self.mean[load]
-        gain = 1 / (self.samples + 1) if self.samples < 8 else 1 / 8
-        if ratio > 2:
+        gain = 1 / min(self.samples + 1, self.memory)
+        if ratio > 2 and self.memory == MEMORY:
             gain = max(gain, 0.5)
-        self.spread += (min(abs(ratio - 1), 4.0) - self.spread) * min(gain, 0.25)
+        if self.samples:
+            self.spread += (min(abs(ratio - 1), 4.0) - self.spread) * min(gain, 0.25)
         for level in range(LOADS):
             follow = gain if level == load or not self.samples else gain / 2
             self.mean[level] *= 1 + follow * (ratio - 1)
@@ -87,7 +93,7 @@ class Estimate:
         if known <= usual:
             return known
         age = (now_ms - self.stale_at_ms) / HALF_LIFE_MS
-        return max(usual, known * 0.5**age)
+        return max(usual, known * math.pow(0.5, age))
 
     def predict_ms(self, units: int, load: int) -> int:
         """The expected time of a job."""

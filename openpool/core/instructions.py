@@ -104,8 +104,6 @@ class Settle(Struct, frozen=True, kw_only=True):
     attempt: int
     outcome: Outcome
     text: str
-    worker: str = ""
-    """Whose upload to answer, where it is not the attempt's own worker that sent it."""
 
 
 class ForgetJob(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,180 @@
+"""Jobs and their attempts, and the states they go through. Plain records: `core.pool` acts."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from openpool.core.instructions import Outcome
+from openpool.core.model import Segment, Verdict
+from openpool.core.roster import Connection, Session, SessionKey
+from openpool.core.step import Timer
+
+DEADLINE_MIN_MS = 8_000
+"""An orchestrator waits max(8 s, 4 x duration) for a result."""
+TARGET_MIN_MS = 1_500
+"""Gateways forgive round trips up to this, however short the segment."""
+REASON_LENGTH = 200
+
+INPUT_ERRORS = frozenset(
+    {
+        "Unsupported input pixel format",
+        "Error initializing filtergraph",
+        "Too many outputs",
+        "Unsupported input codec",
+        "No keyframes in input",
+        "Encoded frames runaway",
+        "Invalid argument",
+        "TranscoderInvalidResolution",
+        "TranscoderInvalidVideo",
+        "TranscoderUnrecognizedFormat",
+        "TranscoderUnrecognizedProfile",
+        "TranscoderInvalidGOP",
+    }
+)
+"""Texts for which a gateway blames the segment and keeps the orchestrator.
+
+Only those that can be about the input. A gateway is as lenient about some that are about the
+machine ("Encoder not found"); from a worker these are its own trouble and retried elsewhere.
+"""
+
+DEFAULT_INPUT_ERROR = "TranscoderInvalidVideo"
+
+
+class JobState(Enum):
+    """Where a job stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    HELD = "held"
+    DELIVERING = "delivering"
+    FAILING = "failing"
+    OVER = "over"
+
+
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.WAITING: frozenset({JobState.RUNNING, JobState.FAILING, JobState.OVER}),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.WAITING,
+            JobState.HELD,
+            JobState.DELIVERING,
+            JobState.FAILING,
+            JobState.OVER,
+        }
+    ),
+    JobState.HELD: frozenset({JobState.DELIVERING, JobState.OVER}),
+    JobState.DELIVERING: frozenset({JobState.FAILING, JobState.OVER}),
+    JobState.FAILING: frozenset({JobState.OVER}),
+    JobState.OVER: frozenset(),
+}
+"""Every way a job can go; the words are in `core.pool`."""
+
+OPEN = frozenset({JobState.WAITING, JobState.RUNNING})
+"""States in which a good result is still wanted."""
+
+
+class AttemptState(Enum):
+    """Where an attempt stands."""
+
+    RUNNING = "running"
+    LOST = "lost"
+    """Its connection broke; its result is welcome all the same."""
+    CHECKING = "checking"
+    GOOD = "good"
+    OVER = "over"
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of a job on one worker."""
+
+    id: int
+    job: "Job"
+    worker: str
+    connection: Connection | None
+    """None for one from before a restart."""
+    session: SessionKey
+    assigned_ms: int
+    predicted_ms: int = 0
+    load: int = 0
+    hedge: bool = False
+    state: AttemptState = AttemptState.RUNNING
+    holding: bool = False
+    """Whether it occupies a place of its connection."""
+    answered: bool = False
+    """Whether the worker sent a result or an error."""
+    took_ms: int = 0
+    verdict: Verdict | None = None
+    outcome: Outcome | None = None
+    text: str = ""
+    input_error: str = ""
+    """Set when the worker says that the input is broken."""
+    failed: bool = False
+    """Whether it ended by an error, a refused result, or too late."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One segment to be transcoded."""
+
+    id: str
+    orchestrator: str
+    incarnation: str
+    group: str
+    task_id: int
+    session: Session
+    manifest: str
+    segment: Segment
+    source_url: str
+    units: int
+    received_ms: int
+    deadline_ms: int
+    hard_stop_ms: int
+    """When an error goes back if there is nothing better."""
+    soft_ms: int
+    """When a first try counts as slow."""
+    wait_until_ms: int
+    """How long it may wait for a free worker."""
+    state: JobState = JobState.WAITING
+    attempts: list[Attempt] = field(default_factory=list)
+    hedge_at_ms: int = 0
+    """When to think of a further try; 0 is never."""
+    hedged: bool = False
+    fetched: bool = False
+    forgotten: bool = False
+    source_lost: str = ""
+    good: Attempt | None = None
+    failure: str = ""
+    input_fault: bool = False
+    timer: Timer | None = None
+
+    @property
+    def running(self) -> list[Attempt]:
+        """Attempts that may still bring a result."""
+        return [each for each in self.attempts if each.state in _MAY_BRING]
+
+    def live(self) -> bool:
+        """Whether an attempt works for it right now, or its result is being opened."""
+        return any(each.state in _LIVE for each in self.attempts)
+
+    def tried(self) -> frozenset[str]:
+        """Workers that had it."""
+        return frozenset(each.worker for each in self.attempts)
+
+    def move(self, state: JobState) -> None:
+        """Go to another state; an impossible move is a bug."""
+        assert state in JOB_MOVES[self.state], f"{self.id}: {self.state} -> {state}"
+        self.state = state
+
+
+_LIVE = frozenset({AttemptState.RUNNING, AttemptState.CHECKING})
+_MAY_BRING = _LIVE | {AttemptState.LOST}
+
+
+def deadline_ms(received_ms: int, duration_ms: int) -> int:
+    """When the orchestrator gives up on a segment that it notified us of at `received_ms`."""
+    return received_ms + max(DEADLINE_MIN_MS, 4 * duration_ms)
+
+
+def tidy_reason(text: str) -> str:
+    """A peer's words, fit for one line of a log or a page."""
+    return "".join(char if char.isprintable() else " " for char in text[:REASON_LENGTH]).strip()
