@@ -144,16 +144,16 @@ def _capabilities(request: RegisterRequest) -> int:
 
 
 async def _until_over(member: Member) -> None:
-    """Returns when the peer is gone or the orchestrator has evicted it."""
-    endings = {
-        asyncio.create_task(member.stream.wait_closed()),
-        asyncio.create_task(member.evicted.wait()),
-    }
-    try:
-        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for ending in endings:
-            ending.cancel()
+    """Returns when the peer is gone or the orchestrator has given up on it."""
+
+    async def watch() -> None:
+        await member.stream.wait_closed()
+        member.over.set()
+
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(watch())
+        await member.over.wait()
+        watcher.cancel()
 
 
 async def _whole(data: bytes) -> AsyncIterator[bytes]:

@@ -12,8 +12,10 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
@@ -29,11 +31,13 @@ from openpool.demo.life import Failed, Life, Session, TookTooLong
 from openpool.demo.pixels import look_at
 from openpool.demo.results import Part
 from openpool.demo.roster import Member
-from openpool.link.server import WorkerPort
+from openpool.link.server import PortLimits, WorkerPort
+from openpool.link.tls import load_or_create_identity, server_context
 from openpool.wire.messages import Notification
 
 ADDRESS = "0x00000000000000000000000000000000000000a1"
 """The recipient address it names in every task."""
+LIMITS = PortLimits(connections_per_ip_max=0)
 WAITING_PER_SESSION = 4
 RENDITION_BYTES_MIN = 25
 DURATION_DEFAULT_MS = 2000
@@ -117,7 +121,13 @@ class StandIn:
     # life
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        """Open both ports, with a certificate made now and task ids from 0."""
+        async with AsyncExitStack() as stack:
+            self._group = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.push_async_callback(self._end_life)
+            await self._begin_life()
+            await stack.enter_async_context(self._cli)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -126,16 +136,7 @@ class StandIn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Open both ports, with a certificate made now and task ids from 0."""
-        await self._begin_life()
-        await self._cli.start()
-
-    async def stop(self) -> None:
-        await self._cli.stop()
-        await self._end_life()
+        await self._stack.__aexit__(kind, error, trace)
 
     async def restart(self) -> None:
         """Forget tasks, sessions, segments and registrations, as a new process on the old ports."""
@@ -145,14 +146,19 @@ class StandIn:
     async def _begin_life(self) -> None:
         self._life = Life()
         door = Door(self.secret, self._life, self.counters, self._changed.set)
-        self._port = WorkerPort(door, host=self.host, port=self.port)
+        with TemporaryDirectory(prefix="openpool-stand-in-") as folder:
+            tls = server_context(load_or_create_identity(Path(folder), [self.host]))
+        self._port = WorkerPort(door, tls, host=self.host, port=self.port, limits=LIMITS)
         await self._port.start()
         self.port = self._port.port
+        started = asyncio.Event()
+        self._group.create_task(self._port.serve(started))
+        await started.wait()
 
     async def _end_life(self) -> None:
         self._life.end()
         if self._port:
-            await self._port.stop()
+            await self._port.close()
 
     @property
     def address(self) -> str:
@@ -344,7 +350,7 @@ class StandIn:
     def _give_up_on(self, life: Life, session: Session, member: Member) -> None:
         life.roster.release(session.id)
         life.roster.leave(member)
-        member.evicted.set()
+        member.over.set()
         self.counters.evicted += 1
 
 
@@ -372,5 +378,5 @@ def _extras(profile: Profile) -> list[tuple[Capability, bool]]:
 async def _verify(outputs: Sequence[Output]) -> None:
     for output in outputs:
         seen = await asyncio.to_thread(look_at, output.data)
-        if seen.pixels != output.pixels:
+        if not seen.pixels or seen.pixels != output.pixels:
             raise Failed("PixelMismatch")

@@ -30,8 +30,8 @@ class Member:
         self.version = version
         self.peer = peer
         self.load = 0
-        self.evicted = asyncio.Event()
-        """Set when the orchestrator has given up on it: its stream then ends with OK."""
+        self.over = asyncio.Event()
+        """Set when the peer is gone or the orchestrator gives up on it: the stream ends with OK."""
 
     @property
     def load_factor(self) -> float:
