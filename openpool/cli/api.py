@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 import msgspec
+from msgspec import Struct
 
 from openpool.core.errors import OpenPoolError, SetupError, Unauthorized, Unavailable
 
@@ -29,6 +30,25 @@ STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 
 class NotRunning(Unavailable):
     """The pool does not answer."""
+
+
+class TokenView(Struct, frozen=True, kw_only=True):
+    """A token as the API shows it."""
+
+    token: str
+    worker: str
+    label: str
+    created_ms: int
+    last_used_ms: int
+    expires_ms: int
+    revoked_ms: int
+
+
+class Invitation(Struct, frozen=True, kw_only=True):
+    """An invitation as the API shows it, this once."""
+
+    invite: str
+    join_link: str
 
 
 class Api:

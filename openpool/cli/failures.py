@@ -6,8 +6,6 @@ file, and the sentence names the file.
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 
 from typer import Abort, TyperException
@@ -22,6 +20,8 @@ INTERRUPTED = 130
 def exit_code_of(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong; the exit code for it."""
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     leaves = list(_leaves(error))
     for leaf in leaves:
@@ -63,6 +63,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kept(error: BaseException) -> str:
+    import tempfile
+    import traceback
+
     descriptor, path = tempfile.mkstemp(prefix="openpool-", suffix=".log")
     with os.fdopen(descriptor, "w") as file:
         file.writelines(traceback.format_exception(error))

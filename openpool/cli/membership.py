@@ -10,37 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from msgspec import Struct
 
 from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
 from openpool.cli.output import ago, note, print_json, show_facts, show_table
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
-    from openpool.cli.api import Api
+    from openpool.cli.api import Api, TokenView
     from openpool.identity import Identity
 
 T = TypeVar("T")
 tokens = typer.Typer(no_args_is_help=True)
-
-
-class TokenView(Struct, frozen=True, kw_only=True):
-    """A token as the API shows it."""
-
-    token: str
-    worker: str
-    label: str
-    created_ms: int
-    last_used_ms: int
-    expires_ms: int
-    revoked_ms: int
-
-
-class Invitation(Struct, frozen=True, kw_only=True):
-    """An invitation as the API shows it, this once."""
-
-    invite: str
-    join_link: str
 
 
 Link = Annotated[str, typer.Argument(metavar="JOIN_LINK", help="openpool://… from the pool.")]
@@ -130,6 +110,8 @@ def list_tokens(
     as_json: Json = False,
 ) -> None:
     """List the tokens of a worker, without their secrets."""
+    from openpool.cli.api import TokenView
+
     speaker = _Speaker(pool, worker, config, assignments, url)
     found = speaker.ask(lambda api, w: api.get(list[TokenView], f"/workers/{w}/tokens"))
     if as_json:
@@ -199,7 +181,7 @@ def invite(
     as_json: Json = False,
 ) -> None:
     """Make an invitation that is good once, and the join link that holds it."""
-    from openpool.cli.api import operator_api
+    from openpool.cli.api import Invitation, operator_api
 
     body = {"note": text} | ({"group": group} if group else {})
 
@@ -299,7 +281,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _state(token: TokenView, now_ms: int) -> str:
+def _state(token: "TokenView", now_ms: int) -> str:
     if token.revoked_ms:
         return f"revoked {ago(token.revoked_ms, now_ms)}"
     if not token.expires_ms:

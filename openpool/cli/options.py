@@ -28,7 +28,7 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How 
 
 def examples(*lines: str) -> str:
     """The epilog of a command's help."""
-    return "Examples:\n\n" + "\n\n".join(f"  [cyan]$ {line}[/cyan]" for line in lines)
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def load(file: Path | None, assignments: list[str] | None, *, serving: bool = False) -> "Loaded":

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
 def print_json(value: object) -> None:
     """One JSON document, readable."""
+    import msgspec
+
     text = msgspec.json.format(msgspec.json.encode(value), indent=2)
     sys.stdout.buffer.write(text + b"\n")
     sys.stdout.flush()
@@ -24,6 +24,8 @@ def print_json(value: object) -> None:
 
 def print_json_line(value: object) -> None:
     """One JSON document in one line."""
+    import msgspec
+
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.flush()
 
