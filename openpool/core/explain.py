@@ -69,7 +69,7 @@ def explain(pool: "Pool", name: str, now_ms: int) -> list[Reason]:
     worker = pool.roster.workers.get(name)
     if worker is None:
         return [_away("It has not connected since the pool was started.")]
-    recent = pool.recent.since(now_ms - WINDOW_MS)
+    recent = pool.lifecycle.recent.since(now_ms - WINDOW_MS)
     return _blocked(pool, worker, now_ms) or _work(pool, worker, recent)
 
 

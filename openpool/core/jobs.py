@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from openpool.core.events import JobReceived
+from openpool.core.facts import SegmentReceived
 from openpool.core.instructions import Outcome
 from openpool.core.model import Segment, Verdict
 from openpool.core.roster import Connection, Session, SessionKey
@@ -108,8 +110,6 @@ class Attempt:
     text: str = ""
     input_error: str = ""
     """Set when the worker says that the input is broken."""
-    failed: bool = False
-    """Whether it ended by an error, a refused result, or too late."""
 
 
 @dataclass(slots=True, eq=False)
@@ -178,3 +178,54 @@ def deadline_ms(received_ms: int, duration_ms: int) -> int:
 def tidy_reason(text: str) -> str:
     """A peer's words, fit for one line of a log or a page."""
     return "".join(char if char.isprintable() else " " for char in text[:REASON_LENGTH]).strip()
+
+
+def job_received(job: Job) -> JobReceived:
+    """The event that a job begins with: enough to take it up again after a restart."""
+    segment = job.segment
+    return JobReceived(
+        job=job.id,
+        orchestrator=job.orchestrator,
+        incarnation=job.incarnation,
+        group=job.group,
+        task_id=job.task_id,
+        session=job.session.key[1],
+        manifest=job.manifest,
+        seq=segment.seq,
+        duration_ms=segment.duration_ms,
+        profiles=segment.profiles,
+        capabilities=segment.capabilities,
+        deadline_ms=job.deadline_ms,
+        source_url=job.source_url,
+        min_version=segment.min_version,
+        perceptual_hash=segment.perceptual_hash,
+        clip_from_ms=segment.clip_from_ms,
+        clip_to_ms=segment.clip_to_ms,
+        orchestrator_address=segment.orchestrator_address,
+    )
+
+
+def segment_received(was: JobReceived) -> SegmentReceived:
+    """The fact from which an event came."""
+    segment = Segment(
+        seq=was.seq,
+        duration_ms=was.duration_ms,
+        profiles=was.profiles,
+        capabilities=was.capabilities,
+        min_version=was.min_version,
+        perceptual_hash=was.perceptual_hash,
+        clip_from_ms=was.clip_from_ms,
+        clip_to_ms=was.clip_to_ms,
+        reinit=True,
+        orchestrator_address=was.orchestrator_address,
+    )
+    return SegmentReceived(
+        orchestrator=was.orchestrator,
+        incarnation=was.incarnation,
+        group=was.group,
+        task_id=was.task_id,
+        session=was.session,
+        manifest=was.manifest,
+        segment=segment,
+        source_url=was.source_url,
+    )

@@ -322,6 +322,11 @@ class Roster:
                 self._give_up(connection, session)
         self._forget_if_over(session)
 
+    def end_sessions(self, orchestrator: str) -> None:
+        """No stream of this orchestrator goes on."""
+        for key in [key for key in self.sessions if key[0] == orchestrator]:
+            self.end_session(key)
+
     def _give_up(self, connection: Connection, session: Session) -> None:
         """Free the place, and tell the worker to free what it keeps."""
         orchestrator, name = session.key

@@ -120,7 +120,11 @@ class PoolView(Struct, frozen=True, kw_only=True):
 
 def snapshot(pool: "Pool", now_ms: int) -> PoolView:
     """Copy what is to be shown."""
-    jobs = [pool.jobs[job_id] for one in pool.orchestrators.all.values() for job_id in one.jobs]
+    jobs = [
+        pool.lifecycle.jobs[job_id]
+        for one in pool.orchestrators.all.values()
+        for job_id in one.jobs
+    ]
     return PoolView(
         now_ms=now_ms,
         epoch=pool.out.epoch,
