@@ -95,6 +95,11 @@ class Pool:
         """When a `Tick` is wanted at the latest; None if nothing is going on."""
         return self.timers.next_ms()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job has had its answer."""
+        return not any(one.jobs for one in self.orchestrators.all.values())
+
     def snapshot(self, now_ms: int) -> views.PoolView:
         """The state of everything, for people."""
         return views.snapshot(self, now_ms)

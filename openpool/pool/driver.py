@@ -12,7 +12,6 @@ from typing import Any
 
 from openpool.core.facts import Fact, Tick
 from openpool.core.instructions import Instruction
-from openpool.core.jobs import OPEN
 from openpool.core.pool import Pool
 from openpool.store.interface import Appender, Receipt
 
@@ -88,6 +87,6 @@ class Driver:
 
     async def wait_idle(self) -> None:
         """Wait until every job has its answer."""
-        while any(job.state in OPEN for job in self.pool.jobs.values()):
+        while not self.pool.is_idle:
             self._fed.clear()
             await self._fed.wait()
