@@ -71,7 +71,7 @@ def change(content: bytearray, offset: int, data: bytes | None) -> None:
 
 
 class PowerCutDisk(apsw.VFS):
-    """Keeps files in memory; after `writes` writes the power goes off and `left` is what remains."""
+    """Keeps files in memory; after `writes` writes the power goes off. `left` is what remains."""
 
     def __init__(self, name: str, seed: int, writes: int) -> None:
         super().__init__(name, "")

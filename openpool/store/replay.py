@@ -268,7 +268,7 @@ def _differences(table: str, expected: list[Row], stored: list[Row]) -> Iterator
     by_file = {row[:width]: row[width:] for row in stored}
     for key in sorted(by_log.keys() | by_file.keys()):
         if by_log.get(key) != by_file.get(key):
-            name = " ".join(map(str, key)) or "of the pool"
+            name = " ".join(str(part or "(pool)") for part in key)
             yield (
                 f"In table {table}, {name} is {_shown(by_file.get(key))}, "
                 f"but the log gives {_shown(by_log.get(key))}."

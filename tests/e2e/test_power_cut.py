@@ -35,7 +35,7 @@ async def write_until_dark(store: SqliteStore, seed: int) -> set[str]:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path, seed: int) -> None:
-    """Whatever part of the unsynced writes survives, every acknowledged event does, chain intact."""
+    """Whatever part of the unsynced writes survives, every acknowledged event does."""
     disk = PowerCutDisk(f"cut{seed}", seed, writes=150 + 397 * seed)
     store = SqliteStore(tmp_path / "before", vfs=disk.name)
     acknowledged = await write_until_dark(store, seed)
