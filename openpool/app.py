@@ -90,6 +90,9 @@ class PoolProcess:
     enrolment: Enrolment
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     downstream: Downstream | None = None
+    worker_port: int = 0
+    """The port in use, where the settings leave it to the system."""
+    web_url: str = ""
 
     # --- running -------------------------------------------------------------------------------
 
@@ -122,6 +125,7 @@ class PoolProcess:
         tls = server_context(self.identity)
         port = WorkerPort(downstream, tls, host=listen.host, port=listen.port)
         await port.start()
+        self.worker_port = port.port
         async with port.running():
             tasks.create_task(self.driver.run(), name="driver")
             tasks.create_task(self.enrolment.run(), name="enrolment")
@@ -142,6 +146,7 @@ class PoolProcess:
             serve(app, web.listen.host, web.listen.port, ssl=ssl, started=ready), name="web"
         )
         await ready.wait()
+        self.web_url = self.config.web_url.replace(":0", f":{app.state.address[1]}", 1)
 
     async def _drain(self) -> None:
         """Take no new work, let the running jobs end, for as long as the settings allow."""
@@ -162,7 +167,7 @@ class PoolProcess:
         event = Event(id=f"pool/{self.epoch}/{name}", time_ms=wall_ms(), data=data)
         await self.store.append([event]).durable()
 
-    def token_ended(self, worker: str, token: str, reason: str) -> None:
+    def token_ended(self, token: str, reason: str) -> None:
         """A token was revoked: the streams that it opened end."""
         if self.downstream is not None:
             self.downstream.end_token(token, reason)
@@ -175,9 +180,9 @@ class PoolProcess:
 
     def _running(self) -> Running:
         return Running(
-            web_url=self.config.web_url,
+            web_url=self.web_url,
             join_link=self._join_link(),
-            worker_port=self.config.worker_address,
+            worker_port=self._worker_address(),
             operator_token_file=self.config.data_dir / "operator.token",
         )
 
@@ -287,23 +292,27 @@ class PoolProcess:
             pool_name=self.config.pool.name,
             version=__version__,
             commission_ppm=self.config.commission,
-            worker_port=str(self.config.worker_address),
+            worker_port=str(self._worker_address()),
         )
 
     def _is_operator(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self.operator_token.encode())
 
     def _join_link(self, invite: str = "") -> str:
-        address = self.config.worker_address
+        address = self._worker_address()
         return build_join_link(
             JoinLink(
                 host=address.host,
                 port=address.port,
                 pin=self.identity.fingerprint,
-                web=self.config.web_url,
+                web=self.web_url or self.config.web_url,
                 invite=invite,
             )
         )
+
+    def _worker_address(self) -> HostPort:
+        address = self.config.worker_address
+        return address if address.port else HostPort(address.host, self.worker_port)
 
 
 def _pin_key(settings: OrchestratorSettings) -> str:
@@ -335,6 +344,7 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         epoch=epoch,
         carries=store.carries(),
     )
+    process: PoolProcess
     process = PoolProcess(
         config=config,
         store=store,
@@ -349,6 +359,7 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         verifier=_verifier(config, secret),
         enrolment=Enrolment(
             store=store,
+            appender=store,
             clock_ms=wall_ms,
             pool_name=config.pool.name,
             domain=config.domain,
@@ -362,9 +373,10 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
             nonce_ms=config.enrolment.nonce_ms,
             grace_ms=config.enrolment.grace_ms,
             workers_per_address=config.enrolment.workers_per_address,
+            on_revoked=lambda worker, token, reason: process.token_ended(token, reason),
+            on_banned=lambda worker, reason: process.worker_banned(worker, reason),
         ),
     )
-    process.enrolment.on_end(revoked=process.token_ended, banned=process.worker_banned)
     return process
 
 
