@@ -100,10 +100,9 @@ class Stream:
         if len(data) > self.room:
             return False
         step = self.connection.h2.max_outbound_frame_size
-        for start in range(0, len(data), step):
-            self._call(self.connection.h2.send_data, data[start : start + step])
-        if end:
-            self._call(self.connection.h2.end_stream)
+        for start in range(0, len(data), step) or (0,):
+            last = end and start + step >= len(data)
+            self._call(self.connection.h2.send_data, data[start : start + step], end_stream=last)
         self.connection.meter.allow(len(data))
         self._flush_and(end)
         return True
@@ -147,7 +146,7 @@ class Stream:
         if self.gone or self.connection.write_paused:
             return 0
         try:
-            return self.connection.h2.local_flow_control_window(self.id)
+            return max(0, self.connection.h2.local_flow_control_window(self.id))
         except ProtocolError:
             return 0  # the reset that closed it is about to be dispatched
 
