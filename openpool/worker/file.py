@@ -17,9 +17,11 @@ from av.video.stream import VideoStream
 
 from openpool.core.model import Container
 from openpool.worker.source import AudioPacket
-from openpool.worker.terms import EngineError
+from openpool.worker.terms import TICKS, EngineError
 
 WRITE_BYTES = 1 << 18
+MP4_OPTIONS = {"movflags": "faststart", "movie_timescale": str(TICKS)}
+"""The index goes first, and the start is exact: FFmpeg's default rounds it to milliseconds."""
 
 
 class RenditionFile:
@@ -27,12 +29,11 @@ class RenditionFile:
 
     def __init__(self, container: Container, signature: str) -> None:
         self._buffer = io.BytesIO()
-        options = {"movflags": "faststart"} if container == "mp4" else {}
         self._output = av.open(
             self._buffer,
             "w",
             format=container,
-            container_options=options,
+            container_options=MP4_OPTIONS if container == "mp4" else {},
             buffer_size=WRITE_BYTES,
             io_open=self._reopen,
         )

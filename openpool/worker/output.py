@@ -58,12 +58,13 @@ class Output:
     def __init__(self, plan: Plan, first: VideoFrame) -> None:
         """`first` gives the size. Raises InputError if nobody can encode that size."""
         self._profile = plan.profile
+        name = encoder_name(plan.profile.codec, plan.settings)
         self._size = _size(plan.profile, first)
         self._scaler = _Scaler(self._size)
         rate = frame_rate(plan.profile)
         self._retimer = _retimer(self._size, rate) if rate else None
         self._file = RenditionFile(plan.profile.container, plan.signature)
-        self._encoder, self._video = _open_encoder(plan, self._size, self._file)
+        self._encoder, self._video = _open_encoder(name, plan, self._size, self._file)
         self._audio = self._file.add_audio(plan.source.audio)
         self._file.start()
         self._gop_ticks = 0 if rate else max(0, plan.profile.gop_ms) * TICKS // 1000
@@ -206,10 +207,9 @@ def _size(profile: Profile, first: VideoFrame) -> tuple[int, int]:
 
 
 def _open_encoder(
-    plan: Plan, size: tuple[int, int], file: RenditionFile
+    name: str, plan: Plan, size: tuple[int, int], file: RenditionFile
 ) -> tuple[VideoCodecContext, Stream]:
     """An encoder and the stream for its packets: the stream's own, or one that a session keeps."""
-    name = encoder_name(plan.profile.codec, plan.settings)
     rate = frame_rate(plan.profile) or plan.source.fps
     if plan.warm is None:
         own = file.add_video(name, rate)
