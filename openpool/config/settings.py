@@ -43,9 +43,10 @@ class PoolSettings(Section, frozen=True, kw_only=True):
 class GroupSettings(Section, frozen=True, kw_only=True):
     """What is different for one group of workers."""
 
-    commission: Annotated[int, Setting(kinds.RATE, "What the pool keeps of this group's fees")] = (
-        250_000
-    )
+    commission: Annotated[
+        int | None,
+        Setting(kinds.RATE, "What the pool keeps of this group's fees; empty: as of all others"),
+    ] = None
 
 
 class OrchestratorSettings(Section, frozen=True, kw_only=True):
@@ -66,11 +67,11 @@ class OrchestratorSettings(Section, frozen=True, kw_only=True):
     certificate: Annotated[
         str,
         Setting(
-            kinds.choice("restart", "pin"),
-            "What a new certificate means: the orchestrator restarted, or (pin) refuse it, since "
-            "its operator keeps one certificate",
+            kinds.CERTIFICATE,
+            "Whom to trust: first-use takes any and sees a new one as a restart; authority wants "
+            "one that a certificate authority vouches for; a fingerprint that one and no other",
         ),
-    ] = "restart"
+    ] = "first-use"
     source_host: Annotated[
         HostPort | None,
         Setting(
@@ -300,7 +301,9 @@ class Config(Section, frozen=True, kw_only=True):
     def commission_ppm(self, group: str) -> int:
         """What the pool keeps of the fees of workers in this group."""
         found = self.groups.get(group)
-        return self.commission if found is None else found.commission
+        if found is None or found.commission is None:
+            return self.commission
+        return found.commission
 
     @property
     def web_url(self) -> str:

@@ -15,6 +15,11 @@ from openpool.core.errors import SetupError
 ENV_PREFIX = "OPENPOOL__"
 DEPTH_MAX = 8
 FILE_BYTES_MAX = 1_000_000
+PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ["map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value"]
+}
+"""What YAML itself gives to nodes without a tag; what it thinks a scalar is plays no part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ def read_yaml(path: Path) -> Node:
         raise SetupError(f"The configuration file {path} is not YAML text.") from None
     if root is None:
         return Node({}, str(path), path.parent)
+    if not isinstance(root, yaml.MappingNode):
+        raise SetupError(f"{path}:1: the file must hold settings like `commission: 25%`.")
     return _from_yaml(root, path, 0)
 
 
@@ -60,7 +67,7 @@ def _from_yaml(node: yaml.Node, path: Path, depth: int) -> Node:
     source = f"{path}:{node.start_mark.line + 1}"
     if depth > DEPTH_MAX:
         raise SetupError(f"{source}: this is nested deeper than any setting.")
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag not in PLAIN_TAGS:
         raise SetupError(f"{source}: YAML tags like {node.tag} are not allowed here.")
     if isinstance(node, yaml.MappingNode):
         return Node(_mapping(node, path, depth), source, path.parent)
@@ -95,7 +102,7 @@ def read_environment(environment: Mapping[str, str]) -> Node:
     for name in sorted(environment):
         if name.startswith(ENV_PREFIX):
             path = env_path(name)
-            set_path(root, path, Node(environment[name], name, Path.cwd()))
+            set_path(root, path, Node(environment[name] or None, name, Path.cwd()))
     return Node(root, "the environment")
 
 
