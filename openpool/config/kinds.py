@@ -80,10 +80,6 @@ def matched(pattern: str, text: str) -> str:
     return text
 
 
-def _certificate(text: str, _: Path) -> str:
-    return matched("first-use|authority|[0-9a-f]{64}", text.lower().replace(":", ""))
-
-
 def _boolean(text: str, _: Path) -> bool:
     return {"true": True, "false": False}[matched("true|false", text)]
 
@@ -184,10 +180,8 @@ DOMAIN = Kind("a domain, with a port if it has one, like pool.example.org", _dom
 NAME = Kind("a name of up to 32 of a-z, 0-9, - and _", _name)
 BOOLEAN = Kind("true or false", _boolean, show=lambda value: str(value).lower())
 PATH = Kind("a path", _path, show=_show_path)
-CERTIFICATE = Kind("first-use, authority, or a SHA-256 fingerprint in hex", _certificate)
 HOST_PORT = Kind("host:port, like 10.0.0.5:8935 or [::1]:8935", _host_port)
-OPTIONAL_CERTIFICATE = Kind("first-use, authority, or a SHA-256 fingerprint in hex", _certificate)
-HOST_PORT = Kind(
+OPTIONAL_HOST_PORT = Kind(
     "host:port, like pool.example.org:8936", _optional_host_port, show=lambda v: str(v or "")
 )
 URL = Kind("an http:// or https:// address", _url)

@@ -65,13 +65,13 @@ class OrchestratorSettings(Section, frozen=True, kw_only=True):
         Setting(kinds.RATE, "The part of the pool's capacity that is offered to it"),
     ] = 1_000_000
     certificate: Annotated[
-        str,
+        Literal["restart", "pin"],
         Setting(
-            kinds.CERTIFICATE,
-            "Whom to trust: first-use takes any and sees a new one as a restart; authority wants "
-            "one that a certificate authority vouches for; a fingerprint that one and no other",
+            kinds.choice("restart", "pin"),
+            "What a new certificate means: the orchestrator restarted, or (pin) refuse it, since "
+            "its operator keeps one certificate",
         ),
-    ] = "first-use"
+    ] = "restart"
     source_host: Annotated[
         HostPort | None,
         Setting(

@@ -76,9 +76,7 @@ def _options(query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise SetupError(
-            "The part of the join link after `?` cannot be read; copy it again."
-        ) from None
+        raise SetupError(BAD_FORM) from None
     for name, text in pairs:
         if name not in {"pin", "web", "invite"}:
             raise SetupError(f"The join link has an unknown part `{name[:20]}`; copy it again.")
