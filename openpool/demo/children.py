@@ -8,7 +8,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from openpool.core.errors import SetupError
@@ -32,6 +33,17 @@ class Child:
     def running(self) -> bool:
         return self._process.returncode is None
 
+    async def first_line(self, timeout_s: float = 30.0) -> bytes:
+        """What it says first on standard output; SetupError if it ends or stays silent."""
+        assert self._process.stdout is not None, "it was started without `talks`"
+        line = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                line = await self._process.stdout.readline()
+        if not line:
+            raise SetupError(f"{self.name} did not start: {self.last_words()} (see {self.log})")
+        return line
+
     def kill(self) -> None:
         """SIGKILL to it and to its own children: as if the machine had lost its power."""
         self._signal(signal.SIGKILL)
@@ -40,10 +52,9 @@ class Child:
         """SIGTERM, and SIGKILL if that takes too long."""
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_S):
-                await self._process.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self._process.wait()
         finally:
             self.kill()
             await self._process.wait()
@@ -58,10 +69,8 @@ class Child:
         return lines[-1] if lines else "it said nothing"
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
 
 
 class Children:
@@ -72,9 +81,14 @@ class Children:
         self._all: list[Child] = []
 
     async def start(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        talks: bool = False,
     ) -> Child:
-        """Run `openpool ARGUMENTS`, both its outputs going to a log file."""
+        """Run `openpool ARGUMENTS` with a log file; `talks` keeps standard output for us."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
@@ -84,7 +98,7 @@ class Children:
                 "openpool",
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
+                stdout=asyncio.subprocess.PIPE if talks else output,
                 stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
@@ -93,7 +107,7 @@ class Children:
         self._all.append(child)
         return child
 
-    def check(self, *expected_dead: Child) -> None:
+    def check(self, expected_dead: Collection[Child] = ()) -> None:
         """Raises SetupError if a child has ended that should still run."""
         for child in self._all:
             if not child.running and child not in expected_dead:

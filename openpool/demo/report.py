@@ -1,0 +1,186 @@
+"""What the demo shows at its end: figures from the pool's own API, and the books proved.
+
+Nothing here is computed from what the demo expects; a loss or a wrong balance is shown as it is.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+
+from openpool.cli.api import Api
+from openpool.demo.children import output_of
+from openpool.demo.gateway import Finished, Tally
+from openpool.web.shapes import Balances, EventView, Status, Worker
+
+PAGE = 500
+
+
+class Segments(Struct, frozen=True, kw_only=True):
+    sent: int
+    returned: int
+    lost: int
+    hedged: int
+    """Given to a second worker since the first was slow."""
+    retried: int
+    """Done again since a worker failed or was gone."""
+
+
+class Wei(Struct, frozen=True, kw_only=True):
+    fees: str
+    commission: str
+    credited: str
+
+
+class WorkerFigures(Struct, frozen=True, kw_only=True):
+    address: str
+    segments: int
+    rtf: float
+    """Processing time over media time: below 1 is faster than the video plays."""
+    credited_wei: str
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """The line of JSON at the end."""
+
+    segments: Segments
+    renditions: int
+    wei: Wei
+    ledger_matches_log: bool
+    workers: list[WorkerFigures]
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, and the books add up."""
+        wei = self.wei
+        adds_up = int(wei.fees) == int(wei.commission) + int(wei.credited) > 0
+        whole = self.segments.lost == 0 and self.segments.returned == self.segments.sent
+        return whole and adds_up and self.ledger_matches_log
+
+
+async def gather(
+    api: Api, tally: Tally, finished: Sequence[Finished], ledger_matches_log: bool
+) -> Summary:
+    """Ask the pool what happened."""
+    status = await api.get(Status, "/status")
+    workers = await api.get(list[Worker], "/workers")
+    hedged, retried = _second_tries(await _delivered(api))
+    return Summary(
+        segments=Segments(
+            sent=tally.sent,
+            returned=tally.returned,
+            lost=tally.lost,
+            hedged=hedged,
+            retried=retried,
+        ),
+        renditions=len(finished),
+        wei=Wei(
+            fees=status.fees_wei, commission=status.commission_wei, credited=status.credited_wei
+        ),
+        ledger_matches_log=ledger_matches_log,
+        workers=[
+            WorkerFigures(
+                address=worker.address,
+                segments=worker.segments,
+                rtf=rtf(worker),
+                credited_wei=worker.credited_wei,
+            )
+            for worker in workers
+        ],
+    )
+
+
+def rtf(worker: Worker) -> float:
+    """The real-time factor over the last 24 hours, 0 if it delivered nothing."""
+    return round(worker.day.busy_ms / worker.day.media_ms, 3) if worker.day.media_ms else 0.0
+
+
+async def replay_check(config: str) -> tuple[bool, str]:
+    """Whether log and balances agree, as `openpool replay --check` sees it, and what it said."""
+    code, output, errors = await output_of(["replay", "--check", "--config", config])
+    return code == 0, (output + errors).strip()
+
+
+async def _delivered(api: Api) -> list[EventView]:
+    found: list[EventView] = []
+    while True:
+        after = found[-1].seq if found else 0
+        page = await api.get(
+            list[EventView], "/events", type="job-delivered", after=after, limit=PAGE
+        )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+class _Delivered(Struct, frozen=True):
+    attempts: int
+    hedged: bool
+
+
+def _second_tries(events: Sequence[EventView]) -> tuple[int, int]:
+    """How many jobs were hedged, and how many were tried again for another reason."""
+    jobs = [msgspec.convert(event.data, _Delivered) for event in events]
+    return sum(job.hedged for job in jobs), sum(job.attempts > 1 + job.hedged for job in jobs)
+
+
+# --- for people --------------------------------------------------------------------------------
+
+
+def show_renditions(console: Console, finished: Sequence[Finished]) -> None:
+    """The finished renditions, one row for each stream and profile."""
+    table = Table(title="Finished renditions", title_justify="left")
+    for name in ("stream", "rendition", "size", "segments", "frames", "bytes", "saved in"):
+        table.add_column(
+            name, justify="right" if name in {"segments", "frames", "bytes"} else "left"
+        )
+    for manifest, profile in sorted({(f.manifest, f.profile) for f in finished}):
+        rows = [f for f in finished if (f.manifest, f.profile) == (manifest, profile)]
+        picture = rows[0].picture
+        table.add_row(
+            manifest,
+            profile,
+            f"{picture.width}x{picture.height}",
+            str(len(rows)),
+            str(sum(row.picture.frames for row in rows)),
+            f"{sum(row.bytes for row in rows):,}",
+            rows[0].path.rpartition("/")[0],
+        )
+    console.print(table)
+
+
+def show_workers(console: Console, workers: Sequence[Worker]) -> None:
+    """What each worker did and earned."""
+    table = Table(title="Workers", title_justify="left")
+    for name in ("worker", "address", "now"):
+        table.add_column(name)
+    for name in ("segments", "real-time factor", "failed", "credited wei"):
+        table.add_column(name, justify="right")
+    for worker in workers:
+        table.add_row(
+            worker.name,
+            worker.address,
+            worker.status,
+            str(worker.segments),
+            f"{rtf(worker):.3f}",
+            str(worker.failed),
+            f"{int(worker.credited_wei):,}",
+        )
+    console.print(table)
+
+
+def show_books(console: Console, balances: Balances) -> None:
+    """All accounts; together they are zero."""
+    table = Table(title="Books (wei)", title_justify="left")
+    table.add_column("account")
+    table.add_column("balance", justify="right")
+    table.add_column("ETH", justify="right")
+    for row in balances.balances:
+        ether = Decimal(row.amount_wei) / 10**18
+        table.add_row(row.account, f"{int(row.amount_wei):,}", f"{ether:.9f}")
+    table.add_section()
+    table.add_row("together", balances.sum_wei, "")
+    console.print(table)

@@ -1,0 +1,348 @@
+"""`make demo`: an orchestrator stand-in, a pool and three workers, each in a process of its own.
+
+Real segments go round, one worker is killed in the middle of one, and at the end the books are
+proved. Processes are started with the commands that a person would type; what happens is read
+from the pool's API. Progress goes to standard error, the summary to standard output (`--json`).
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from eth_account import Account
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from openpool.cli.api import Api
+from openpool.core.errors import SetupError
+from openpool.demo import report
+from openpool.demo.children import Child, Children
+from openpool.demo.gateway import Gateway, StreamPlan, ladder, make_sources
+from openpool.demo.orchestrator import Outcome, StandIn
+from openpool.demo.report import Summary
+from openpool.private_files import read_private_text, write_private
+from openpool.web.interface import LiveJob
+from openpool.web.shapes import Balances, Status, Worker
+
+FOLDER = Path("demo-data")
+MARK = "made-by-openpool-demo"
+PRICE_WEI = "1200"
+WORKERS = 3
+SESSIONS = 2
+STREAMS = 4
+SEGMENT_MS = 2000
+KILL_AFTER = 4
+"""Segments that are back before a worker is killed."""
+START_S = 60.0
+BOOKS_S = 15.0
+LOOK_S = 0.02
+INTERRUPTED = 130
+
+
+class Announcement(Struct, frozen=True):
+    """What `openpool serve --json` says once it listens."""
+
+    web_url: str
+    worker_port: str
+    join_link: str
+    operator_token_file: str
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that runs, and how to speak to it."""
+
+    folder: Path
+    console: Console
+    orchestrator: StandIn
+    children: Children
+    pool: Announcement
+    api: Api
+    workers: dict[str, Child] = field(default_factory=dict)
+    """By name."""
+    killed: list[Child] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        _say(self.console, text)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "openpool.yaml"
+
+
+async def run(
+    *,
+    once: bool = False,
+    as_json: bool = False,
+    segments: int = 24,
+    port: int = 0,
+    keep: bool = False,
+    folder: Path = FOLDER,
+) -> int:
+    """The whole demo; returns the exit code, 0 only if nothing was lost and the books match.
+
+    `port` is the dashboard's; 0 takes a free one. `keep` moves what an earlier demo left in
+    `folder` out of the way instead of removing it. Ends early on SIGINT and SIGTERM.
+    """
+    console, folder = Console(stderr=True), Path(os.path.abspath(folder))
+    code = INTERRUPTED
+    async with _until_signal():
+        _clear(folder, keep)
+        plans = ladder(STREAMS, segments, SEGMENT_MS)
+        sources = await _make_sources(console, plans)
+        async with _stage(console, folder, port) as stage:
+            summary = await _show(stage, plans, sources)
+            code = 0 if summary.good else 1
+            if as_json:
+                print(msgspec.json.encode(summary).decode(), flush=True)
+            if not once:
+                await _go_on(stage, plans[-1], sources[plans[-1].manifest])
+    _say(console, "Everything is stopped.")
+    return code
+
+
+# --- before --------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _until_signal() -> AsyncIterator[None]:
+    """SIGINT and SIGTERM end the block, quietly and with all its clean-up."""
+    loop = asyncio.get_running_loop()
+    names = (signal.SIGINT, signal.SIGTERM)
+    limit = asyncio.timeout(None)
+
+    def end() -> None:
+        for name in names:  # what comes now is clean-up, which takes its time but not for ever
+            loop.add_signal_handler(name, lambda: None)
+        limit.reschedule(loop.time())
+
+    try:
+        async with limit:
+            for name in names:
+                loop.add_signal_handler(name, end)
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    finally:
+        for name in names:
+            loop.remove_signal_handler(name)
+
+
+def _clear(folder: Path, keep: bool) -> None:
+    if folder.exists():
+        if not (folder / MARK).exists() and any(folder.iterdir()):
+            raise SetupError(f"{folder} exists and is not a demo's; run this somewhere else.")
+        if keep:
+            folder.rename(folder.with_name(f"{folder.name}-{time.time_ns() // 10**9}"))
+        else:
+            shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / MARK).touch()
+
+
+async def _make_sources(console: Console, plans: list[StreamPlan]) -> dict[str, list[bytes]]:
+    count = sum(plan.count for plan in plans)
+    sizes = ", ".join(f"{plan.manifest} {plan.height}p" for plan in plans)
+    _say(console, f"Making {count} segments of {SEGMENT_MS / 1000:g} s with sound: {sizes}")
+    return {plan.manifest: await asyncio.to_thread(make_sources, plan) for plan in plans}
+
+
+@asynccontextmanager
+async def _stage(console: Console, folder: Path, port: int) -> AsyncIterator[Stage]:
+    secret = secrets.token_hex(16)
+    children = Children(folder / "logs")
+    async with AsyncExitStack() as stack:
+        orchestrator = await stack.enter_async_context(StandIn(secret, price_wei=PRICE_WEI))
+        _say(console, f"Orchestrator stand-in on {orchestrator.address}, {PRICE_WEI} wei per pixel")
+        stack.push_async_callback(children.stop)
+        pool = await _start_pool(children, folder, orchestrator, port)
+        token = read_private_text(Path(pool.operator_token_file), "The operator's token")
+        api = await stack.enter_async_context(Api(pool.web_url, token))
+        stage = Stage(folder, console, orchestrator, children, pool, api)
+        stage.say(f"Pool on {pool.worker_port}, dashboard at [bold]{pool.web_url}[/bold]")
+        for number in range(1, WORKERS + 1):
+            await _start_worker(stage, f"worker-{number}")
+        await _wait_for_workers(stage)
+        yield stage
+
+
+async def _start_pool(
+    children: Children, folder: Path, orchestrator: StandIn, port: int
+) -> Announcement:
+    secret_file = folder / "orchestrator.secret"
+    write_private(secret_file, orchestrator.secret.encode() + b"\n")
+    config = folder / "openpool.yaml"
+    config.write_text(_config(folder, orchestrator, secret_file, port or _free_port()))
+    pool = await children.start("pool", ["serve", "--config", str(config), "--json"], talks=True)
+    return msgspec.json.decode(await pool.first_line(START_S), type=Announcement)
+
+
+def _config(folder: Path, orchestrator: StandIn, secret_file: Path, port: int) -> str:
+    """Only what has to be said: everything else is the pool's own default."""
+    return f"""\
+data_dir: {json.dumps(str(folder / "data"))}
+pool:
+  name: Demo pool
+orchestrators:
+  - name: stand-in
+    address: {orchestrator.address}
+    secret: {json.dumps(f"file:{secret_file}")}
+    status_url: {orchestrator.cli_url}
+price:
+  source: status
+workers:
+  listen: 127.0.0.1:0
+web:
+  listen: 127.0.0.1:{port}
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def _start_worker(stage: Stage, name: str) -> None:
+    """As its owner would: a wallet, the join link, and nothing else."""
+    home = stage.folder / name
+    wallet = home / "wallet.key"
+    account = Account.create()
+    write_private(wallet, account.key.hex().encode() + b"\n")
+    arguments = ["worker", stage.pool.join_link, "--wallet", str(wallet), "--name", name]
+    stage.workers[name] = await stage.children.start(
+        name,
+        [*arguments, "--accept-terms", "--sessions", str(SESSIONS)],
+        {"OPENPOOL_HOME": str(home)},
+    )
+
+
+async def _wait_for_workers(stage: Stage) -> None:
+    async def registered() -> bool:
+        stage.children.check()
+        status = await stage.api.get(Status, "/status")
+        return status.upstream_capacity >= WORKERS * SESSIONS
+
+    await _until(registered, START_S, "the workers to join")
+    for worker in await stage.api.get(list[Worker], "/workers"):
+        stage.say(f"{worker.name} enrolled by wallet, is paid to {worker.address}")
+
+
+async def _until(holds: Callable[[], Awaitable[bool]], limit_s: float, what: str) -> None:
+    """Ask again and again: the pool is another process. Raises SetupError after `limit_s`."""
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            while not await holds():  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise SetupError(f"Waited {limit_s:g} s in vain for {what}; see the logs.") from None
+
+
+# --- the show ------------------------------------------------------------------------------------
+
+
+async def _show(stage: Stage, plans: list[StreamPlan], sources: dict[str, list[bytes]]) -> Summary:
+    total = sum(plan.count for plan in plans)
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=stage.console) as progress:
+        bar = progress.add_task("segments", total=total)
+
+        warm = asyncio.Event()
+
+        def on_outcome(outcome: Outcome) -> None:
+            progress.advance(bar)
+            if gateway.tally.returned >= KILL_AFTER:
+                warm.set()
+            if not outcome.ok:
+                stage.say(f"[red]lost[/red] {outcome.manifest} {outcome.seq}: {outcome.error}")
+
+        gateway = Gateway(
+            stage.orchestrator, folder=stage.folder / "renditions", on_outcome=on_outcome
+        )
+        async with asyncio.TaskGroup() as group:
+            killer = group.create_task(_kill_one(stage, warm))
+            await gateway.run(plans, sources)
+            killer.cancel()
+    return await _report(stage, gateway)
+
+
+async def _kill_one(stage: Stage, warm: asyncio.Event) -> None:
+    """SIGKILL to a worker that the pool knows to be in the middle of a segment."""
+    await warm.wait()
+    names = {w.worker: w.name for w in await stage.api.get(list[Worker], "/workers")}
+    while (job := _running(await stage.api.get(list[LiveJob], "/jobs"))) is None:
+        await asyncio.sleep(LOOK_S)
+    name = names[job.workers[0]]
+    stage.workers[name].kill()
+    stage.killed.append(stage.workers[name])
+    stage.say(
+        f"[bold red]{name} killed[/bold red] (SIGKILL) while it transcodes segment {job.seq} "
+        f"of {job.manifest}"
+    )
+
+
+def _running(jobs: Sequence[LiveJob]) -> LiveJob | None:
+    """The job that was handed to a worker last."""
+    running = [job for job in jobs if job.workers]
+    return max(running, key=lambda job: job.received_ms, default=None)
+
+
+async def _report(stage: Stage, gateway: Gateway) -> Summary:
+    tally = gateway.tally
+
+    async def all_credited() -> bool:
+        status = await stage.api.get(Status, "/status")
+        return status.fees_wei == _billed_wei(stage.orchestrator)
+
+    await _until(all_credited, BOOKS_S, "the fees to be what the orchestrator billed")
+    stage.children.check(stage.killed)
+    matches, said = await report.replay_check(str(stage.config))
+    summary = await report.gather(stage.api, tally, gateway.finished, matches)
+    report.show_renditions(stage.console, gateway.finished)
+    report.show_workers(stage.console, await stage.api.get(list[Worker], "/workers"))
+    report.show_books(stage.console, await stage.api.get(Balances, "/ledger/balances"))
+    stage.say(f"openpool replay --check: {said.splitlines()[-1] if said else matches}")
+    return summary
+
+
+def _billed_wei(orchestrator: StandIn) -> str:
+    """What the orchestrator billed its gateways: the pool must come to the same wei."""
+    return str(sum(orchestrator.value_wei.values()))
+
+
+# --- afterwards ----------------------------------------------------------------------------------
+
+
+async def _go_on(stage: Stage, plan: StreamPlan, source: list[bytes]) -> None:
+    """Keep one stream running at live pace, so that the dashboard has something to show."""
+    token = stage.pool.operator_token_file
+    stage.say(f"Dashboard: [bold]{stage.pool.web_url}[/bold]  sign in with the token in {token}")
+    stage.say("One stream goes on at live pace. Ctrl-C stops everything.")
+    gateway = Gateway(stage.orchestrator, live_pace=True)
+    while True:
+        await gateway.run([plan], {plan.manifest: source})
+        stage.children.check(stage.killed)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(f"[green]•[/green] {text}", highlight=False)
