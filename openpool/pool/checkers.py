@@ -38,7 +38,10 @@ class Recount(Struct, frozen=True, tag=True):
 
 
 class See(Struct, frozen=True, tag=True):
-    """Look at the file, or the clip of it that is asked for; answered by a Look."""
+    """Look at a source, or the clip of it that is asked for; answered by a Look.
+
+    A damaged source gets a Fault: what a worker's decoder makes of it cannot be foreseen.
+    """
 
     clip_from_ms: int = 0
     clip_to_ms: int = 0
@@ -48,6 +51,7 @@ class Compare(Struct, frozen=True, tag=True):
     """Does the file show the same? Answered by a Fault, with an empty text if it does."""
 
     source: Look
+    slack: float = 1.0
 
 
 class Fault(Struct, frozen=True, tag=True):
@@ -203,9 +207,9 @@ def answer(request: Request, data: bytes) -> Answer:
             case Recount(measured):
                 return recount(data, measured)
             case See(clip_from_ms, clip_to_ms):
-                return clipped(look(data), clip_from_ms, clip_to_ms)
-            case Compare(source):
-                return Fault(differs(source, look(data)))
+                return clipped(look(data, strict=True), clip_from_ms, clip_to_ms)
+            case Compare(source, slack):
+                return Fault(differs(source, look(data), slack))
     except Unreadable as fault:
         return Fault(str(fault))
 

@@ -25,6 +25,12 @@ START_SLACK_FRAMES = 4
 """A muxer that may not write negative decoding times shifts everything by the B-frame delay."""
 BITRATE_FACTOR = 4
 BITRATE_SLACK_BITS = 2_000_000
+BITS_PER_PIXEL = 0.05
+BITS_PER_KEY_PIXEL = 0.5
+"""Below this a picture gets visibly worse; a key frame needs ten times as much."""
+POOR_QUALITY = 35
+POOR_SLACK = 3.0
+SLACK_MAX = 6.0
 AUDIO_SLACK = 10
 """Sound packets that may be missing or damaged at the cuts, at most a quarter of them."""
 
@@ -93,6 +99,19 @@ def claim_fault(segment: Segment, found: Sequence[Probe], claims: Sequence[int])
                 f"it has {each.pixels}"
             )
     return ""
+
+
+def picture_slack(profile: Profile, found: Probe) -> float:
+    """How much worse than usual an honest picture may look, since it was given too few bits."""
+    fps = 1_000_000 / found.interval_us if found.interval_us else 30.0
+    if profile.bitrate_bps <= 0:
+        return POOR_SLACK if profile.quality > POOR_QUALITY else 1.0
+    keys = 1.0 if profile.gop_ms < 0 else 0.0
+    if profile.gop_ms > 0:
+        keys = min(1.0, 1000 / profile.gop_ms / fps)
+    given = profile.bitrate_bps / (found.width * found.height * fps)
+    needed = BITS_PER_PIXEL + (BITS_PER_KEY_PIXEL - BITS_PER_PIXEL) * keys
+    return min(max(1.0, needed / given), SLACK_MAX)
 
 
 def rendition(profile: Profile, found: Probe) -> Rendition:

@@ -33,13 +33,13 @@ class Look(Struct, frozen=True, tag=True):
     thumbnails: tuple[bytes, ...]
 
 
-def look(data: bytes) -> Look:
-    """Decode a file into thumbnails. Raises Unreadable."""
+def look(data: bytes, *, strict: bool = False) -> Look:
+    """Decode a file into thumbnails. Raises Unreadable, if `strict` for any damage."""
     shrink = VideoReformatter()
     times: list[int] = []
     thumbnails: list[bytes] = []
     pixels = 0
-    for frame in decoded(data):
+    for frame in decoded(data, strict=strict):
         times.append(round((frame.time or 0.0) * MICROSECONDS))
         thumbnails.append(_thumbnail(shrink, frame))
         pixels += frame.width * frame.height
@@ -80,16 +80,19 @@ def _thumbnail(shrink: VideoReformatter, frame: av.VideoFrame) -> bytes:
     return b"".join(luma[row * stride : row * stride + WIDTH] for row in range(HEIGHT))
 
 
-def differs(source: Look, rendition: Look) -> str:
-    """Why the rendition does not show what the source shows; empty if it does."""
+def differs(source: Look, rendition: Look, slack: float) -> str:
+    """Why the rendition does not show what the source shows; empty if it does.
+
+    `slack` above 1 allows for pictures that have too few bits to be good.
+    """
     nearest = _nearest(source, rendition)
     differences = [
         min(_difference(shown, each) for each in source.thumbnails[max(0, i - 1) : i + 2])
         for shown, i in zip(rendition.thumbnails, nearest, strict=True)
     ]
-    if median(differences) > MEDIAN_MAX:
+    if median(differences) > MEDIAN_MAX * slack:
         return "does not show what the source shows"
-    if max(differences) > FRAME_MAX:
+    if max(differences) > FRAME_MAX * slack:
         at_ms = rendition.times_us[differences.index(max(differences))] // 1000
         return f"shows something else than the source at {at_ms} ms"
     if _is_frozen(source, rendition, nearest):

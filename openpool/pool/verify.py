@@ -160,7 +160,7 @@ class Verifier:
         fault = fault or await self._fault(job, source, measured, segment, found, claims)
         if not fault:
             picked = self._picked(worker, found, deep)
-            fault = await self._look(source, segment, renditions, picked) if picked else ""
+            fault = await self._look(source, segment, renditions, found, picked)
         if fault:
             return Verdict(ok=False, reason=fault, source=info)
         self._passed[worker] = self.passed(worker) + 1
@@ -230,13 +230,17 @@ class Verifier:
         source: bytes,
         segment: Segment,
         renditions: Sequence[RenditionData],
+        found: Sequence[Probe],
         picked: Sequence[int],
     ) -> str:
+        if not picked:
+            return ""
         seen = await self._ask(See(segment.clip_from_ms, segment.clip_to_ms), source)
         if not isinstance(seen, Look):
             return ""
-        answers = await self._ask_all(Compare(seen), [renditions[i].data for i in picked])
-        for i, answer in zip(picked, answers, strict=True):
+        for i in picked:
+            slack = judge.picture_slack(segment.profiles[i], found[i])
+            answer = await self._ask(Compare(seen, slack), renditions[i].data)
             if isinstance(answer, Fault) and answer.text:
                 return f"rendition {segment.profiles[i].name!r} {answer.text}"
         return ""
