@@ -222,7 +222,8 @@ class Http2Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=1 << 20)
         self.h2.initiate_connection()
         extra = self.limits.connection_window_bytes - self.h2.inbound_flow_control_window
-        self.h2.increment_flow_control_window(extra)
+        if extra > 0:
+            self.h2.increment_flow_control_window(extra)
         self.flush()
         self._timer = self.loop.call_later(self._tick_s, self._tick)
 

@@ -20,6 +20,9 @@ from openpool.link.server_http2 import ServerConnection
 
 __all__ = ["PortLimits", "WorkerPort"]
 
+LAST_WORDS_S = 1.0
+"""For HTTP/1.1 answers that are just being sent when the port closes."""
+
 
 class WorkerPort:
     """Listens for workers: `serve` until cancelled or closed, or `async with port.running():`."""
@@ -126,11 +129,11 @@ class WorkerPort:
         for connection in list(self._connections):
             connection.stop_registrations()
         self._http1.pre_shutdown()
-        await self._http1.shutdown(timeout=self.limits.drain_s)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.limits.drain_s)
         for task in self._tasks:
             task.cancel()
+        await self._http1.shutdown(timeout=LAST_WORDS_S)
         for connection in list(self._connections):
             connection.close("the server is shutting down")
         self._empty.clear()

@@ -31,6 +31,7 @@ class Http1Server(web.Server):
 
         super().__init__(
             serve,
+            handler_cancellation=True,
             access_log=None,
             # Bounds the time for a whole request head, too: it starts when the connection opens.
             keepalive_timeout=port.limits.headers_s,
@@ -78,12 +79,31 @@ async def _upload(port: Port, request: web.BaseRequest, path: str, caller: Calle
         return too_many_uploads()
     if (request.content_length or 0) > port.limits.body_bytes_max:
         return refusal_of(too_large(port.limits.body_bytes_max))
+    # A sender that hangs up cancels its request, but must not tear the handler out of its work.
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    port.spawn(_read_upload(port, request, path, caller, answer))
+    return await answer
+
+
+async def _read_upload(
+    port: Port,
+    request: web.BaseRequest,
+    path: str,
+    caller: Caller,
+    answer: "asyncio.Future[Reply]",
+) -> None:
     port.uploads += 1
     try:
         async with aclosing(_body(port, request)) as body:
-            return await port.handler.upload(path, caller, body)
+            reply = await port.handler.upload(path, caller, body)
+    except (Exception, asyncio.CancelledError) as error:
+        reply = refusal_of(error)
+        if isinstance(error, asyncio.CancelledError):
+            raise
     finally:
         port.uploads -= 1
+        if not answer.done():
+            answer.set_result(reply)
 
 
 async def _body(port: Port, request: web.BaseRequest) -> AsyncGenerator[bytes, None]:

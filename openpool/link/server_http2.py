@@ -367,10 +367,16 @@ class UploadBody(AsyncIterator[bytes]):
 
 
 class DownloadStream(RequestStream):
-    """A GET."""
+    """A GET. Once the peer is gone, nobody needs its body any more."""
+
+    _task: asyncio.Task[None] | None = None
 
     def open(self, path: str) -> None:
-        self.port.spawn(self._serve(path))
+        self._task = self.port.spawn(self._serve(path))
+
+    def on_gone(self, reason: str) -> None:
+        if self._task is not None and not self.sent_end:
+            self._task.cancel()
 
     async def _serve(self, path: str) -> None:
         try:
