@@ -7,7 +7,6 @@ from the pool's API. Progress goes to standard error, the summary to standard ou
 
 import asyncio
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -95,10 +94,10 @@ async def run(
     `port` is the dashboard's; 0 takes a free one. `keep` moves what an earlier demo left in
     `folder` out of the way instead of removing it. Ends early on SIGINT and SIGTERM.
     """
-    console, folder = Console(stderr=True), Path(os.path.abspath(folder))
+    console = Console(stderr=True)
     code = INTERRUPTED
     async with _until_signal():
-        _clear(folder, keep)
+        folder = _cleared(folder, keep)
         plans = ladder(STREAMS, segments, SEGMENT_MS)
         sources = await _make_sources(console, plans)
         async with _stage(console, folder, port) as stage:
@@ -140,7 +139,8 @@ async def _until_signal() -> AsyncIterator[None]:
             loop.remove_signal_handler(name)
 
 
-def _clear(folder: Path, keep: bool) -> None:
+def _cleared(folder: Path, keep: bool) -> Path:
+    """The folder, absolute and empty."""
     if folder.exists():
         if not (folder / MARK).exists() and any(folder.iterdir()):
             raise SetupError(f"{folder} exists and is not a demo's; run this somewhere else.")
@@ -150,6 +150,7 @@ def _clear(folder: Path, keep: bool) -> None:
             shutil.rmtree(folder)
     folder.mkdir(mode=0o700, parents=True)
     (folder / MARK).touch()
+    return folder.absolute()
 
 
 async def _make_sources(console: Console, plans: list[StreamPlan]) -> dict[str, list[bytes]]:
@@ -290,8 +291,10 @@ async def _kill_one(stage: Stage, warm: asyncio.Event) -> None:
     """SIGKILL to a worker that the pool knows to be in the middle of a segment."""
     await warm.wait()
     names = {w.worker: w.name for w in await stage.api.get(list[Worker], "/workers")}
-    while (job := _running(await stage.api.get(list[LiveJob], "/jobs"))) is None:
+    job = None
+    while job is None:
         await asyncio.sleep(LOOK_S)
+        job = _running(await stage.api.get(list[LiveJob], "/jobs"))
     name = names[job.workers[0]]
     stage.workers[name].kill()
     stage.killed.append(stage.workers[name])
