@@ -151,6 +151,7 @@ class Dispatch:
     def assign(self, job: Job, connection: Connection, reason: str, *, hedge: bool = False) -> None:
         """Begin an attempt of a job on a connection."""
         self.need_source(job)
+        job.session = self.roster.current(job.session)
         if job.state is JobState.WAITING:
             self.stop_waiting(job)
             job.move(JobState.RUNNING)

@@ -2,7 +2,7 @@
 
 The states are described in `core.pool` and listed in `core.jobs`. Every method that begins with
 `on_` takes a fact; whatever arrives late, twice or from the wrong worker changes nothing here. It
-must not choose workers: that is `core.dispatch`; nor end attempts by itself: that is `core.attempts`.
+must not choose workers: that is `core.dispatch`. Attempts end in `core.attempts`.
 """
 
 from functools import partial
@@ -58,6 +58,7 @@ RESTORED_WAIT_MS = 500
 """A job from before a restart is given to nobody else this long, while workers reconnect."""
 RESTARTED = "the orchestrator was restarted"
 LOST = "its connection was lost"
+TIME_IS_UP = "the pool could not transcode this segment in time"
 NOT_NEEDED = "not needed: another worker was faster"
 TOO_LATE = "too late: the orchestrator had its answer already"
 
@@ -147,6 +148,8 @@ class Lifecycle:
         current = self.orchestrators.get(job.orchestrator).incarnation
         if current and current != job.incarnation:
             self._drop(job, RESTARTED)
+        elif self.out.now_ms >= job.hard_stop_ms:
+            self._fail(job, TIME_IS_UP, late=True)
         elif job.attempts:
             job.move(JobState.RUNNING)
             self.dispatch.need_source(job)
@@ -203,7 +206,7 @@ class Lifecycle:
             case JobState.HELD | JobState.DELIVERING | JobState.FAILING:
                 self._unanswered(job)
             case _ if now_ms >= job.hard_stop_ms:
-                self._fail(job, "the pool could not transcode this segment in time", late=True)
+                self._fail(job, TIME_IS_UP, late=True)
             case JobState.WAITING:
                 self._waited_enough(job)
             case _:

@@ -242,6 +242,10 @@ class Roster:
         session.ended = False
         return session
 
+    def current(self, session: Session) -> Session:
+        """The same stream's session as it is kept now; taken up again if it was forgotten."""
+        return self.sessions.setdefault(session.key, session)
+
     def hold(self, connection: Connection, session: Session) -> None:
         """An attempt for this session begins on this connection."""
         running = connection.holds.get(session.key)
