@@ -101,6 +101,9 @@ class Tallies(dict[TallyKey, Tally]):
     def load(self, key: TallyKey) -> Tally:
         return Tally()
 
+    def written(self) -> None:
+        """Called when all of them are stored: those that `load` finds again may be dropped."""
+
 
 class Books:
     """The state of the fold."""

@@ -53,6 +53,10 @@ class StoredTallies(Tallies):
         row = self._connection.execute(sql, key).fetchone()
         return Tally() if row is None else tally_of(row)
 
+    def written(self) -> None:
+        if len(self) > ROLLUPS_CACHED_MAX:
+            self.clear()
+
 
 def tally_of(row: Row) -> Tally:
     """A tally from the columns of `SELECT_TALLY`."""
@@ -111,8 +115,7 @@ def write_books(connection: apsw.Connection, books: Books) -> None:
             names = columns.split(", ")[:width]
             where = " AND ".join(f"{name} = ?" for name in names)
             connection.executemany(f"DELETE FROM {table} WHERE {where}", gone)
-    if len(books.tallies) > ROLLUPS_CACHED_MAX:
-        books.tallies.clear()
+    books.tallies.written()
 
 
 def rows_of(books: Books) -> dict[str, list[Row]]:

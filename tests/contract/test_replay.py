@@ -10,7 +10,7 @@ import pytest
 from stories import Story
 
 from openpool.core.errors import SetupError
-from openpool.store import database, replay
+from openpool.store import database, replay, tables
 from openpool.store.interface import EventFilter
 from openpool.store.sqlite import SqliteStore
 
@@ -204,6 +204,20 @@ def test_the_books_can_be_remade_from_the_log_alone(directory: Path) -> None:
     store.append(Story(22).events(10)).wait()
     store.close()
     assert replay.check(directory).ok
+
+
+def test_more_rollups_than_fit_into_memory_are_kept_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that must drop and reload rollups all the time has the same books."""
+    monkeypatch.setattr(tables, "ROLLUPS_CACHED_MAX", 1)
+    store = SqliteStore(tmp_path)
+    for job in Story(23).jobs(300):
+        store.append(job).wait()
+    store.close()
+    checked = replay.check(tmp_path)
+    assert checked.ok
+    assert checked == replay.rebuild(tmp_path) == replay.check(tmp_path)
 
 
 def test_a_damaged_log_is_not_rebuilt(directory: Path) -> None:
