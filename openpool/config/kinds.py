@@ -107,6 +107,12 @@ def parse_host_port(text: str, default_port: int = 0) -> HostPort:
     return HostPort(host, port)
 
 
+def _listen(text: str, _: Path) -> HostPort:
+    if text.endswith(":0"):
+        return HostPort(parse_host_port(text[:-1] + "1").host, 0)
+    return parse_host_port(text)
+
+
 def _host_port(text: str, _: Path) -> HostPort:
     return parse_host_port(text)
 
@@ -181,6 +187,7 @@ NAME = Kind("a name of up to 32 of a-z, 0-9, - and _", _name)
 BOOLEAN = Kind("true or false", _boolean, show=lambda value: str(value).lower())
 PATH = Kind("a path", _path, show=_show_path)
 HOST_PORT = Kind("host:port, like 10.0.0.5:8935 or [::1]:8935", _host_port)
+LISTEN = Kind("host:port, like 0.0.0.0:8936 or [::]:8936; port 0 takes a free one", _listen)
 OPTIONAL_HOST_PORT = Kind(
     "host:port, like pool.example.org:8936", _optional_host_port, show=lambda v: str(v or "")
 )

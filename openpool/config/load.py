@@ -123,7 +123,7 @@ def _contradictions(config: Config) -> list[str]:
             )
     if (config.web.tls.cert == Path()) != (config.web.tls.key == Path()):
         problems.append("web.tls needs both `cert` and `key`, or neither.")
-    if config.web.listen.port == config.workers.listen.port:
+    if config.web.listen.port == config.workers.listen.port != 0:
         problems.append(
             f"web.listen and workers.listen both use port {config.web.listen.port}; "
             "give each its own."

@@ -104,7 +104,7 @@ class PriceSettings(Section, frozen=True, kw_only=True):
 class WorkerSettings(Section, frozen=True, kw_only=True):
     """The port that workers dial, and who may join."""
 
-    listen: Annotated[HostPort, Setting(kinds.HOST_PORT, "Where workers are served")] = HostPort(
+    listen: Annotated[HostPort, Setting(kinds.LISTEN, "Where workers are served")] = HostPort(
         "0.0.0.0",  # noqa: S104 - workers come from everywhere
         8936,
     )
@@ -164,8 +164,8 @@ class TlsSettings(Section, frozen=True, kw_only=True):
 class WebSettings(Section, frozen=True, kw_only=True):
     """Dashboard, REST API and metrics."""
 
-    listen: Annotated[HostPort, Setting(kinds.HOST_PORT, "Where pages and API are served")] = (
-        HostPort("127.0.0.1", 8080)
+    listen: Annotated[HostPort, Setting(kinds.LISTEN, "Where pages and API are served")] = HostPort(
+        "127.0.0.1", 8080
     )
     public_url: Annotated[
         str,

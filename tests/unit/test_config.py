@@ -308,3 +308,11 @@ def test_the_example_is_good(tmp_path: Path) -> None:
     config = load_for_serving(written(tmp_path, text), environment={}).config
     assert config.commission == Config().commission
     assert config.commission_ppm("friends") == 100_000
+
+
+def test_port_zero_takes_a_free_port(tmp_path: Path) -> None:
+    """Where the pool listens the port may be 0, which never clashes; where it dials it may not."""
+    text = "workers: {listen: 127.0.0.1:0}\nweb: {listen: '[::1]:0'}"
+    config = loaded(tmp_path, text).config
+    assert (config.workers.listen.port, config.web.listen) == (0, HostPort("::1", 0))
+    problems(tmp_path, "orchestrators: [{address: h:0, secret: s}]")
