@@ -16,6 +16,7 @@ from openpool.worker.child import ANSWER, COMMAND, KILL, SPAWN, STATUS, STILL_RU
 from openpool.worker.pipe import Request, read_reply, to_result, write_request
 from openpool.worker.terms import EngineError, InputError, TranscodeResult
 
+SPAWN_TRIES = 2
 START_S = 20.0
 STOP_S = 2.0
 READ_BYTES = 4 << 20
@@ -75,26 +76,30 @@ class Nursery:
 
     async def spawn(self) -> Child:
         """A new child; EngineError if this machine cannot start one."""
-        async with self._lock:
-            ours, theirs = socket.socketpair()
-            try:
-                control = await self._running()
-                command = COMMAND.pack(SPAWN, self._ask(), self._nice)
-                socket.send_fds(control, [command], [theirs.fileno()])
-                pid = await self._answer(control)
-            except asyncio.CancelledError:
-                ours.close()
-                raise
-            except (OSError, EOFError) as error:
-                ours.close()
-                await self._stop()
-                raise EngineError("This worker cannot start a transcoding process.") from error
-            finally:
-                theirs.close()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                pid = await self._fork(theirs)
+        except BaseException:
+            ours.close()  # a child that was born after all finds nobody there, and ends
+            raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=READ_BYTES)
         child = Child(pid, reader, writer)
         self._children.add(child)
         return child
+
+    async def _fork(self, theirs: socket.socket) -> int:
+        """Process id of a child that serves on `theirs`. A nursery that has died is replaced."""
+        async with self._lock:
+            for _ in range(SPAWN_TRIES):
+                try:
+                    control = await self._running()
+                    command = COMMAND.pack(SPAWN, self._ask(), self._nice)
+                    socket.send_fds(control, [command], [theirs.fileno()])
+                    return await self._answer(control)
+                except (OSError, EOFError):
+                    await self._stop()
+        raise EngineError("This worker cannot start a transcoding process.")
 
     def release(self, child: Child) -> None:
         """Let an idle child end by itself."""
