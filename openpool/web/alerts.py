@@ -2,34 +2,41 @@
 
 from collections.abc import Sequence
 
+from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
-from openpool.web.interface import Live
-from openpool.web.shapes import Alert, Figures
+from openpool.web.shapes import Alert, Figures, online
 
 
-def alerts(live: Live, rows: Sequence[WorkerRow], hour: Figures, now_ms: int) -> list[Alert]:
+def alerts(live: PoolView, rows: Sequence[WorkerRow], hour: Figures) -> list[Alert]:
     """What the operator should look at, worst first."""
     found = [
         Alert(
             level="bad",
             title=f"{o.orchestrator} is down.",
-            text="No segments come from it. The pool keeps dialling; see that it runs.",
+            text=f"No segments come from it{_because(o.problem)}. The pool keeps dialling.",
         )
         for o in live.orchestrators
         if not o.up
     ]
-    if live.orchestrators and not live.workers:
+    if live.orchestrators and not online(live):
         text = "Every segment is refused until one joins. Send the join link to somebody."
         found.append(
             Alert(level="bad", title="No worker is connected.", text=text, link="/workers")
         )
-    return found + _load_alerts(live, hour) + _worker_alerts(live, rows, hour, now_ms)
+    return found + _load_alerts(live, hour) + _worker_alerts(live, rows, hour)
 
 
-def _load_alerts(live: Live, hour: Figures) -> list[Alert]:
+def _because(problem: str) -> str:
+    return f" ({problem})" if problem else ""
+
+
+def _load_alerts(live: PoolView, hour: Figures) -> list[Alert]:
     found = []
-    capacity, used = sum(w.capacity for w in live.workers), sum(w.used for w in live.workers)
-    if capacity and used >= capacity:
+    busy = [worker.state == "full" for worker in online(live).values()]
+    if live.waiting:
+        text = f"{live.waiting} segments wait for a free worker. More workers would help."
+        found.append(Alert(level="bad", title="The pool is full.", text=text))
+    elif busy and all(busy):
         text = "New streams are turned away. More workers, or more sessions per worker, would help."
         found.append(Alert(level="warn", title="All capacity is used.", text=text))
     if hour.failed * 20 > hour.segments + hour.failed:
@@ -46,15 +53,13 @@ def _load_alerts(live: Live, hour: Figures) -> list[Alert]:
     return found
 
 
-def _worker_alerts(
-    live: Live, rows: Sequence[WorkerRow], hour: Figures, now_ms: int
-) -> list[Alert]:
+def _worker_alerts(live: PoolView, rows: Sequence[WorkerRow], hour: Figures) -> list[Alert]:
     found = []
     if hour.refused:
         text = f"{hour.refused} results of the last hour were not what was asked for."
         link = "/events?type=result-refused"
         found.append(Alert(level="warn", title="Results were refused.", text=text, link=link))
-    cooling = {w.worker for w in live.workers if w.cooled_until_ms > now_ms}
+    cooling = [worker for worker in online(live).values() if worker.state == "cooling"]
     if cooling:
         text = "They failed several times in a row and get no work for a while."
         title = f"{len(cooling)} worker{'s are' if len(cooling) > 1 else ' is'} cooling down."

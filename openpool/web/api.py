@@ -15,12 +15,12 @@ from litestar.params import Parameter
 from litestar.response import Stream
 
 from openpool.core.errors import BadMessage
+from openpool.core.views import JobView
 from openpool.store.interface import EventFilter, StoredEvent
 from openpool.web.auth import Visitor
 from openpool.web.context import Web, seen_worker
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
-from openpool.web.interface import LiveJob
 from openpool.web.problems import Asked, NotFound, documented
 from openpool.web.shapes import (
     DAY_MS,
@@ -217,11 +217,11 @@ async def transfers(
 async def orchestrators(web: Web, visitor: Visitor) -> list[OrchestratorView]:
     """The orchestrators that this pool works for, and its slot groups there. Operator only."""
     need_operator(visitor)
-    return web.views.orchestrators()
+    return await web.views.orchestrators()
 
 
 @get("/jobs", responses=documented(401, 403), security=SIGNED_IN, tags=["pool"])
-async def jobs(web: Web, visitor: Visitor) -> list[LiveJob]:
+async def jobs(web: Web, visitor: Visitor) -> list[JobView]:
     """Jobs in flight. Operator only."""
     need_operator(visitor)
     return web.views.jobs()

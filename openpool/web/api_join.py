@@ -17,6 +17,7 @@ from openpool.core.errors import BadMessage
 from openpool.web.auth import Visitor
 from openpool.web.context import Web, seen_worker
 from openpool.web.door import SignedInView, need_operator
+from openpool.web.interface import DEFAULT_GROUP
 from openpool.web.problems import Asked, documented
 
 Line = Annotated[str, Meta(max_length=200)]
@@ -75,6 +76,8 @@ class BanRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class InviteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     note: Line = ""
+    group: Line = DEFAULT_GROUP
+    """The group of workers that it admits to."""
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
@@ -189,7 +192,7 @@ async def ban(web: Web, visitor: Visitor, worker: PathId, data: BanRequest) -> N
 async def invite(web: Web, visitor: Visitor, data: InviteRequest) -> Invitation:
     """An invitation that is good once, and the join link that holds it. Operator only."""
     need_operator(visitor)
-    code = await web.deps.enrolment.invite(data.note)
+    code = await web.deps.enrolment.invite(data.note, data.group)
     return Invitation(invite=code, join_link=web.deps.join_link(code))
 
 

@@ -9,15 +9,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Litestar, Response, get
-from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
@@ -43,11 +44,13 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
 }
+Hardened = TypeVar("Hardened", bound=Response[Any])
 
 
 def create_app(deps: Deps) -> Litestar:
@@ -91,6 +94,7 @@ def create_app(deps: Deps) -> Litestar:
         template_config=TemplateConfig(instance=_templates(deps)),
         openapi_config=_openapi(deps),
         request_max_body_size=BODY_BYTES_MAX,
+        logging_config=None,
     )
     app.state.feed = web.feed
     return app
@@ -116,14 +120,12 @@ async def metrics(web: Web, visitor: Visitor) -> Response[bytes]:
 
 def _answer(request: Asked, error: Exception) -> Answer:
     response = answer(request, error)
-    response.headers.update(HEADERS)
-    return response
+    return _harden(response)
 
 
-async def _harden(response: Response[object]) -> Response[object]:
+def _harden(response: Hardened) -> Hardened:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 
@@ -146,6 +148,7 @@ def _openapi(deps: Deps) -> OpenAPIConfig:
         version=deps.version,
         description="Wei are decimal strings, times ms since 1970, rates parts per million.",
         path="/schema",
+        use_handler_docstrings=True,
         render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         components=Components(
             security_schemes={

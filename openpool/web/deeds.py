@@ -18,6 +18,7 @@ from openpool.core.errors import OpenPoolError
 from openpool.web.auth import Visitor
 from openpool.web.context import Web, seen_worker
 from openpool.web.door import need_operator
+from openpool.web.interface import DEFAULT_GROUP
 from openpool.web.problems import Asked, problem_of
 
 Text = Annotated[str, Meta(max_length=512)]
@@ -129,7 +130,7 @@ async def revoke(web: Web, visitor: Visitor, worker: PathId, token: PathId) -> R
 async def invite(web: Web, visitor: Visitor) -> Template:
     """An invitation, shown once."""
     need_operator(visitor)
-    code = await web.deps.enrolment.invite("dashboard")
+    code = await web.deps.enrolment.invite("dashboard", DEFAULT_GROUP)
     return _secret(
         web,
         visitor,

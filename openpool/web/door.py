@@ -127,8 +127,11 @@ def refuse_foreign_origin(request: Asked) -> None:
     """Raises NotAllowed if another site made a browser send this change."""
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
+    site = request.headers.get("sec-fetch-site", "")
     origin = request.headers.get("origin", "")
-    ours = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    foreign = request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-    if foreign or (origin and origin.partition("://")[2] != ours.partition("://")[2]):
+    if site:
+        ours = site in ("same-origin", "none")
+    else:  # programs and old browsers
+        ours = not origin or origin.partition("://")[2] == request.headers.get("host", "")
+    if not ours:
         raise NotAllowed("This request came from another site and was not carried out.")

@@ -35,7 +35,7 @@ def ether_text(wei: int) -> str:
     size = abs(wei)
     if wei == 0:
         return f"0{_THIN}ETH"
-    if size >= ETHER // 1_000_000:
+    if size >= ETHER // 10_000:
         return f"{significant(Decimal(wei) / ETHER, 4)}{_THIN}ETH"
     if size >= GWEI // 1_000:
         return f"{significant(Decimal(wei) / GWEI, 4)}{_THIN}gwei"
@@ -44,8 +44,10 @@ def ether_text(wei: int) -> str:
 
 def ether(wei: int) -> Markup:
     """`ether_text` with the exact wei on hover."""
-    exact = f"{grouped(wei)} wei"
-    return Markup('<span class="num" title="{}">{}</span>').format(exact, ether_text(wei))
+    amount, _, unit = ether_text(wei).rpartition(_THIN)
+    return Markup(
+        '<span class="num" title="{} wei">{}<span class="unit">{}{}</span></span>'
+    ).format(grouped(wei), amount, _THIN, unit)
 
 
 def duration_text(ms: int) -> str:

@@ -10,85 +10,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec import Struct
-
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
-from openpool.core.model import WorkerKind
+from openpool.core.explain import Reason
+from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
-
-
-class LiveWorker(Struct, frozen=True, kw_only=True):
-    """A connected worker, as the core sees it at this moment."""
-
-    worker: str
-    kind: WorkerKind
-    capacity: int
-    used: int
-    capabilities: int
-    version: str
-    connected_ms: int
-    cooled_until_ms: int = 0
-    sessions: int = 0
-    latency_ppm: int = 0
-    """Moving estimate of processing time over media time, in ppm; 0 is not known yet."""
-
-
-class LiveGroup(Struct, frozen=True, kw_only=True):
-    """A slot group as registered with an orchestrator."""
-
-    group: str
-    up: bool
-    capacity: int
-    used: int
-    capabilities: int = 0
-
-
-class LiveOrchestrator(Struct, frozen=True, kw_only=True):
-    orchestrator: str
-    up: bool
-    incarnation: str = ""
-    since_ms: int = 0
-    groups: tuple[LiveGroup, ...] = ()
-    price_wei: str = ""
-
-
-class LiveJob(Struct, frozen=True, kw_only=True):
-    """A job in flight."""
-
-    job: str
-    orchestrator: str
-    group: str
-    manifest: str
-    seq: int
-    duration_ms: int
-    received_ms: int
-    deadline_ms: int
-    state: str
-    workers: tuple[str, ...] = ()
-    """Who works on it now: two while it is hedged."""
-
-
-class Live(Struct, frozen=True, kw_only=True):
-    """The pool at one moment."""
-
-    workers: tuple[LiveWorker, ...] = ()
-    orchestrators: tuple[LiveOrchestrator, ...] = ()
-    jobs: tuple[LiveJob, ...] = ()
-
-
-class Reason(Struct, frozen=True, kw_only=True):
-    """One reason why a worker gets work or does not, in words."""
-
-    code: str
-    text: str
-    holds: bool
-    """Whether this condition for work is met."""
 
 
 class LivePool(Protocol):
     """Synchronous and fast; called in the event loop."""
 
-    def snapshot(self, now_ms: int) -> Live: ...
+    def snapshot(self, now_ms: int) -> PoolView: ...
     def explain(self, worker: str, now_ms: int) -> Sequence[Reason]: ...
 
 
@@ -113,9 +44,11 @@ class Enrolment(Protocol):
     async def revoke_token(self, worker: str, token: str) -> None: ...
     async def approve(self, worker: str) -> None: ...
     async def ban(self, worker: str, reason: str) -> None: ...
-    async def invite(self, note: str) -> str:
-        """The code of a new invitation, good once."""
+    async def invite(self, note: str, group: str) -> str:
+        """The code of a new invitation into a group of workers, good once."""
 
+
+DEFAULT_GROUP = "default"
 
 Subscribe = Callable[[], AsyncIterator[Sequence[StoredEvent]]]
 """Committed events in log order from now on; ends when the store closes."""

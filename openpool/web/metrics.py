@@ -20,8 +20,9 @@ from openpool.core.events import (
     JobVerified,
 )
 from openpool.core.units import GWEI
+from openpool.core.views import PoolView
 from openpool.store.interface import StoredEvent
-from openpool.web.interface import Deps, Live
+from openpool.web.interface import Deps
 from openpool.web.shapes import money
 
 SECONDS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12)
@@ -89,7 +90,7 @@ class _Gauges(Collector):
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self.live = Live()
+        self.live: PoolView | None = None
         self.viewers = 0
 
     def describe(self) -> list[Metric]:
@@ -97,13 +98,16 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         live = self.live
+        if live is None:
+            return
         yield _gauge("info", "The version that runs.", 1, {"version": self._deps.version})
         yield _gauge(
             "workers_connected", "Workers connected.", len({w.worker for w in live.workers})
         )
         yield _gauge("worker_slots", "Sessions that the workers can run.", _sum(live, "capacity"))
-        yield _gauge("worker_slots_used", "Sessions in use.", _sum(live, "used"))
+        yield _gauge("worker_slots_used", "Sessions in use.", _sum(live, "sessions"))
         yield _gauge("jobs_in_flight", "Jobs received and not settled.", len(live.jobs))
+        yield _gauge("jobs_waiting", "Jobs that wait for a free worker.", live.waiting)
         yield _gauge("event_viewers", "Open event streams.", self.viewers)
         yield from _orchestrators(live)
         seq, _ = self._deps.reader.head()
@@ -115,11 +119,11 @@ class _Gauges(Collector):
             )
 
 
-def _sum(live: Live, name: str) -> int:
+def _sum(live: PoolView, name: str) -> int:
     return sum(getattr(worker, name) for worker in live.workers)
 
 
-def _orchestrators(live: Live) -> Iterator[Metric]:
+def _orchestrators(live: PoolView) -> Iterator[Metric]:
     up = GaugeMetricFamily(
         "openpool_orchestrator_up", "Whether it is reached.", labels=["orchestrator"]
     )

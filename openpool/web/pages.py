@@ -26,6 +26,8 @@ from openpool.web.problems import Asked, NotFound
 from openpool.web.shapes import Worker
 
 ROWS = 50
+JOBS = 5
+"""Jobs in flight shown on the first page."""
 EVENT_TYPES = (
     "job-delivered",
     "job-failed",
@@ -54,7 +56,7 @@ RANGES = {
 }
 """Span and step of the charts, in seconds."""
 
-STATUS_ORDER = ("pending", "cooling", "offline", "working", "ready", "banned")
+STATUS_ORDER = ("pending", "cooling", "offline", "full", "working", "ready", "away", "banned")
 SORTS: dict[str, Callable[[Worker], object]] = {
     "name": lambda w: (w.name.lower(), w.worker),
     "status": lambda w: (STATUS_ORDER.index(w.status), w.name.lower()),
@@ -162,8 +164,9 @@ async def overview(
         "overview",
         "Overview",
         status=await web.views.status(),
-        orchestrators=web.views.orchestrators(),
-        jobs=sorted(web.views.jobs(), key=lambda job: job.deadline_ms)[:10],
+        orchestrators=await web.views.orchestrators(),
+        jobs=web.views.jobs()[:JOBS],
+        names=await web.views.names(),
         **_range(span),
     )
 
@@ -275,6 +278,7 @@ async def event_page(
         "events",
         "Events",
         events=found[:ROWS],
+        names=await web.views.names() if visitor.role == "operator" else {},
         older=found[ROWS - 1].seq if len(found) > ROWS else 0,
         before=before,
         kinds=kinds,

@@ -4,6 +4,7 @@ What an error of `core.errors` means in HTTP is the table below. An error that i
 bug: it is logged with its trace, and the visitor is told that the fault is the pool's.
 """
 
+import traceback
 from http import HTTPStatus
 
 import structlog
@@ -99,7 +100,9 @@ def problem_of(error: Exception) -> Problem:
         status, code = error.status_code, "http"
         detail = _DETAILS.get(status) or error.detail or HTTPStatus(status).phrase
     else:
-        structlog.get_logger("web").error("request-failed", exc_info=error)
+        # without the values of variables, among which secrets may be
+        trace = "".join(traceback.format_exception(error, limit=-8))
+        structlog.get_logger("web").error("request-failed", trace=trace)
         status, code = 500, "bug"
         detail = "Something went wrong inside the pool; its log says what."
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)

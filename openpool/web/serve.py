@@ -76,6 +76,7 @@ def _settings(app: Litestar, ssl: tuple[Path, Path] | None, trusted_proxies: str
         lifespan="on",
         ws="none",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=bool(trusted_proxies),

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec import Struct
 
+from openpool.core import explain
 from openpool.core.events import Event
 from openpool.core.ledger import Transfer
+from openpool.core.views import GroupView, PoolView, WorkerView
+from openpool.core.views import OrchestratorView as LiveOrchestrator
 from openpool.store.interface import Balance, RollupPoint, StoredEvent, WorkerRow
-from openpool.web.interface import Live, LiveGroup, LiveWorker, Reason
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -82,6 +84,8 @@ class Status(Struct, frozen=True, kw_only=True):
     used: int
     upstream_capacity: int
     jobs_in_flight: int
+    jobs_waiting: int
+    """Jobs that wait for a free worker."""
     last_hour: Figures
     day: Figures
     fees_wei: str
@@ -112,14 +116,18 @@ class Worker(Struct, frozen=True, kw_only=True):
     state: str
     """`pending`, `approved` or `banned`: what the operator decided."""
     status: str
-    """`working`, `ready`, `cooling`, `offline`, `pending` or `banned`: what it does now."""
+    """`working`, `full`, `ready`, `cooling`, `offline`, `pending` or `banned`: what it does now."""
     kind: str
     version: str
     capacity: int
     used: int
-    sessions: int
+    """Sessions that it can run, and those it runs."""
+    jobs: int
+    """Segments it works on."""
     rtf_ppm: int
-    """Moving real-time factor in ppm; 0 is not known yet."""
+    """Real-time factor of its last 24 hours, in ppm; 0 if it did nothing."""
+    typical_ms: int
+    """Expected time for 2 s of one 720p rendition; 0 is not measured yet."""
     enrolled_ms: int
     connected_ms: int
     last_seen_ms: int
@@ -131,6 +139,15 @@ class Worker(Struct, frozen=True, kw_only=True):
     day: Figures
     hours: list[int]
     """Segments in each of the last 24 hours, oldest first."""
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """Something that decides how much work a worker gets, in words."""
+
+    code: str
+    text: str
+    holds: bool
+    """False where it is a reason for getting no work."""
 
 
 class WorkerDetail(Struct, frozen=True, kw_only=True):
@@ -191,14 +208,26 @@ class TransferView(Struct, frozen=True, kw_only=True):
 
 
 class OrchestratorView(Struct, frozen=True, kw_only=True):
+    """An orchestrator that the pool works for."""
+
     orchestrator: str
     up: bool
+    problem: str
+    """Why it is not reached."""
     incarnation: str
     since_ms: int
+    """Since when it is up or down; 0 is not known."""
     price_wei: str
+    """What it pays for a pixel, as last recorded; "" is not known."""
     capacity: int
+    """Slots offered to it."""
     used: int
-    groups: list[LiveGroup]
+    """Jobs of it under way."""
+    received: int
+    delivered: int
+    failed: int
+    """Jobs since the pool was started."""
+    groups: list[GroupView]
 
 
 def figures(points: Iterable[RollupPoint]) -> Figures:
@@ -274,55 +303,95 @@ def money(balances: Iterable[Balance]) -> dict[str, str]:
     }
 
 
-def live_by_worker(live: Live) -> dict[str, list[LiveWorker]]:
-    """A worker may be connected more than once, for a moment or for good."""
-    found: dict[str, list[LiveWorker]] = {}
-    for worker in live.workers:
-        found.setdefault(worker.worker, []).append(worker)
-    return found
-
-
 def worker_view(
-    row: WorkerRow, connections: Sequence[LiveWorker], hours: Sequence[RollupPoint], now_ms: int
+    row: WorkerRow, live: WorkerView | None, hours: Sequence[RollupPoint], now_ms: int
 ) -> Worker:
-    first_ms = now_ms - now_ms % HOUR_MS - 23 * HOUR_MS
-    by_hour = [0] * 24
-    for point in hours:
-        hour = (point.start_ms - first_ms) // HOUR_MS
-        if 0 <= hour < 24:
-            by_hour[hour] += point.segments
-    latest = max(connections, key=lambda c: c.connected_ms, default=None)
+    day = figures(hours)
+    connections = live.connections if live else ()
+    latest = max(connections, key=lambda c: c.since_ms, default=None)
     return Worker(
         worker=row.worker,
         name=row.name,
         address=row.address,
         group=row.group,
         state=row.state,
-        status=_status(row, connections, now_ms),
+        status=_status(row, live),
         kind=latest.kind if latest else "",
         version=latest.version if latest else "",
-        capacity=sum(c.capacity for c in connections),
-        used=sum(c.used for c in connections),
-        sessions=sum(c.sessions for c in connections),
-        rtf_ppm=max((c.latency_ppm for c in connections), default=0),
+        capacity=live.capacity if live else 0,
+        used=live.sessions if live else 0,
+        jobs=live.in_flight if live else 0,
+        rtf_ppm=day.busy_ms * 1_000_000 // day.media_ms if day.media_ms else 0,
+        typical_ms=live.typical_ms if live and live.measured else 0,
         enrolled_ms=row.enrolled_ms,
-        connected_ms=latest.connected_ms if latest else 0,
+        connected_ms=latest.since_ms if latest else 0,
         last_seen_ms=now_ms if latest else max(row.last_connected_ms, row.last_disconnected_ms),
-        cooled_until_ms=max((c.cooled_until_ms for c in connections), default=0),
+        cooled_until_ms=live.cooling_until_ms if live else 0,
         segments=row.segments,
         failed=row.failed,
         refused=row.refused,
         credited_wei=str(row.credited_wei),
-        day=figures(hours),
-        hours=by_hour,
+        day=day,
+        hours=_by_hour(hours, now_ms),
     )
 
 
-def _status(row: WorkerRow, connections: Sequence[LiveWorker], now_ms: int) -> str:
+def first_hour_ms(now_ms: int) -> int:
+    """The start of the first of the last 24 hours, of which the last is not over."""
+    return now_ms - now_ms % HOUR_MS - 23 * HOUR_MS
+
+
+def _by_hour(points: Sequence[RollupPoint], now_ms: int) -> list[int]:
+    counts = [0] * 24
+    for point in points:
+        hour = (point.start_ms - first_hour_ms(now_ms)) // HOUR_MS
+        if 0 <= hour < 24:
+            counts[hour] += point.segments
+    return counts
+
+
+def _status(row: WorkerRow, live: WorkerView | None) -> str:
     if row.state != "approved":
         return row.state
-    if not connections:
+    if live is None or not live.connections:
         return "offline"
-    if all(c.cooled_until_ms > now_ms for c in connections):
-        return "cooling"
-    return "working" if any(c.used for c in connections) else "ready"
+    if live.state == "ready" and live.in_flight:
+        return "working"
+    return live.state
+
+
+NEUTRAL = {"share", "no-jobs"}
+"""Codes of reasons that are no fault of the worker's."""
+
+
+def reasons(row: WorkerRow, found: Sequence[explain.Reason]) -> list[Reason]:
+    """Why a worker gets work or none, the weightiest first."""
+    if row.state == "pending":
+        text = "The operator has not approved it yet; it gets no work until then."
+        return [Reason(code="pending", text=text, holds=False)]
+    if row.state == "banned":
+        text = "The operator has banned it. What it has earned stays its own."
+        return [Reason(code="banned", text=text, holds=False)]
+    return [Reason(code=r.code, text=r.text, holds=r.code in NEUTRAL) for r in found]
+
+
+def orchestrator_view(live: LiveOrchestrator, since_ms: int, price_wei: str) -> OrchestratorView:
+    return OrchestratorView(
+        orchestrator=live.orchestrator,
+        up=live.up,
+        problem=live.problem,
+        incarnation=live.incarnation,
+        since_ms=since_ms,
+        price_wei=price_wei,
+        capacity=sum(group.capacity for group in live.groups if group.up),
+        used=live.jobs,
+        received=live.received,
+        delivered=live.delivered,
+        failed=live.failed,
+        groups=list(live.groups),
+    )
+
+
+def online(live: PoolView) -> dict[str, WorkerView]:
+    """The workers that are connected, by id."""
+    return {worker.worker: worker for worker in live.workers if worker.connections}

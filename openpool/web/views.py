@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from openpool.core.errors import BadMessage
+from openpool.core.events import OrchestratorDown, OrchestratorUp, PriceChanged
+from openpool.core.views import JobView, PoolView
 from openpool.store.interface import EventFilter, RollupPoint, StoredEvent
 from openpool.web.alerts import alerts
-from openpool.web.interface import Deps, Live, LiveJob
+from openpool.web.interface import Deps
 from openpool.web.shapes import (
     DAY_MS,
     HOUR_MS,
@@ -30,13 +32,20 @@ from openpool.web.shapes import (
     earning,
     figures,
     filled,
-    live_by_worker,
+    first_hour_ms,
     money,
+    online,
+    orchestrator_view,
+    reasons,
     transfer_view,
     worker_view,
 )
 
 POINTS_MAX = 2000
+GRAIN_MS = 15 * MINUTE_MS
+"""Long steps are put together from buckets of this length, so that they may start anywhere."""
+GRAINS_MAX = 100_000
+LIVE_AGE_MS = 500
 DAILY_AGE_MS = 15_000
 """How old the workers' 24-hour figures may be."""
 
@@ -56,12 +65,17 @@ class Views:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._daily = _Daily()
+        self._live: PoolView | None = None
 
     def now_ms(self) -> int:
         return self._deps.clock_ms()
 
-    def live(self) -> Live:
-        return self._deps.live.snapshot(self.now_ms())
+    def live(self) -> PoolView:
+        """The core's snapshot; one serves all who ask within half a second."""
+        now_ms = self.now_ms()
+        if self._live is None or not 0 <= now_ms - self._live.now_ms < LIVE_AGE_MS:
+            self._live = self._deps.live.snapshot(now_ms)
+        return self._live
 
     async def public(self) -> PublicTotals:
         deps, now_ms, live = self._deps, self.now_ms(), self.live()
@@ -79,7 +93,7 @@ class Views:
             public=deps.enrolment.terms().public,
             commission_ppm=deps.commission_ppm,
             workers=sum(row.state == "approved" for row in rows),
-            workers_online=len({w.worker for w in live.workers}),
+            workers_online=len(online(live)),
             segments=counts.get("job-delivered", 0),
             day=day,
             **books,
@@ -103,17 +117,18 @@ class Views:
             orchestrators=len(live.orchestrators),
             orchestrators_up=sum(o.up for o in live.orchestrators),
             workers=len(rows),
-            workers_online=len({w.worker for w in live.workers}),
+            workers_online=len(online(live)),
             workers_pending=sum(row.state == "pending" for row in rows),
             capacity=sum(w.capacity for w in live.workers),
-            used=sum(w.used for w in live.workers),
+            used=sum(w.sessions for w in live.workers),
             upstream_capacity=sum(g.capacity for o in live.orchestrators for g in o.groups if g.up),
+            jobs_waiting=live.waiting,
             jobs_in_flight=len(live.jobs),
             last_hour=hour,
             day=day,
             log_events=events,
             log_head=head,
-            alerts=alerts(live, rows, hour, now_ms),
+            alerts=alerts(live, rows, hour),
             **books,
         )
 
@@ -122,9 +137,9 @@ class Views:
         rows = await asyncio.to_thread(self._deps.reader.workers)
         chosen = [row for row in rows if only is None or row.worker in only]
         hours = await self._hours([row.worker for row in rows])
-        now_ms, live = self.now_ms(), live_by_worker(self.live())
+        now_ms, live = self.now_ms(), online(self.live())
         return [
-            worker_view(row, live.get(row.worker, []), hours.get(row.worker, []), now_ms)
+            worker_view(row, live.get(row.worker), hours.get(row.worker, []), now_ms)
             for row in chosen
         ]
 
@@ -138,11 +153,10 @@ class Views:
         hours, balances = await asyncio.to_thread(
             lambda: (_day_hours(deps, worker, now_ms), deps.reader.balances(account))
         )
-        connections = live_by_worker(self.live()).get(worker, [])
         return WorkerDetail(
-            worker=worker_view(row, connections, hours, now_ms),
+            worker=worker_view(row, online(self.live()).get(worker), hours, now_ms),
             owed_wei=str(sum(b.amount_wei for b in balances if b.account == account)),
-            reasons=list(deps.live.explain(worker, now_ms)),
+            reasons=reasons(row, deps.live.explain(worker, now_ms)),
         )
 
     async def _hours(self, workers: Sequence[str]) -> dict[str, list[RollupPoint]]:
@@ -156,19 +170,24 @@ class Views:
         return daily.hours
 
     async def series(self, start_ms: int, end_ms: int, step_s: int, worker: str) -> Series:
-        """Raises BadMessage if that is no span, or too many points."""
+        """Steps from `start_ms` on, moved back to a whole minute (a quarter of an hour if they
+        are long). Raises BadMessage if that is no span, or too many points.
+        """
         step_ms = step_s * 1000
-        if step_s < 60 or step_s % 60:
+        if step_ms < MINUTE_MS or step_ms % MINUTE_MS:
             raise BadMessage("step must be a whole number of minutes, in seconds: 60, 120, 300 …")
-        start_ms -= start_ms % step_ms
+        grain_ms = MINUTE_MS if step_ms % GRAIN_MS else GRAIN_MS
+        start_ms -= start_ms % grain_ms
         if not 0 < end_ms - start_ms <= POINTS_MAX * step_ms:
             raise BadMessage(
                 f"the span must hold 1 to {POINTS_MAX} steps: "
                 "choose a later start, an earlier end or a longer step"
             )
+        if (end_ms - start_ms) // grain_ms > GRAINS_MAX:
+            raise BadMessage("for so long a span, step must be a multiple of 900 seconds")
         points = await asyncio.to_thread(
             lambda: self._deps.reader.series(
-                start_ms=start_ms, end_ms=end_ms, step_ms=step_ms, worker=worker
+                start_ms=start_ms, end_ms=end_ms, step_ms=grain_ms, worker=worker
             )
         )
         return Series(
@@ -210,32 +229,41 @@ class Views:
         )
         return [transfer_view(entry) for entry in found]
 
-    def orchestrators(self) -> list[OrchestratorView]:
+    async def orchestrators(self) -> list[OrchestratorView]:
+        """As they are now, with what the log last said about each."""
+        which = EventFilter(types=_ABOUT_ORCHESTRATORS, newest_first=True, limit=300)
+        since_ms: dict[str, int] = {}
+        price_wei: dict[str, str] = {}
+        for stored in await self.events(which):
+            match stored.event.data:
+                case OrchestratorUp(orchestrator=name) | OrchestratorDown(orchestrator=name):
+                    since_ms.setdefault(name, stored.event.time_ms)
+                case PriceChanged(orchestrator=name, manifest="", price_wei=price):
+                    price_wei.setdefault(name, price)
         return [
-            OrchestratorView(
-                orchestrator=o.orchestrator,
-                up=o.up,
-                incarnation=o.incarnation,
-                since_ms=o.since_ms,
-                price_wei=o.price_wei,
-                capacity=sum(group.capacity for group in o.groups if group.up),
-                used=sum(group.used for group in o.groups),
-                groups=list(o.groups),
+            orchestrator_view(
+                each, since_ms.get(each.orchestrator, 0), price_wei.get(each.orchestrator, "")
             )
-            for o in self.live().orchestrators
+            for each in self.live().orchestrators
         ]
 
-    def jobs(self) -> list[LiveJob]:
+    def jobs(self) -> list[JobView]:
         return list(self.live().jobs)
+
+    async def names(self) -> dict[str, str]:
+        """The names of all workers by id."""
+        rows = await asyncio.to_thread(self._deps.reader.workers)
+        return {row.worker: row.name for row in rows}
+
+
+_ABOUT_ORCHESTRATORS = ("orchestrator-up", "orchestrator-down", "price-changed")
 
 
 def _span(deps: Deps, start_ms: int, end_ms: int) -> Figures:
-    start_ms -= start_ms % MINUTE_MS
-    step_ms = end_ms - start_ms + MINUTE_MS
-    step_ms += -step_ms % MINUTE_MS
-    return figures(deps.reader.series(start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
+    """From the beginning of the minute of `start_ms` on."""
+    return figures(deps.reader.series(start_ms=start_ms, end_ms=end_ms, step_ms=MINUTE_MS))
 
 
 def _day_hours(deps: Deps, worker: str, now_ms: int) -> list[RollupPoint]:
-    first_ms = now_ms - now_ms % HOUR_MS - 23 * HOUR_MS
-    return deps.reader.series(start_ms=first_ms, end_ms=now_ms, step_ms=HOUR_MS, worker=worker)
+    start_ms = first_hour_ms(now_ms)
+    return deps.reader.series(start_ms=start_ms, end_ms=now_ms, step_ms=HOUR_MS, worker=worker)

@@ -6,17 +6,15 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const digits = (v, n) => Number(v.toPrecision(n)).toLocaleString("en", { maximumSignificantDigits: n });
 
+  const unit = (top) => (top >= 1e-4 ? [1, "ETH"] : [1e9, "gwei"]);
   const eth = (v) => {
-    const size = Math.abs(v);
-    if (size === 0) return "0 ETH";
-    if (size >= 1e-6) return `${digits(v, 3)} ETH`;
-    return `${digits(v * 1e9, 3)} gwei`;
+    const [factor, name] = unit(Math.abs(v));
+    return `${digits(v * factor, 4)}\u202f${name}`;
   };
-  // Units of an axis: chosen once for all its ticks, so that they compare.
+  // One unit for all ticks of an axis, so that they compare.
   const scaled = (ticks) => {
-    const top = Math.max(...ticks.map(Math.abs));
-    const [factor, unit] = top >= 1e-4 || top === 0 ? [1, ""] : top >= 1e-7 ? [1e6, "µ"] : [1e9, "n"];
-    return ticks.map((t) => digits(t * factor, 3) + unit);
+    const [factor, name] = unit(Math.max(...ticks.map(Math.abs)));
+    return ticks.map((t) => (t ? `${digits(t * factor, 3)}\u202f${name}` : "0"));
   };
 
   // What each chart shows: a list of [label, colour, value of a point].
@@ -76,22 +74,23 @@
     ticks: { show: false },
   });
 
-  const options = (node, kind) => ({
+  const options = (node, kind, points) => ({
     width: node.clientWidth,
     height: node.clientHeight,
+    padding: [8, 12, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { y: { range: (u, min, max) => [0, max > 0 ? max * 1.15 : 1] } },
     axes: [
-      { ...axisBase(), grid: { show: false }, space: 70, values: times },
+      { ...axisBase(), grid: { show: false }, size: 26, space: 70, values: times },
       {
         ...axisBase(),
-        size: 56,
+        size: kind.axis ? 82 : 48,
         space: 36,
         values: (u, ticks) => (kind.axis ? kind.axis(ticks) : ticks.map((t) => digits(t, 3))),
       },
     ],
-    series: [{}, ...kind.lines.map((line, k) => look(line, kind, k))],
+    series: [{}, ...kind.lines.map((line, k) => look(line, kind, k, node.clientWidth / points))],
     plugins: [tip(kind)],
   });
 
@@ -102,11 +101,11 @@
       return `${pad(d.getHours())}:${pad(d.getMinutes())}`;
     });
 
-  const look = ([label, colour], kind, k) => {
+  const look = ([label, colour], kind, k, room) => {
     const stroke = css(colour);
     const base = { label, stroke, width: 1.75, points: { show: false }, spanGaps: false };
-    if (kind.bars) return { ...base, width: 0, fill: stroke, paths: uPlot.paths.bars({ size: [0.7, 24], radius: 0.15 }) };
-    if (kind.fill) return { ...base, fill: stroke + (k === 0 && kind.lines.length > 1 ? "14" : "2e") };
+    if (kind.bars && room > 6) return { ...base, width: 0, fill: stroke, paths: uPlot.paths.bars({ size: [0.7, 24] }) };
+    if (kind.bars || kind.fill) return { ...base, fill: stroke + (k === 0 && kind.lines.length > 1 ? "14" : "2e") };
     return base;
   };
 
@@ -119,13 +118,15 @@
     ];
     const old = charts.get(node);
     if (old) return old.setData(columns);
-    charts.set(node, new uPlot(options(node, kind), columns, node));
+    charts.set(node, new uPlot(options(node, kind, columns[0].length), columns, node));
   };
 
   const skew = Date.now() - Number(document.body.dataset.now);
   const question = (node) => {
     const { span, step, worker } = node.dataset;
-    const end = Date.now() - skew;
+    // The last step ends at a whole minute, or quarter of an hour, so that it is complete.
+    const grain = (step % 900 ? 60 : 900) * 1000;
+    const end = Math.floor((Date.now() - skew) / grain) * grain;
     const query = new URLSearchParams({ start_ms: end - span * 1000, end_ms: end, step, worker });
     return `/api/v1/series?${query}`;
   };

@@ -1,0 +1,169 @@
+"""A pool's web over a real store and real enrolment, with the story of `web.storybook` in its log.
+
+`python tests/webpool.py [PORT]` serves it for looking at; tests use `web_pool`.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eth_account import Account
+from eth_account.messages import encode_defunct
+from litestar import Litestar
+
+from openpool.core.events import Event
+from openpool.pool.enrolment import Enrolment
+from openpool.store.sqlite import SqliteStore
+from openpool.web.app import create_app
+from openpool.web.interface import Deps
+from openpool.web.serve import serve
+from openpool.web.storybook import COMMISSION_PPM, Story, StoryPool
+
+OPERATOR = "opo_the-operator-token-of-the-tests"
+NOW_MS = 1_795_000_000_000
+TERMS = "Work honestly. The pool keeps 25 % of each fee."
+
+
+@dataclass
+class WebPool:
+    """What a test needs."""
+
+    store: SqliteStore
+    enrolment: Enrolment
+    live: StoryPool
+    deps: Deps
+    app: Litestar
+    now_ms: int
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Secrets by name of worker."""
+    workers: dict[str, str] = field(default_factory=dict)
+    """Ids by name of worker."""
+
+    async def append(self, *events: Event) -> None:
+        await self.store.append(events).durable()
+
+    async def enrol(self, name: str, key: str = "11" * 32) -> str:
+        """Enrol a worker with a wallet; returns its id."""
+        account = Account.from_key(key)
+        message = await self.enrolment.nonce(account.address)
+        enrolled = await self.enrolment.enroll(
+            message=message,
+            signature=sign(message, key),
+            name=name,
+            terms=self.enrolment.terms().digest,
+        )
+        self.tokens[name], self.workers[name] = enrolled.secret, enrolled.worker
+        return enrolled.worker
+
+
+def sign(message: str, key: str = "11" * 32) -> str:
+    signed = Account.from_key(key).sign_message(encode_defunct(text=message))
+    return "0x" + bytes(signed.signature).hex()
+
+
+@asynccontextmanager
+async def web_pool(
+    directory: Path,
+    story: Iterable[Event] = (),
+    *,
+    now_ms: int = 0,
+    public: bool = True,
+    tries: int = 1000,
+    clock: str = "still",
+    address: str = "127.0.0.1:8080",
+) -> AsyncIterator[WebPool]:
+    """The clock stands still at `now_ms`, or is the wall's with `clock="wall"`."""
+
+    def clock_ms() -> int:
+        return time.time_ns() // 1_000_000 if clock == "wall" else now_ms or NOW_MS
+
+    async with SqliteStore(directory) as store:
+        await store.append(list(story)).durable()
+        enrolment = Enrolment(
+            store=store,
+            appender=store,
+            clock_ms=clock_ms,
+            pool_name="Northern Lights",
+            domain=address,
+            uri=f"http://{address}",
+            chain_id=42161,
+            public=public,
+            terms=TERMS,
+            secret_key=b"k" * 32,
+            commission_ppm=lambda group: COMMISSION_PPM,
+        )
+        await enrolment.start()
+        live = StoryPool()
+        deps = Deps(
+            reader=store,
+            subscribe=store.subscribe,
+            live=live,
+            enrolment=enrolment,
+            operator_token_check=lambda secret: secret == OPERATOR,
+            join_link=_join_link,
+            clock_ms=clock_ms,
+            pool_name="Northern Lights",
+            version="0.1.0",
+            commission_ppm=COMMISSION_PPM,
+            worker_port="pool.example.org:8936",
+            tries_per_minute=tries,
+        )
+        yield WebPool(store, enrolment, live, deps, create_app(deps), clock_ms())
+
+
+def _join_link(invite: str = "") -> str:
+    pin = "3f" * 32
+    more = f"&invite={invite}" if invite else ""
+    return f"openpool://pool.example.org:8936?pin={pin}&web=https://pool.example.org{more}"
+
+
+@asynccontextmanager
+async def served(pool: WebPool) -> AsyncIterator[str]:
+    """The pool's web on a free port; its base address."""
+    started = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(serve(pool.app, "127.0.0.1", 0, started=started))
+        async with asyncio.timeout(10):
+            await started.wait()
+        host, port = pool.app.state.address
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            task.cancel()
+
+
+async def main(port: int, hours: int) -> None:
+    """Serve a story that ends now and goes on."""
+    now_ms = time.time_ns() // 1_000_000
+    story = Story(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
+    print("telling the story …", flush=True)
+    events = story.events()
+    with tempfile.TemporaryDirectory() as directory:
+        async with web_pool(
+            Path(directory), events, clock="wall", address=f"127.0.0.1:{port}"
+        ) as pool:
+            pool.live.tell(now_ms)
+            started = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(serve(pool.app, "127.0.0.1", port, started=started))
+                await started.wait()
+                print(f"http://127.0.0.1:{port}  operator token: {OPERATOR}", flush=True)
+                while True:
+                    await asyncio.sleep(3)
+                    then, now = now_ms, time.time_ns() // 1_000_000
+                    more = [e for e in story.segment(now - 1_500) if e.time_ms > then]
+                    await pool.append(*more)
+
+
+if __name__ == "__main__":
+    asyncio.run(
+        main(
+            int(sys.argv[1]) if len(sys.argv) > 1 else 8090,
+            int(sys.argv[2]) if len(sys.argv) > 2 else 25,
+        )
+    )
