@@ -13,15 +13,14 @@ from typing import cast
 
 from openpool.core.errors import SetupError
 from openpool.link.answers import PortLimits
-from openpool.link.http2 import CLOSE_S
 from openpool.link.interface import PortHandler
 from openpool.link.server_http1 import Http1Server
 from openpool.link.server_http2 import ServerConnection
 
 __all__ = ["PortLimits", "WorkerPort"]
 
-LAST_WORDS_S = 1.0
-"""For HTTP/1.1 answers that are just being sent when the port closes."""
+LAST_WORDS_S = 0.5
+"""For the last frames and answers when the port closes, and for a peer's TLS goodbye."""
 
 
 class WorkerPort:
@@ -71,7 +70,7 @@ class WorkerPort:
                 ssl=self._tls,
                 backlog=1024,
                 ssl_handshake_timeout=self.limits.handshake_s,
-                ssl_shutdown_timeout=CLOSE_S,
+                ssl_shutdown_timeout=LAST_WORDS_S,
                 start_serving=False,
             )
         except (OSError, OverflowError) as error:
@@ -139,7 +138,7 @@ class WorkerPort:
         self._empty.clear()
         if self._connections:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), CLOSE_S)
+                await asyncio.wait_for(self._empty.wait(), LAST_WORDS_S)
         for connection in list(self._connections):
             connection.abort("the server is shutting down")
 
