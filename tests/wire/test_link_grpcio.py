@@ -133,10 +133,11 @@ class Orchestrator(grpc.GenericRpcHandler):
                 self.cancelled.set()
 
 
+Serving = tuple[Orchestrator, grpc.aio.Server, int]
+
+
 @pytest.fixture
-async def orchestrator(
-    identity: Identity,
-) -> AsyncIterator[tuple[Orchestrator, grpc.aio.Server, int]]:
+async def orchestrator(identity: Identity) -> AsyncIterator[Serving]:
     handler = Orchestrator()
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((handler,))
