@@ -194,5 +194,5 @@ def _problem(status: int, content: bytes, url: str) -> OpenPoolError:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or "no connection").lower()
+        return os.strerror(error.os_error.errno).lower() if error.os_error.errno else "no address"
     return "no answer in time" if isinstance(error, TimeoutError) else "no usable answer"

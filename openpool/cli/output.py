@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+NARROW_SPACE = "\u202f"
+
 
 def print_json(value: object) -> None:
     """One JSON document, readable."""
@@ -85,7 +87,7 @@ def note(sentence: str) -> None:
 
 def plain(value: object) -> str:
     """Text that cannot move the cursor or change colours, whatever it came from."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
+    return "".join(c if c.isprintable() or c == NARROW_SPACE else "\ufffd" for c in str(value))
 
 
 def ago(time_ms: int, now_ms: int) -> str:

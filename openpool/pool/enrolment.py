@@ -200,7 +200,7 @@ class Enrolment:
             worker = worker_id(address, name)
             before = self._members.get(worker)
             self._check_room(worker, address, before)
-            invited = await self._invited(invite) if invite else None
+            invited = await self._invited(invite, before) if invite else None
             after = self._admitted(worker, address, name, before, invited)
             facts = _facts_of_enrolling(before, after, self._terms.digest, secrets.token_hex(6))
             return await self._issue(after, facts, label="enrolled")
@@ -227,13 +227,16 @@ class Enrolment:
                 "revoke one with `openpool tokens revoke`."
             )
 
-    async def _invited(self, code: str) -> str:
+    async def _invited(self, code: str, before: Member | None) -> str | None:
+        """The group that an invitation admits to; None where a worker needs none any more."""
         invite = await self._store.take_invite(self._invite_hash(code), self._clock_ms())
-        if invite is None:
-            raise NotAllowed(
-                "This invitation is unknown, used or expired; ask the operator for a new one."
-            )
-        return invite.group
+        if invite is not None:
+            return invite.group
+        if before is not None and before.state == "approved":
+            return None  # the link that it came with, used once more
+        raise NotAllowed(
+            "This invitation is unknown, used or expired; ask the operator for a new one."
+        )
 
     def _admitted(
         self, worker: str, address: str, name: str, before: Member | None, invited: str | None

@@ -170,6 +170,8 @@ async def test_an_invitation_approves_once(make: Make) -> None:
     assert (joined.state, known.group, known.commission_ppm) == ("approved", "friends", 100_000)
     with pytest.raises(NotAllowed, match="unknown, used or expired"):
         await join(pool, BOB, invite=code)
+    again = await join(pool, invite=code)  # its owner starts from the same link once more
+    assert (await pool.admit(again.secret)).group == "friends"
 
 
 async def test_an_invitation_expires(make: Make, clock: Clock) -> None:
