@@ -108,6 +108,8 @@ class PoolProcess:
         except* _Stopped:
             pass
         finally:
+            for upstream in self.upstreams.values():
+                await upstream.client.close()
             await self.verifier.close()
         await self._append(PoolStopped(epoch=self.epoch, reason="asked to stop"), "stopped")
 

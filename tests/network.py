@@ -45,6 +45,11 @@ class RunningPool:
     def store(self) -> SqliteStore:
         return self.process.store
 
+    async def settled(self) -> None:
+        """Wait until every job has its answer and its events are on disk."""
+        await self.process.driver.wait_idle()
+        await self.store.append([]).durable()
+
     async def enroll(self, name: str) -> str:
         """Enrol a fresh wallet as a user would, and return the token."""
         account = Account.create()
@@ -133,6 +138,14 @@ class SmallWorker:
     tasks: list[Notification] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     registered: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+        """Wait until `condition` holds; looked at whenever this worker got or answered a task."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
 
     async def run(self) -> None:
         """Work until cancelled or the stream ends."""
@@ -146,6 +159,7 @@ class SmallWorker:
             async for notification in registration:
                 if notification.segment is not None:
                     self.tasks.append(notification)
+                    self._changed.set()
                     group.create_task(self.work(notification))
                 elif notification.session:
                     self.ended.append(notification.session)
@@ -157,6 +171,7 @@ class SmallWorker:
             data = b"".join([chunk async for chunk in source.body])
         renditions = await self.transcode(data, task.segment)
         self.answers.append(await self.client.post_result(task.task_id, renditions, 1))
+        self._changed.set()
 
 
 @asynccontextmanager
