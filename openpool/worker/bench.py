@@ -87,7 +87,7 @@ async def bench(
 ) -> BenchReport:
     """Measure with the segments of `clip`, each `segment_ms` long, in about `seconds`."""
     sweep = _Sweep(clip, segment_ms, settings, profiles, seconds, on_progress)
-    most, limited_by = _most(machine, settings, len(profiles), sessions_max)
+    most, limited_by = most_sessions(machine, settings, len(profiles), sessions_max)
     good, bad = 0, most + 1
     while bad - good > 1 and sweep.has_time:
         searching_up = bad > most
@@ -111,7 +111,7 @@ async def bench(
     )
 
 
-def _most(
+def most_sessions(
     machine: Machine, settings: EngineSettings, renditions: int, sessions_max: int
 ) -> tuple[int, str]:
     """Sessions that are never exceeded, and why; every rendition takes one of the encoders."""
