@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import av.logging
 import msgspec
@@ -24,6 +24,7 @@ from openpool.pool.probe import Probe, Unreadable, probe, recount
 REPLY_BYTES_MAX = 64_000_000
 MEMORY_BYTES_MAX = 4_000_000_000
 ALARM_GRACE_S = 2.0
+CHILD = (sys.executable, "-m", "openpool.pool.checkers")
 _LENGTHS = struct.Struct("!IQ")
 
 
@@ -75,13 +76,19 @@ class CheckerHung(Exception):
 class Checkers:
     """A fixed number of child processes; who asks waits for an idle one."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, command: Sequence[str] = CHILD) -> None:
         self.lost = 0
         """Children that crashed or were killed so far."""
         self._size = processes
+        self._command = command
         # Last in, first out: the warmest child works, the others stay idle.
         self._idle: asyncio.LifoQueue[_Child | None] = asyncio.LifoQueue()
         self._children: set[_Child] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the children that live."""
+        return [child.process.pid for child in self._children]
 
     async def start(self) -> None:
         """Start all children and wait until they are ready."""
@@ -112,7 +119,7 @@ class Checkers:
         return answer
 
     async def _spawn(self) -> "_Child":
-        child = await _Child.spawn()
+        child = await _Child.spawn(self._command)
         self._children.add(child)
         return child
 
@@ -129,14 +136,12 @@ class _Child:
         self._pipe = pipe
 
     @classmethod
-    async def spawn(cls) -> "_Child":
+    async def spawn(cls, command: Sequence[str]) -> "_Child":
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "openpool.pool.checkers",
+                *command,
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 env=_clean_environment(),

@@ -64,8 +64,9 @@ class Verifier:
         limit_s: float = 5.0,
         deep_limit_s: float = 30.0,
         waiting_max: int = 1_000,
+        checkers: Checkers | None = None,
     ) -> None:
-        self.checkers = Checkers(processes)
+        self.checkers = checkers or Checkers(processes)
         self._secret = secret or secrets.token_bytes(32)
         self._sample_ppm = sample_ppm
         self._limit_s = limit_s
