@@ -6,6 +6,7 @@ the file cannot be used. Must not know what the tables mean. Read next: `store.s
 
 import contextlib
 import fcntl
+import functools
 import os
 from collections.abc import Iterator
 from importlib.resources import files
@@ -40,6 +41,7 @@ def database_file(path: Path) -> Path:
     return path / FILE if path.is_dir() else path
 
 
+@functools.cache
 def migrations() -> list[tuple[int, str]]:
     """Every migration as (number, SQL), in order."""
     folder = files("openpool.store") / "migrations"
@@ -159,7 +161,7 @@ class ProcessLock:
     def __init__(self, directory: Path) -> None:
         """SetupError if the directory cannot be used, or another process holds it."""
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SetupError(f"{directory} cannot be used for data: {error.strerror}.") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from openpool.core.chain import GENESIS, chain_hash, leaf_hash
+from openpool.core.chain import GENESIS, chain_hash
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event, JobReceived, PoolStarted
 from openpool.core.ledger import Transfer
@@ -63,7 +63,8 @@ class MemoryLog:
     def append(self, events: Sequence[Event]) -> MemoryReceipt:
         if self.failure is None:
             entries = [entry(event) for event in events]
-            self._listeners.publish([self._add(*each) for each in entries if self._is_new(each[0])])
+            new = [(event, leaf) for event, _, leaf in entries if self._is_new(event)]
+            self._listeners.publish([self._add(event, leaf) for event, leaf in new])
         return MemoryReceipt(self.failure)
 
     def fail(self, reason: str) -> None:
@@ -150,9 +151,8 @@ class MemoryLog:
         self._ids.add(event.id)
         return new
 
-    def _add(self, event: Event, data: bytes) -> StoredEvent:
+    def _add(self, event: Event, leaf: bytes) -> StoredEvent:
         seq = len(self._events) + 1
-        leaf = leaf_hash(event.id, event.time_ms, event.data.v, data)
         self._chain = chain_hash(self._chain, leaf)
         stored = StoredEvent(seq=seq, event=event, chain=self._chain.hex())
         self._events.append(stored)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from openpool.core.chain import GENESIS, chain_hash, leaf_hash
+from openpool.core.chain import GENESIS, chain_hash
 from openpool.core.events import Event
 from openpool.core.ledger import Transfer
 from openpool.store import database, tables
@@ -52,9 +52,8 @@ class SqliteLog:
         rows: list[tables.Row] = []
         transfers: list[tuple[int, Transfer]] = []
         stored: list[StoredEvent] = []
-        for event, data in self._new(entries):
-            row = self._next_row(event, data)
-            rows.append(row)
+        for event, data, leaf in self._new(entries):
+            rows.append(self._next_row(event, data, leaf))
             transfers += ((self._seq, t) for t in self._books.apply(self._seq, event))
             stored.append(StoredEvent(seq=self._seq, event=event, chain=self._chain.hex()))
         self._connection.executemany(_PUT_EVENT, rows)
@@ -74,9 +73,8 @@ class SqliteLog:
             del first[known]
         return list(first.values())
 
-    def _next_row(self, event: Event, data: bytes) -> tables.Row:
+    def _next_row(self, event: Event, data: bytes, leaf: bytes) -> tables.Row:
         payload = event.data
-        leaf = leaf_hash(event.id, event.time_ms, payload.v, data)
         self._seq += 1
         self._chain = chain_hash(self._chain, leaf)
         return (
@@ -159,7 +157,7 @@ class SqliteStore(SqliteReader):
             super().close()
             database.close(self._connection)
         finally:
-            self._listeners.close()
+            self._writer.in_loop(self._listeners.close)
             self._guard.release()
 
     async def __aenter__(self) -> "SqliteStore":
@@ -171,8 +169,7 @@ class SqliteStore(SqliteReader):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self._writer.close, CLOSE_S)
-        self.close()
+        await asyncio.to_thread(self.close)
 
     async def put_token(self, row: TokenRow) -> None:
         await self._write(_put("token", row))

@@ -14,6 +14,7 @@ from openpool.core.ledger import Transfer
 from openpool.store.books import Books, Changes, OpenJob, Tallies, Tally, TallyKey, WorkerTally
 
 ROLLUPS_CACHED_MAX = 20_000
+INTEGER_MAX = 2**63 - 1
 
 _TALLY = (
     "segments, failed, refused, hedged, media_ms, busy_ms, latency_ms, pixels, fee_wei, worker_wei"
@@ -161,7 +162,7 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
             return None if numerator is None else (*_stored_key(key), str(numerator))
         case "rollup":
             *counts, fee_wei, worker_wei = structs.astuple(books.tallies[key])
-            return (*key, *counts, str(fee_wei), str(worker_wei))
+            return (*key, *map(_fit, counts), str(fee_wei), str(worker_wei))
         case "worker":
             *values, credited_wei = structs.astuple(books.workers[key])
             return (*values, str(credited_wei))
@@ -169,12 +170,17 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
             return key, books.counts[key]
         case _:
             job = books.open_jobs.get(key)
-            return None if job is None else (key, *structs.astuple(job))
+            return None if job is None else (key, *map(_fit, structs.astuple(job)))
 
 
 def _stored_key(key: Any) -> Row:
     """Key columns as stored; the denominator of a carry may be of any size."""
     return (key[0], str(key[1])) if isinstance(key, tuple) else (key,)
+
+
+def _fit(number: int) -> int:
+    """A count or duration as SQLite can hold it; only nonsense from outside is ever too large."""
+    return min(number, INTEGER_MAX)
 
 
 def _marks(columns: str) -> str:

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from openpool.core.chain import leaf_hash
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event, encode_payload
 from openpool.core.ledger import carry_of, transfers_of
@@ -22,18 +23,22 @@ from openpool.store.interface import StoredEvent
 
 EVENTS_MAX = 200_000
 """How many events may wait for the disk."""
+TIME_MS_MAX = 2**53
 GROUP_EVENTS_MAX = 4_000
 """How many events one transaction takes, so that acknowledgements keep flowing."""
 
-Entry = tuple[Event, bytes]
-"""An event and the JSON of its payload."""
+Entry = tuple[Event, bytes, bytes]
+"""An event, the JSON of its payload, and its leaf hash."""
 
 
 def entry(event: Event) -> Entry:
-    """An event ready to be written; ValueError if its money is not money."""
+    """An event ready to be written; ValueError if it cannot be, so that only its maker fails."""
     transfers_of(event)
     carry_of(event)
-    return event, encode_payload(event.data)
+    if "\0" in event.id or not 0 <= event.time_ms < TIME_MS_MAX:
+        raise ValueError(f"an event cannot have the id {event.id!r} and the time {event.time_ms}")
+    data = encode_payload(event.data)
+    return event, data, leaf_hash(event.id, event.time_ms, event.data.v, data)
 
 
 class Group:
@@ -212,7 +217,7 @@ class Writer:
 
     def _settle(self, group: Group, error: str | None) -> None:
         group.written(error)
-        self._in_loop(lambda: self._tell(group))
+        self.in_loop(lambda: self._tell(group))
 
     def _tell(self, group: Group) -> None:
         group.wake()
@@ -220,14 +225,16 @@ class Writer:
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
-        self._in_loop(self._tell_failed)
+        self.in_loop(self._tell_failed)
 
     def _tell_failed(self) -> None:
         if self._failed is not None:
             self._failed.set()
 
-    def _in_loop(self, call: Callable[[], None]) -> None:
-        """Run in the event loop, if there is one; a loop that has ended waits for nothing."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(call)
+    def in_loop(self, call: Callable[[], None]) -> None:
+        """Run in the event loop; at once if there was never one, not at all if it has ended."""
+        if self._loop is None:
+            call()
+            return
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call)

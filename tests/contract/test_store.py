@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 from stories import (
     START_MS,
@@ -45,7 +46,15 @@ FIRST_MINUTE = START_MS - START_MS % MINUTE
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path)
     yield opened
-    await asyncio.to_thread(opened.close)
+    await close(opened)
+
+
+async def close(store: Store) -> None:
+    """The store on disk may be closed from a thread; the one in memory lives in the loop."""
+    if isinstance(store, MemoryStore):
+        store.close()
+    else:
+        await asyncio.to_thread(store.close)
 
 
 async def put(store: Store, *data: e.AnyPayload, job: str = "j", time_ms: int = START_MS) -> None:
@@ -154,10 +163,39 @@ async def test_counts_and_epoch(store: Store) -> None:
 async def test_text_of_any_kind_survives(store: Store) -> None:
     """Quotes, NULs, line breaks and characters beyond the basic plane come back unchanged."""
     odd = "a'b\"c\\d\x00e\n\u2028 🚀 ﷽"
-    await put(store, e.WorkerBanned(worker=odd, reason=odd), job=odd)
-    (found,) = store.events(EventFilter(worker=odd))
-    assert found.event.data == e.WorkerBanned(worker=odd, reason=odd)
-    assert found.event.id.startswith(odd)
+    event = at(odd.replace("\x00", ""), e.WorkerBanned(worker=odd, reason=odd))
+    await store.append([event]).durable()
+    await store.append([event]).durable()
+    assert [stored.event for stored in store.events(EventFilter(worker=odd))] == [event]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        at("nul\x00", received("j")),
+        at("half a \ud800 character", received("j")),
+        at("e", received("half a \ud800 character")),
+        at("e", received("j"), -1),
+        at("e", received("j"), 2**63),
+    ],
+)
+async def test_an_event_that_cannot_be_kept_fails_only_its_maker(
+    store: Store, event: e.Event
+) -> None:
+    """An id, text or time that no log can hold raises at once; the store goes on."""
+    with pytest.raises(ValueError):
+        store.append([event])
+    await put(store, received("k"))
+    assert (store.head()[0], store.failure) == (1, None)
+
+
+async def test_absurd_durations_do_not_stop_the_store(store: Store) -> None:
+    """Figures beyond 64 bits in a rollup are cut there, and the events stay as they were."""
+    absurd = msgspec.structs.replace(delivered("j", 1, "w"), duration_ms=2**62)
+    for n in range(4):
+        await put(store, received(f"j{n}", 2**70), absurd, job=f"j{n}")
+    assert store.failure is None
+    assert store.counts()["job-delivered"] == 4
 
 
 async def test_what_is_not_money_is_refused_before_it_is_written(store: Store) -> None:
@@ -383,16 +421,21 @@ async def test_listeners_get_committed_events_in_order(store: Store) -> None:
 
 async def test_listeners_end_when_the_store_closes(store: Store) -> None:
     """Closing ends every listener, and one who comes later ends at once."""
-    listener = store.subscribe()
+    listener, waiting = store.subscribe(), store.subscribe()
     await put(store, received("j"))
-    await asyncio.to_thread(store.close)
+    assert len(await anext(waiting)) == 1
+    async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+        ended = group.create_task(anext(waiting, None))
+        await asyncio.sleep(0)
+        await close(store)
+    assert ended.result() is None
     assert [len(batch) async for batch in listener] == [1]
     assert [batch async for batch in store.subscribe()] == []
 
 
 async def test_a_closed_store_takes_nothing(store: Store) -> None:
     """An append after closing fails with one sentence instead of being lost silently."""
-    await asyncio.to_thread(store.close)
+    await close(store)
     with pytest.raises(Unavailable, match="closed"):
         await store.append([at("e", received("j"))]).durable()
 
