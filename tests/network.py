@@ -5,7 +5,7 @@ Everything is the real part: TLS, HTTP/2, SQLite, the core. Only the transcoding
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from msgspec import structs
 from openpool.app import PoolProcess, Running, build
 from openpool.config import Config, HostPort, load
 from openpool.core.capabilities import DEFAULT
+from openpool.core.errors import Unavailable
 from openpool.core.model import Profile, Segment
 from openpool.demo.orchestrator import StandIn
 from openpool.link.client import Answer, TranscoderClient
@@ -165,7 +166,11 @@ class SmallWorker:
                     self.ended.append(notification.session)
 
     async def work(self, task: Notification) -> None:
-        """One segment, from notice to answer."""
+        """One segment, from notice to answer; one that cannot be had any more is left."""
+        with suppress(Unavailable):
+            await self._work(task)
+
+    async def _work(self, task: Notification) -> None:
         assert task.segment is not None
         async with self.client.fetch(task.url, timeout_s=10) as source:
             data = b"".join([chunk async for chunk in source.body])

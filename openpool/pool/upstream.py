@@ -115,6 +115,9 @@ class Upstream:
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - only jitter
 
     def _refused(self, ended: Ended) -> float:
+        if ended.status is GrpcStatus.UNAVAILABLE:
+            self.problem = f"the orchestrator went away: {ended.message}"
+            return BACKOFF_S[0]
         self.problem = f"the orchestrator refused us: {ended.message or ended.status.name}"
         if ended.message == "invalid secret":
             self.problem = (
