@@ -75,8 +75,10 @@ class Door:
     async def download(self, path: str, caller: Caller) -> Download | Reply:
         if path == "/healthz":
             return Reply(200, "")
+        if not path.startswith("/stream/"):
+            return Reply(404, "404 page not found")
         data = self._life.memory.load(path.removeprefix("/stream/"))
-        if data is None or not path.startswith("/stream/"):
+        if data is None:
             self._counters.downloads_missing += 1
             return Reply(404, "ErrNotFound")
         self._counters.downloads += 1

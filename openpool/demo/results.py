@@ -43,15 +43,19 @@ def media_type(content_type: str) -> tuple[str, str]:
     if not name:
         raise Unreadable("mime: no media type")
     text = name.decode("latin-1")
+    if not re.match(f"{_NAME}(/|$)", text):
+        raise Unreadable("mime: expected slash after first token")
     if not re.fullmatch(f"{_NAME}(/{_NAME})?", text):
         raise Unreadable("mime: expected token after slash")
+    if any(name and not value for name, value in options.items()):
+        raise Unreadable("mime: invalid media parameter")
     return text, options.get(b"boundary", b"").decode("latin-1")
 
 
 def int64(text: str) -> int:
     """A decimal number as the wire means it: no spaces, no underscores, 64 bits."""
     if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or int(text) not in INT64:
-        raise Unreadable(f"strconv.ParseInt: parsing {text!r}: invalid syntax")
+        raise Unreadable(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)
 
 
@@ -62,6 +66,9 @@ class ResultReader:
         if not boundary:
             raise Unreadable("multipart: boundary is empty")
         self._raw: list[_RawPart] = []
+        self._first = b"--" + boundary.encode("latin-1")
+        self._preamble: bytearray | None = bytearray()
+        """What came before the first boundary, which is skipped; None from there on."""
         self._ended = False
         try:
             self._parser = MultipartParser(
@@ -79,6 +86,13 @@ class ResultReader:
             raise Unreadable(f"multipart: {error}") from None
 
     def feed(self, chunk: bytes) -> None:
+        if self._preamble is not None:
+            self._preamble += chunk
+            start = self._preamble.find(self._first)
+            if start < 0:
+                del self._preamble[: -len(self._first)]
+                return
+            chunk, self._preamble = bytes(self._preamble[start:]), None
         try:
             self._parser.write(chunk)
         except FormParserError as error:

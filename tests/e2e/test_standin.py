@@ -30,7 +30,7 @@ SOON_S = 0.4
 @pytest.fixture(autouse=True)
 def short_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
     """grpcio never answers a TLS goodbye, so the port would wait its whole time for it."""
-    monkeypatch.setattr(server, "CLOSE_S", 0.05)
+    monkeypatch.setattr(server, "LAST_WORDS_S", 0.05)
 
 
 @pytest.fixture
