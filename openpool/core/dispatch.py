@@ -159,7 +159,6 @@ class Dispatch:
         worker = connection.owner
         worker.assigned += 1
         worker.last_assigned_ms = self.out.now_ms
-        worker.estimate.probing(self.out.now_ms)
         self.roster.hold(connection, job.session)
         self.roster.lanes.charge(connection, job.units)
         if job.session.home is None:
@@ -179,6 +178,7 @@ class Dispatch:
             predicted_ms=connection.estimate.predict_ms(job.units, connection.load),
             load=connection.load,
             hedge=hedge,
+            trial=connection.estimate.begin(self.out.now_ms),
             holding=True,
         )
         job.attempts.append(attempt)

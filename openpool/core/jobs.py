@@ -99,6 +99,8 @@ class Attempt:
     predicted_ms: int = 0
     load: int = 0
     hedge: bool = False
+    trial: bool = False
+    """Nobody knows how fast the worker is now; a second one is asked sooner."""
     state: AttemptState = AttemptState.RUNNING
     holding: bool = False
     """Whether it occupies a place of its connection."""

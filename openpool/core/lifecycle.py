@@ -193,8 +193,8 @@ class Lifecycle:
 
     def _p95_ms(self, attempt: Attempt) -> int:
         connection = attempt.connection
-        if connection is None or not connection.estimate.samples:
-            return attempt.job.soft_ms
+        if connection is None or attempt.trial:
+            return attempt.job.soft_ms // 2
         return connection.estimate.p95_ms(attempt.job.units, attempt.load)
 
     def _on_time(self, job: Job) -> None:

@@ -140,7 +140,7 @@ class Roster:
             worker=worker.name,
             estimate=worker.estimate,
             capacity=min(fact.capacity, self.settings.capacity_max),
-            share=self.lanes.floor,
+            share=self.lanes.level,
             id=fact.connection,
             owner=worker,
             lane=self.lanes.of(fact.capabilities, version),

@@ -297,7 +297,9 @@ class World:
         if work.cancelled:
             return
         if self.random.random() < worker.fails:
-            reason = self.random.choice(["out of memory", "Encoder not found", "No keyframes in input"])
+            reason = self.random.choice(
+                ["out of memory", "Encoder not found", "No keyframes in input"]
+            )
             self.post(AttemptErred(attempt=work.attempt, worker=worker.name, reason=reason))
             return
         self.post(ResultReceived(attempt=work.attempt, worker=worker.name, bytes=1000))
@@ -383,9 +385,7 @@ class World:
     def close_group(self, what: CloseGroup) -> None:
         orchestrator = next(o for o in self.orchestrators if o.name == what.orchestrator)
         orchestrator.groups.pop(what.group)
-        self.later(
-            3, GroupDown(orchestrator=orchestrator.name, group=what.group, reason="closed")
-        )
+        self.later(3, GroupDown(orchestrator=orchestrator.name, group=what.group, reason="closed"))
 
     # --- what happens by itself --------------------------------------------------------------------
 
@@ -479,9 +479,7 @@ class World:
         orchestrator.task_id = 0
         orchestrator.streams.clear()
         self.feed(
-            OrchestratorSeen(
-                orchestrator=orchestrator.name, incarnation=orchestrator.incarnation
-            ),
+            OrchestratorSeen(orchestrator=orchestrator.name, incarnation=orchestrator.incarnation),
             self.epoch,
         )
         for _ in range(6):
@@ -578,7 +576,9 @@ class World:
             for e in self.log.values()
             if isinstance(e.data, JobVerified)
         }
-        delivered = {e.data.job: e.data for e in self.log.values() if isinstance(e.data, JobDelivered)}
+        delivered = {
+            e.data.job: e.data for e in self.log.values() if isinstance(e.data, JobDelivered)
+        }
         credited: dict[tuple[str, Fraction], tuple[int, int]] = defaultdict(lambda: (0, 0))
         for event in self.log.values():
             fee = event.data
