@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -72,11 +73,15 @@ def server_context(identity: Identity) -> ssl.SSLContext:
     return context
 
 
-def client_context(*, verify: bool, alpn: Sequence[str] = ("h2",)) -> ssl.SSLContext:
+@lru_cache
+def client_context(*, verify: bool, alpn: tuple[str, ...] = ("h2",)) -> ssl.SSLContext:
     """TLS for dialling out. Without `verify` the caller must put the peer to `Trust.check`."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(list(alpn))
-    if not verify:
+    if verify:
+        context.load_default_certs()
+    else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
