@@ -6,6 +6,7 @@ import typer
 
 from openpool.cli.membership import Name, NewWallet, PassphraseFile, WalletFile, Yes
 from openpool.cli.options import examples
+from openpool.cli.output import console, note, print_json
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ TOKEN_VARIABLE = "OPENPOOL_TOKEN"  # noqa: S105 - the name of a variable
 Link = Annotated[
     str, typer.Argument(metavar="[JOIN_LINK]", help="openpool://… from the pool's page.")
 ]
-TokenFile = Annotated[
+Token = Annotated[
     str,
     typer.Option(
         "--token",
@@ -26,6 +27,22 @@ TokenFile = Annotated[
         show_envvar=False,
     ),
 ]
+Sessions = Annotated[
+    int, typer.Option("--sessions", min=0, max=1000, help="Streams at once; 0 makes a guess.")
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")]
+Preset = Annotated[str, typer.Option("--preset", help="x264's trade of CPU for quality.")]
+Drain = Annotated[
+    float, typer.Option("--drain-s", min=0, max=600, help="How long SIGTERM waits for segments.")
+]
+Bench = Annotated[
+    bool, typer.Option("--bench", help="Measure, and suggest how many sessions to take.")
+]
+Seconds = Annotated[
+    float, typer.Option("--seconds", min=2, max=3600, help="How long --bench may take.")
+]
+LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report of --bench as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,19 +58,169 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     link: Link = "",
-    token: TokenFile = "",
+    token: Token = "",
     wallet: WalletFile = None,
     new_wallet: NewWallet = False,
     passphrase_file: PassphraseFile = None,
     name: Name = "worker",
     accept_terms: Yes = False,
+    sessions: Sessions = 0,
+    cpu: Cpu = False,
+    preset: Preset = "veryfast",
+    drain_s: Drain = 30.0,
+    bench: Bench = False,
+    seconds: Seconds = 30.0,
+    log_level: LogLevel = "info",
+    as_json: AsJson = False,
 ) -> None:
     """Join a pool and transcode until SIGTERM, which lets running segments end first.
 
-    Enrols first if this machine has no token for the pool.
+    Enrols first if this machine has no token for the pool. Needs no open port.
     """
-    from openpool.core.joinlink import parse_join_link
+    from openpool import logs
 
-    if not link:
+    logs.configure(_checked_level(log_level), "auto")
+    if bench:
+        asyncio.run(_bench(cpu, preset, seconds, as_json))
+        return
+    door = _door(link, token, wallet, new_wallet, passphrase_file, name, accept_terms)
+    code = asyncio.run(_work(door, sessions, cpu, preset, drain_s))
+    if code:
+        raise typer.Exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """Where a pool is, and what opens it."""
+
+    link: "JoinLink"
+    pin: str
+    token: str = field(repr=False)
+
+
+def _door(
+    text: str,
+    token: str,
+    wallet: Path | None,
+    new_wallet: bool,
+    passphrase_file: Path | None,
+    name: str,
+    accept_terms: bool,
+) -> _Door:
+    """The token that was given, or kept from enrolling, or got by enrolling now."""
+    from openpool.core.joinlink import parse_join_link
+    from openpool.identity import check_pin, load_identity
+
+    if not text:
         raise SetupError("Say which pool to join, by its join link, or measure with --bench.")
-    parse_join_link(link)
+    link = parse_join_link(text)
+    known = load_identity(link.address)
+    pin = check_pin(link, known)
+    if token:
+        return _Door(link, pin, _token(token))
+    if known is not None:
+        return _Door(link, pin, known.token)
+    from openpool.cli.enrolling import enrol
+
+    enrolled = enrol(
+        link,
+        wallet=wallet,
+        new_wallet=new_wallet,
+        passphrase_file=passphrase_file,
+        name=name,
+        accept_terms=accept_terms,
+    )
+    note(f"Enrolled as {enrolled.worker} ({enrolled.state}).")
+    return _Door(link, pin, enrolled.secret)
+
+
+def _token(text: str) -> str:
+    if not text.startswith("file:"):
+        return text
+    from openpool.private_files import read_private_text
+
+    return read_private_text(Path(text.removeprefix("file:")).expanduser(), "The token file")
+
+
+async def _work(door: _Door, sessions: int, cpu: bool, preset: str, drain_s: float) -> int:
+    from openpool.worker.gpu import capabilities
+    from openpool.worker.service import run_worker
+
+    machine, settings = await _engine(cpu, preset)
+    sessions = sessions or _usual_sessions(machine)
+    note(
+        f"Transcoding on {machine.gpu or f'{machine.cores} cores'}, {sessions} sessions at once; "
+        "--sessions changes that, --bench measures what is right."
+    )
+    return await run_worker(
+        host=door.link.host,
+        port=door.link.port,
+        pin=door.pin,
+        token=door.token,
+        sessions=sessions,
+        capabilities=capabilities(machine),
+        settings=settings,
+        drain_s=drain_s,
+        status_line=sys.stderr.isatty(),
+    )
+
+
+async def _engine(cpu: bool, preset: str) -> "tuple[Machine, EngineSettings]":
+    """What this machine has, and how to use it."""
+    from openpool.worker.gpu import find_machine
+    from openpool.worker.terms import EngineSettings
+
+    machine = await find_machine()
+    if cpu:
+        machine = _without_gpu(machine)
+    return machine, EngineSettings(preset=preset, device=machine.device)
+
+
+def _without_gpu(machine: "Machine") -> "Machine":
+    from msgspec.structs import replace
+
+    on_cpu = tuple(encoder for encoder in machine.encoders if not encoder.endswith("_nvenc"))
+    return replace(machine, gpu="", encoders=on_cpu, decodes_on_gpu=False, gpu_sessions_max=0)
+
+
+def _usual_sessions(machine: "Machine") -> int:
+    """A careful guess: a session of the usual four renditions takes two cores, or four encoders."""
+    if machine.device is None:
+        return max(1, machine.cores // 2)
+    return max(1, machine.gpu_sessions_max // 4)
+
+
+async def _bench(cpu: bool, preset: str, seconds: float, as_json: bool) -> None:
+    from rich.console import Console
+
+    from openpool.demo.media import make_segments
+    from openpool.worker import bench
+
+    machine, settings = await _engine(cpu, preset)
+    note("Making a clip to measure with.")
+    clip = await asyncio.to_thread(
+        make_segments,
+        bench.SOURCE_WIDTH,
+        bench.SOURCE_HEIGHT,
+        bench.SOURCE_FPS,
+        bench.SOURCE_SECONDS,
+        4,
+    )
+    report = await bench.bench_with_progress(
+        Console(stderr=True),
+        clip,
+        bench.SOURCE_SECONDS * 1000,
+        machine,
+        settings,
+        seconds=seconds,
+    )
+    if as_json:
+        print_json(report)
+    else:
+        bench.show(report, console())
+
+
+def _checked_level(level: str) -> str:
+    if level not in LEVELS:
+        raise typer.BadParameter(f"--log-level is one of {', '.join(LEVELS)}")
+    return level
