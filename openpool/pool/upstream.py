@@ -73,6 +73,8 @@ class Upstream:
     reachable from here."""
     groups: dict[str, Group] = field(default_factory=dict)
     incarnation: str = ""
+    seen: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a registration showed the certificate that sources must come under."""
     problem: str = ""
     """Why it cannot be reached, in one sentence; empty while it can."""
 
@@ -142,6 +144,7 @@ class Upstream:
 
     def _up(self, group: Group, incarnation: str) -> None:
         self.problem = ""
+        self.seen.set()
         if incarnation != self.incarnation:
             self.incarnation = incarnation
             self.remember(incarnation)
@@ -196,6 +199,7 @@ class Upstream:
     async def _fetch(self, what: FetchSource) -> None:
         try:
             async with asyncio.timeout((what.deadline_ms - self.clock_ms()) / 1000):
+                await self.seen.wait()  # after our restart, jobs are taken up before groups are
                 await self._fetch_into(what)
         except (OpenPoolError, TimeoutError) as error:
             reason = str(error) or "the orchestrator did not send the segment in time"
