@@ -1,5 +1,9 @@
 """`openpool worker`: joins a pool and transcodes, or measures how much this machine can take."""
 
+import asyncio
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +14,11 @@ from openpool.cli.output import console, note, print_json
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
-    pass
+    from openpool.core.joinlink import JoinLink
+    from openpool.worker.gpu import Machine
+    from openpool.worker.terms import EngineSettings
 
+LEVELS = ("debug", "info", "warning", "error")
 TOKEN_VARIABLE = "OPENPOOL_TOKEN"  # noqa: S105 - the name of a variable
 
 Link = Annotated[
