@@ -256,7 +256,9 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     av.logging.set_level(av.logging.PANIC)
     with socket.socket(fileno=sys.stdin.fileno()) as pipe:
-        serve(pipe)
+        # a parent that dies by kill -9 may reset the pipe or close it: either way it is gone
+        with contextlib.suppress(ConnectionError):
+            serve(pipe)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class PatientWorker:
         self.client = client
         self.result = result
         self.taken: dict[int, Answer] = {}
+        self.changed = asyncio.Event()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -62,6 +63,7 @@ class PatientWorker:
                 continue
             if answer.status != 503:
                 self.taken[task.task_id] = answer
+                self.changed.set()
                 return
 
 
@@ -117,7 +119,8 @@ async def test_what_a_worker_was_told_is_on_disk_and_is_paid_once(tmp_path: Path
                     done = len(worker.taken)
                     async with asyncio.timeout(30):
                         while len(worker.taken) < done + 10:
-                            await asyncio.sleep(0.01)
+                            worker.changed.clear()
+                            await worker.changed.wait()
                     process.send_signal(signal.SIGKILL)
                     await process.wait()
                     process, _ = await start_pool(config)
