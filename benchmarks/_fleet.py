@@ -94,7 +94,7 @@ def make_fleet(rng: random.Random, workers: int = WORKERS) -> Fleet:
     return fleet
 
 
-# --- rules -----------------------------------------------------------------------------------------
+# --- rules -------------------------------------------------------------------------------------
 
 
 def ours(fleet: Fleet, _rng: random.Random, now_ms: int) -> Machine | None:
@@ -143,7 +143,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-# --- the run ---------------------------------------------------------------------------------------
+# --- the run -----------------------------------------------------------------------------------
 
 
 def simulate(rule: Rule, seed: int, utilisation: float, jobs: int = 10_000) -> Outcome:

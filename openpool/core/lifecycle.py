@@ -267,7 +267,7 @@ class Lifecycle:
         if fact.verdict.ok:
             self._verified(attempt, fact.verdict)
         elif fact.verdict.input_fault:
-            self.attempts.fail(attempt, fact.verdict.reason, blamed=False)
+            self.attempts.fail(attempt, tidy_reason(fact.verdict.reason), blamed=False)
             text = fact.verdict.reason
             self._fail(
                 attempt.job, text if text in INPUT_ERRORS else DEFAULT_INPUT_ERROR, fault=True

@@ -64,6 +64,7 @@ PROFILES = (
     Profile(name="720p", width=1280, height=720, bitrate_bps=3_000_000),
     Profile(name="360p", width=640, height=360, bitrate_bps=800_000),
 )
+ERRORS = ("out of memory", "Encoder not found", "No keyframes in input")
 PRICES = (Fraction(1200), Fraction(1, 3), Fraction(7, 11))
 HEVC = capabilities.bit_set(*range(13), 14, 15, 16, 26)
 
@@ -148,7 +149,7 @@ class World:
         self.pool = self._new_pool({})
         self._begin()
 
-    # --- making the world --------------------------------------------------------------------------
+    # --- making the world -----------------------------------------------------------------------
 
     def _worker(self, number: int) -> SimWorker:
         roll = self.random
@@ -196,7 +197,7 @@ class World:
         self.at(self.random.randint(15_000, 50_000), self.crash)
         self.at(1_000, self.each_second)
 
-    # --- time --------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------
 
     def at(self, delay_ms: int, action: Callable[[], None]) -> None:
         """Have something happen after a while."""
@@ -242,7 +243,7 @@ class World:
         for instruction in step.instructions:
             self.perform(instruction, durable)
 
-    # --- what the shells do ------------------------------------------------------------------------
+    # --- what the shells do ---------------------------------------------------------------------
 
     def perform(self, what: Instruction, durable: int) -> None:
         """Do what the core says."""
@@ -292,7 +293,7 @@ class World:
         self.at(round(duration * roll.uniform(0.8, 1.4)), lambda: self.finish_work(worker, work))
 
     def finish_work(self, worker: SimWorker, work: Work) -> None:
-        """The machine is done, whether or not its connection is up: results travel by themselves."""
+        """The machine is done, whether or not its connection is up: results travel alone."""
         worker.running.pop(work.attempt, None)
         if work.cancelled:
             return
@@ -387,7 +388,7 @@ class World:
         orchestrator.groups.pop(what.group)
         self.later(3, GroupDown(orchestrator=orchestrator.name, group=what.group, reason="closed"))
 
-    # --- what happens by itself --------------------------------------------------------------------
+    # --- what happens by itself -----------------------------------------------------------------
 
     def each_second(self) -> None:
         if self.now >= self.end:
@@ -434,7 +435,7 @@ class World:
             self.at(2_000, self.start_stream)
 
     def segment(self, orchestrator: SimOrchestrator, session: str, incarnation: str) -> None:
-        """The next segment of a stream; the orchestrator waits for its answer before the one after."""
+        """The next segment of a stream, and in two seconds the one after."""
         if self.now >= self.end or orchestrator.incarnation != incarnation:
             return
         seq = orchestrator.streams.get(session)
@@ -537,7 +538,7 @@ class World:
         for _ in range(8):
             self.at(self.random.randint(1_000, 6_000), self.start_stream)
 
-    # --- the truth ---------------------------------------------------------------------------------
+    # --- the truth ------------------------------------------------------------------------------
 
     def flush(self, now_ms: int) -> None:
         """Events whose group commit is done are in the log; a known id is dropped."""
