@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from litestar import Litestar
@@ -135,6 +136,23 @@ async def served(pool: WebPool) -> AsyncIterator[str]:
             yield f"http://{host}:{port}"
         finally:
             task.cancel()
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, story: Iterable[Event] = (), *, public: bool = True, tries: int = 1000
+) -> AsyncIterator[tuple[WebPool, httpx.AsyncClient]]:
+    """A served pool and a client for it that keeps no cookies unless told."""
+    async with (
+        web_pool(directory, story, public=public, tries=tries) as pool,
+        served(pool) as base,
+        httpx.AsyncClient(base_url=base, timeout=10) as client,
+    ):
+        yield pool, client
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
 
 
 async def main(port: int, hours: int) -> None:

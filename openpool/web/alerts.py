@@ -61,12 +61,12 @@ def _worker_alerts(live: PoolView, rows: Sequence[WorkerRow], hour: Figures) -> 
         found.append(Alert(level="warn", title="Results were refused.", text=text, link=link))
     cooling = [worker for worker in online(live).values() if worker.state == "cooling"]
     if cooling:
-        text = "They failed several times in a row and get no work for a while."
+        text = "Several failures in a row: no work for a while."
         title = f"{len(cooling)} worker{'s are' if len(cooling) > 1 else ' is'} cooling down."
         found.append(Alert(level="warn", title=title, text=text, link="/workers?sort=status"))
     pending = sum(row.state == "pending" for row in rows)
     if pending:
         title = f"{pending} worker{'s wait' if pending > 1 else ' waits'} for approval."
-        text = "They get no work until you approve them."
+        text = "No work until you approve."
         found.append(Alert(level="info", title=title, text=text, link="/workers?sort=status"))
     return found

@@ -11,14 +11,13 @@ import msgspec
 from litestar import Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
 from openpool.core.errors import BadMessage
 from openpool.core.views import JobView
 from openpool.store.interface import EventFilter, StoredEvent
-from openpool.web.auth import Visitor
-from openpool.web.context import Web, seen_worker
+from openpool.web.context import FromVisitor, FromWeb, seen_worker
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
 from openpool.web.problems import Asked, NotFound, documented
@@ -37,40 +36,43 @@ from openpool.web.shapes import (
     event_view,
 )
 
-Limit = Annotated[int, Parameter(ge=1, le=500, description="At most so many.")]
-Seq = Annotated[int, Parameter(ge=0, le=2**62, description="A sequence number of the log.")]
-Ms = Annotated[int, Parameter(ge=0, le=2**45, description="Time in ms since 1970; 0 is not given.")]
-Id = Annotated[str, Parameter(max_length=200, description="A worker's id.")]
-PathId = Annotated[str, Parameter(min_length=1, max_length=200)]
-Text = Annotated[str, Parameter(max_length=300)]
+Limit = Annotated[int, QueryParameter(ge=1, le=500, description="At most so many.")]
+Seq = Annotated[int, QueryParameter(ge=0, le=2**62, description="A sequence number of the log.")]
+Ms = Annotated[
+    int, QueryParameter(ge=0, le=2**45, description="Time in ms since 1970; 0 is not given.")
+]
+Id = Annotated[str, QueryParameter(max_length=200, description="A worker's id.")]
+PathId = Annotated[str, PathParameter(min_length=1, max_length=200)]
+Text = Annotated[str, QueryParameter(max_length=300)]
 Types = Annotated[
-    str, Parameter(query="type", max_length=500, description="Event types, separated by commas.")
+    str,
+    QueryParameter(name="type", max_length=500, description="Event types, separated by commas."),
 ]
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
 
 
 @get("/public", responses=documented(), tags=["public"])
-async def public(web: Web) -> PublicTotals:
+async def public(web: FromWeb) -> PublicTotals:
     """The pool's totals; no sign-in needed."""
     return await web.views.public()
 
 
 @get("/status", responses=documented(401, 403), security=SIGNED_IN, tags=["pool"])
-async def status(web: Web, visitor: Visitor) -> Status:
+async def status(web: FromWeb, visitor: FromVisitor) -> Status:
     """The pool at this moment, with alerts. Operator only."""
     need_operator(visitor)
     return await web.views.status()
 
 
 @get("/workers", responses=documented(401), security=SIGNED_IN, tags=["workers"])
-async def workers(web: Web, visitor: Visitor) -> list[Worker]:
+async def workers(web: FromWeb, visitor: FromVisitor) -> list[Worker]:
     """All workers, or the visitor's own."""
     need_sign_in(visitor)
     return await web.views.workers(None if visitor.role == "operator" else visitor.workers)
 
 
 @get("/workers/{worker:str}", responses=documented(401, 404), security=SIGNED_IN, tags=["workers"])
-async def worker(web: Web, visitor: Visitor, worker: PathId) -> WorkerDetail:
+async def worker(web: FromWeb, visitor: FromVisitor, worker: PathId) -> WorkerDetail:
     """One worker: now, its last 24 hours, all time, and why it gets work or not."""
     found = await web.views.worker(seen_worker(visitor, worker))
     if found is None:
@@ -85,7 +87,7 @@ async def worker(web: Web, visitor: Visitor, worker: PathId) -> WorkerDetail:
     tags=["workers"],
 )
 async def earnings(
-    web: Web, visitor: Visitor, worker: PathId, before: Seq = 0, limit: Limit = 100
+    web: FromWeb, visitor: FromVisitor, worker: PathId, before: Seq = 0, limit: Limit = 100
 ) -> list[Earning]:
     """What each job paid, newest first. Page with `before` = the last `seq` seen."""
     return await web.views.earnings(seen_worker(visitor, worker), before, limit)
@@ -93,11 +95,11 @@ async def earnings(
 
 @get("/series", responses=documented(401, 404), security=SIGNED_IN, tags=["pool"])
 async def series(
-    web: Web,
-    visitor: Visitor,
+    web: FromWeb,
+    visitor: FromVisitor,
     start_ms: Ms = 0,
     end_ms: Ms = 0,
-    step: Annotated[int, Parameter(ge=60, le=366 * 86_400, description="Seconds.")] = 300,
+    step: Annotated[int, QueryParameter(ge=60, le=366 * 86_400, description="Seconds.")] = 300,
     worker: Id = "",
 ) -> Series:
     """Work and earnings in equal steps of time, the last 24 hours unless a span is given."""
@@ -108,12 +110,12 @@ async def series(
 
 @get("/events", responses=documented(401, 404), security=SIGNED_IN, tags=["events"])
 async def events(
-    web: Web,
-    visitor: Visitor,
+    web: FromWeb,
+    visitor: FromVisitor,
     kinds: Types = "",
     worker: Id = "",
     job: Text = "",
-    after: Annotated[Seq | None, Parameter(ge=0, le=2**62)] = None,
+    after: Annotated[Seq | None, QueryParameter(ge=0, le=2**62)] = None,
     before: Seq = 0,
     limit: Limit = 100,
 ) -> list[EventView]:
@@ -146,12 +148,12 @@ async def events(
 )
 async def event_stream(
     request: Asked,
-    web: Web,
-    visitor: Visitor,
+    web: FromWeb,
+    visitor: FromVisitor,
     kinds: Types = "",
     worker: Id = "",
     job: Text = "",
-    after: Annotated[Seq | None, Parameter(ge=0, le=2**62)] = None,
+    after: Annotated[Seq | None, QueryParameter(ge=0, le=2**62)] = None,
 ) -> Stream:
     """Events as they are committed (server-sent events); resumes from `Last-Event-ID`."""
     which = EventFilter(
@@ -198,7 +200,7 @@ def split_types(kinds: str) -> tuple[str, ...]:
 
 
 @get("/ledger/balances", responses=documented(401, 403), security=SIGNED_IN, tags=["ledger"])
-async def balances(web: Web, visitor: Visitor) -> Balances:
+async def balances(web: FromWeb, visitor: FromVisitor) -> Balances:
     """Every account's balance; they sum to zero. Operator only."""
     need_operator(visitor)
     return await web.views.balances()
@@ -206,7 +208,7 @@ async def balances(web: Web, visitor: Visitor) -> Balances:
 
 @get("/ledger/transfers", responses=documented(401, 403), security=SIGNED_IN, tags=["ledger"])
 async def transfers(
-    web: Web, visitor: Visitor, account: Text = "", before: Text = "", limit: Limit = 100
+    web: FromWeb, visitor: FromVisitor, account: Text = "", before: Text = "", limit: Limit = 100
 ) -> list[TransferView]:
     """Transfers, newest first; page with `before` = the last `id` seen. Operator only."""
     need_operator(visitor)
@@ -214,14 +216,14 @@ async def transfers(
 
 
 @get("/orchestrators", responses=documented(401, 403), security=SIGNED_IN, tags=["pool"])
-async def orchestrators(web: Web, visitor: Visitor) -> list[OrchestratorView]:
+async def orchestrators(web: FromWeb, visitor: FromVisitor) -> list[OrchestratorView]:
     """The orchestrators that this pool works for, and its slot groups there. Operator only."""
     need_operator(visitor)
     return await web.views.orchestrators()
 
 
 @get("/jobs", responses=documented(401, 403), security=SIGNED_IN, tags=["pool"])
-async def jobs(web: Web, visitor: Visitor) -> list[JobView]:
+async def jobs(web: FromWeb, visitor: FromVisitor) -> list[JobView]:
     """Jobs in flight. Operator only."""
     need_operator(visitor)
     return web.views.jobs()

@@ -9,13 +9,12 @@ from typing import Annotated
 from litestar import Response, Router, delete, get, post
 from litestar.datastructures import Cookie
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
 from openpool.core.enrolment import Enrolled, Terms
 from openpool.core.errors import BadMessage
-from openpool.web.auth import Visitor
-from openpool.web.context import Web, seen_worker
+from openpool.web.context import FromVisitor, FromWeb, seen_worker
 from openpool.web.door import SignedInView, need_operator
 from openpool.web.interface import DEFAULT_GROUP
 from openpool.web.problems import Asked, documented
@@ -23,7 +22,7 @@ from openpool.web.problems import Asked, documented
 Line = Annotated[str, Meta(max_length=200)]
 Message = Annotated[str, Meta(max_length=4000)]
 Signature = Annotated[str, Meta(max_length=400)]
-PathId = Annotated[str, Parameter(min_length=1, max_length=200)]
+PathId = Annotated[str, PathParameter(min_length=1, max_length=200)]
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
 
 
@@ -86,20 +85,20 @@ class Invitation(Struct, frozen=True, kw_only=True):
 
 
 @get("/terms", responses=documented(), tags=["join"])
-async def terms(web: Web) -> Terms:
+async def terms(web: FromWeb) -> Terms:
     """What a worker accepts when it joins."""
     return web.deps.enrolment.terms()
 
 
 @post("/enroll/nonce", status_code=200, responses=documented(), tags=["join"])
-async def nonce(request: Asked, web: Web, data: NonceRequest) -> NonceAnswer:
+async def nonce(request: Asked, web: FromWeb, data: JSONBody[NonceRequest]) -> NonceAnswer:
     """The message that proves an address when its wallet signs it; good once."""
     web.door.count_try(request)
     return NonceAnswer(message=await web.deps.enrolment.nonce(data.address))
 
 
 @post("/enroll", responses=documented(401, 403, 409), tags=["join"])
-async def enroll(request: Asked, web: Web, data: EnrollRequest) -> Enrolled:
+async def enroll(request: Asked, web: FromWeb, data: JSONBody[EnrollRequest]) -> Enrolled:
     """Join the pool. The secret in the answer is shown this once."""
     web.door.count_try(request)
     return await web.deps.enrolment.enroll(
@@ -112,7 +111,9 @@ async def enroll(request: Asked, web: Web, data: EnrollRequest) -> Enrolled:
 
 
 @post("/session", responses=documented(401, 403), tags=["session"])
-async def sign_in(request: Asked, web: Web, data: SessionRequest) -> Response[SignedInView]:
+async def sign_in(
+    request: Asked, web: FromWeb, data: JSONBody[SessionRequest]
+) -> Response[SignedInView]:
     """Sign in with a secret (operator or worker) or a wallet; the answer sets a cookie."""
     if data.secret:
         visitor = await web.door.by_secret(data.secret, request)
@@ -126,14 +127,14 @@ async def sign_in(request: Asked, web: Web, data: SessionRequest) -> Response[Si
 
 
 @delete("/session", responses=documented(), tags=["session"])
-async def sign_out(request: Asked, web: Web) -> Response[None]:
+async def sign_out(request: Asked, web: FromWeb) -> Response[None]:
     """End the session of this cookie."""
     gone: Cookie = web.door.close_session(request)
     return Response(None, status_code=204, cookies=[gone])
 
 
 @get("/workers/{worker:str}/tokens", responses=documented(401, 404), tags=["tokens"])
-async def tokens(web: Web, visitor: Visitor, worker: PathId) -> list[TokenView]:
+async def tokens(web: FromWeb, visitor: FromVisitor, worker: PathId) -> list[TokenView]:
     """The tokens of a worker, without their secrets."""
     rows = await web.deps.enrolment.tokens(seen_worker(visitor, worker))
     return [
@@ -151,7 +152,9 @@ async def tokens(web: Web, visitor: Visitor, worker: PathId) -> list[TokenView]:
 
 
 @post("/workers/{worker:str}/tokens", responses=documented(401, 403, 404), tags=["tokens"])
-async def rotate_token(web: Web, visitor: Visitor, worker: PathId, data: RotateRequest) -> Enrolled:
+async def rotate_token(
+    web: FromWeb, visitor: FromVisitor, worker: PathId, data: JSONBody[RotateRequest]
+) -> Enrolled:
     """A new secret. The old ones stay good for a grace period, so that nothing stands still."""
     return await web.deps.enrolment.rotate_token(seen_worker(visitor, worker), data.label)
 
@@ -159,7 +162,7 @@ async def rotate_token(web: Web, visitor: Visitor, worker: PathId, data: RotateR
 @delete(
     "/workers/{worker:str}/tokens/{token:str}", responses=documented(401, 403, 404), tags=["tokens"]
 )
-async def revoke_token(web: Web, visitor: Visitor, worker: PathId, token: PathId) -> None:
+async def revoke_token(web: FromWeb, visitor: FromVisitor, worker: PathId, token: PathId) -> None:
     """Make a token worthless at once."""
     await web.deps.enrolment.revoke_token(seen_worker(visitor, worker), token)
 
@@ -170,7 +173,7 @@ async def revoke_token(web: Web, visitor: Visitor, worker: PathId, token: PathId
     responses=documented(401, 403, 404, 409),
     tags=["operator"],
 )
-async def approve(web: Web, visitor: Visitor, worker: PathId) -> None:
+async def approve(web: FromWeb, visitor: FromVisitor, worker: PathId) -> None:
     """Let a pending worker work. Operator only."""
     need_operator(visitor)
     await web.deps.enrolment.approve(worker)
@@ -182,14 +185,16 @@ async def approve(web: Web, visitor: Visitor, worker: PathId) -> None:
     responses=documented(401, 403, 404, 409),
     tags=["operator"],
 )
-async def ban(web: Web, visitor: Visitor, worker: PathId, data: BanRequest) -> None:
+async def ban(
+    web: FromWeb, visitor: FromVisitor, worker: PathId, data: JSONBody[BanRequest]
+) -> None:
     """Shut a worker out; what it has earned stays its own. Operator only."""
     need_operator(visitor)
     await web.deps.enrolment.ban(worker, data.reason)
 
 
 @post("/invites", responses=documented(401, 403), tags=["operator"])
-async def invite(web: Web, visitor: Visitor, data: InviteRequest) -> Invitation:
+async def invite(web: FromWeb, visitor: FromVisitor, data: JSONBody[InviteRequest]) -> Invitation:
     """An invitation that is good once, and the join link that holds it. Operator only."""
     need_operator(visitor)
     code = await web.deps.enrolment.invite(data.note, data.group)

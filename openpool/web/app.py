@@ -25,7 +25,7 @@ from litestar.template import TemplateConfig
 from openpool.web.api import reading_router
 from openpool.web.api_join import changing_router
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
-from openpool.web.context import Web
+from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import Door, need_operator, refuse_foreign_origin
 from openpool.web.feed import Feed
 from openpool.web.interface import Deps
@@ -110,7 +110,7 @@ def _web(deps: Deps) -> Web:
 
 
 @get("/metrics", responses=documented(401, 403), tags=["metrics"], media_type="text/plain")
-async def metrics(web: Web, visitor: Visitor) -> Response[bytes]:
+async def metrics(web: FromWeb, visitor: FromVisitor) -> Response[bytes]:
     """Prometheus metrics; needs the operator's token unless the settings make them public."""
     if not web.deps.metrics_public:
         need_operator(visitor)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from litestar.di import NamedDependency
+
 from openpool.core.errors import NotAllowed
 from openpool.web.auth import Visitor
 from openpool.web.door import Door, need_sign_in
@@ -21,6 +23,11 @@ class Web:
     feed: Feed
     door: Door
     metrics: Metrics
+
+
+FromWeb = NamedDependency[Web]
+FromVisitor = NamedDependency[Visitor]
+"""How a route asks for the two things that every route may have."""
 
 
 def seen_worker(visitor: Visitor, worker: str) -> str:

@@ -8,21 +8,20 @@ from typing import Annotated
 from urllib.parse import quote
 
 from litestar import get, post
-from litestar.enums import RequestEncodingType
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Body, Parameter
+from litestar.params import PathParameter, QueryParameter, URLEncodedBody
 from litestar.response import Redirect, Template
 from msgspec import Meta, Struct
 
 from openpool.core.errors import OpenPoolError
 from openpool.web.auth import Visitor
-from openpool.web.context import Web, seen_worker
+from openpool.web.context import FromVisitor, FromWeb, Web, seen_worker
 from openpool.web.door import need_operator
 from openpool.web.interface import DEFAULT_GROUP
 from openpool.web.problems import Asked, problem_of
 
 Text = Annotated[str, Meta(max_length=512)]
-PathId = Annotated[str, Parameter(min_length=1, max_length=200)]
+PathId = Annotated[str, PathParameter(min_length=1, max_length=200)]
 
 
 class LoginForm(Struct, frozen=True, kw_only=True):
@@ -34,13 +33,16 @@ class ReasonForm(Struct, frozen=True, kw_only=True):
     reason: Text = ""
 
 
-Login = Annotated[LoginForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
-Why = Annotated[ReasonForm, Body(media_type=RequestEncodingType.URL_ENCODED)]
+After = Annotated[str, QueryParameter(name="next", max_length=500)]
+Login = URLEncodedBody[LoginForm]
+Why = URLEncodedBody[ReasonForm]
 
 
 @get("/login", include_in_schema=False)
 async def login_page(
-    web: Web, visitor: Visitor, after: Annotated[str, Parameter(query="next", max_length=500)] = ""
+    web: FromWeb,
+    visitor: FromVisitor,
+    after: After = "",
 ) -> Template:
     """Where one signs in."""
     return _login(web, visitor, after, "")
@@ -59,7 +61,9 @@ def _login(web: Web, visitor: Visitor, after: str, error: str) -> Template:
 
 
 @post("/login", include_in_schema=False)
-async def sign_in(request: Asked, web: Web, visitor: Visitor, data: Login) -> Template | Redirect:
+async def sign_in(
+    request: Asked, web: FromWeb, visitor: FromVisitor, data: Login
+) -> Template | Redirect:
     """Sign in with the operator's or a worker's secret."""
     try:
         known = await web.door.by_secret(data.secret.strip(), request)
@@ -79,13 +83,13 @@ def _local(path: str) -> str:
 
 
 @post("/logout", include_in_schema=False)
-async def sign_out(request: Asked, web: Web) -> Redirect:
+async def sign_out(request: Asked, web: FromWeb) -> Redirect:
     """End the session."""
     return Redirect("/", status_code=303, cookies=[web.door.close_session(request)])
 
 
 @post("/workers/{worker:str}/approve", include_in_schema=False)
-async def approve(web: Web, visitor: Visitor, worker: PathId) -> Redirect:
+async def approve(web: FromWeb, visitor: FromVisitor, worker: PathId) -> Redirect:
     """Let a worker work."""
     need_operator(visitor)
     await web.deps.enrolment.approve(worker)
@@ -93,7 +97,7 @@ async def approve(web: Web, visitor: Visitor, worker: PathId) -> Redirect:
 
 
 @post("/workers/{worker:str}/ban", include_in_schema=False)
-async def ban(web: Web, visitor: Visitor, worker: PathId, data: Why) -> Redirect:
+async def ban(web: FromWeb, visitor: FromVisitor, worker: PathId, data: Why) -> Redirect:
     """Shut a worker out."""
     need_operator(visitor)
     await web.deps.enrolment.ban(worker, data.reason.strip() or "the operator decided so")
@@ -105,7 +109,7 @@ def _back(worker: str) -> Redirect:
 
 
 @post("/workers/{worker:str}/rotate", include_in_schema=False)
-async def rotate(web: Web, visitor: Visitor, worker: PathId) -> Template:
+async def rotate(web: FromWeb, visitor: FromVisitor, worker: PathId) -> Template:
     """A new token, shown once."""
     enrolled = await web.deps.enrolment.rotate_token(seen_worker(visitor, worker), "dashboard")
     return _secret(
@@ -120,14 +124,14 @@ async def rotate(web: Web, visitor: Visitor, worker: PathId) -> Template:
 
 
 @post("/workers/{worker:str}/revoke/{token:str}", include_in_schema=False)
-async def revoke(web: Web, visitor: Visitor, worker: PathId, token: PathId) -> Redirect:
+async def revoke(web: FromWeb, visitor: FromVisitor, worker: PathId, token: PathId) -> Redirect:
     """End a token."""
     await web.deps.enrolment.revoke_token(seen_worker(visitor, worker), token)
     return _back(worker)
 
 
 @post("/invites", include_in_schema=False)
-async def invite(web: Web, visitor: Visitor) -> Template:
+async def invite(web: FromWeb, visitor: FromVisitor) -> Template:
     """An invitation, shown once."""
     need_operator(visitor)
     code = await web.deps.enrolment.invite("dashboard", DEFAULT_GROUP)

@@ -80,10 +80,10 @@ class Feed:
         if self.closed or self.viewers >= VIEWERS_MAX:
             raise NoCapacity("Too many people are watching the events; try again later.")
 
-    async def changed(self, after_seq: int, timeout_s: float = HEARTBEAT_S) -> bool:
-        """Wait until the log is longer than `after_seq`; False if it was not in that time."""
+    async def changed(self, after_seq: int) -> bool:
+        """Wait until the log is longer than `after_seq`; False if nothing came for a while."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(HEARTBEAT_S):
                 while self.head <= after_seq and not self.closed:
                     await self._news.wait()
         return self.head > after_seq
@@ -107,7 +107,7 @@ class Feed:
                 if batch:
                     cursor = max(cursor, batch[-1].seq) if len(batch) < BATCH else batch[-1].seq
                     yield batch
-                elif not await self.changed(cursor):
+                elif not await self.changed(cursor) and not self.closed:
                     yield []
         finally:
             self.viewers -= 1

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Redirect, Stream, Template
 
 from openpool.core.capabilities import names as capability_names
@@ -18,7 +18,7 @@ from openpool.web import format as text
 from openpool.web import words
 from openpool.web.api import split_types, sse
 from openpool.web.auth import Visitor
-from openpool.web.context import Web, seen_worker
+from openpool.web.context import FromVisitor, FromWeb, Web, seen_worker
 from openpool.web.deeds import DEEDS
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
@@ -71,12 +71,12 @@ SORTS: dict[str, Callable[[Worker], object]] = {
 FALLING = {"load", "segments", "credited", "total", "seen"}
 """Sorted with the largest first when chosen."""
 
-Range = Annotated[str, Parameter(query="range", max_length=4)]
-Types = Annotated[str, Parameter(query="type", max_length=500)]
-Name = Annotated[str, Parameter(max_length=200)]
-PathId = Annotated[str, Parameter(min_length=1, max_length=200)]
-Seq = Annotated[int, Parameter(ge=0, le=2**62)]
-Number = Annotated[int, Parameter(ge=1, le=10_000)]
+Range = Annotated[str, QueryParameter(name="range", max_length=4)]
+Types = Annotated[str, QueryParameter(name="type", max_length=500)]
+Name = Annotated[str, QueryParameter(max_length=200)]
+PathId = Annotated[str, PathParameter(min_length=1, max_length=200)]
+Seq = Annotated[int, QueryParameter(ge=0, le=2**62)]
+Number = Annotated[int, QueryParameter(ge=1, le=10_000)]
 
 
 def filters() -> dict[str, Callable[..., object]]:
@@ -134,7 +134,7 @@ def show(
 
 
 @get("/", include_in_schema=False)
-async def home(request: Asked, web: Web, visitor: Visitor) -> Template:
+async def home(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
     """What the pool is, its totals, how to join."""
     return show(
         request,
@@ -151,7 +151,7 @@ async def home(request: Asked, web: Web, visitor: Visitor) -> Template:
 
 @get("/overview", include_in_schema=False)
 async def overview(
-    request: Asked, web: Web, visitor: Visitor, span: Range = "24h"
+    request: Asked, web: FromWeb, visitor: FromVisitor, span: Range = "24h"
 ) -> Template | Redirect:
     """The operator's first page."""
     if visitor.role == "worker":
@@ -179,11 +179,11 @@ def _range(span: str) -> dict[str, object]:
 @get("/workers", include_in_schema=False)
 async def workers(
     request: Asked,
-    web: Web,
-    visitor: Visitor,
+    web: FromWeb,
+    visitor: FromVisitor,
     sort: Name = "credited",
     order: Name = "",
-    number: Annotated[int, Parameter(query="page", ge=1, le=10_000)] = 1,
+    number: Annotated[int, QueryParameter(name="page", ge=1, le=10_000)] = 1,
 ) -> Template | Redirect:
     """All workers for the operator; a worker's own, or its page if it has one."""
     need_sign_in(visitor)
@@ -215,8 +215,8 @@ async def workers(
 @get("/workers/{worker:str}", include_in_schema=False)
 async def worker_page(
     request: Asked,
-    web: Web,
-    visitor: Visitor,
+    web: FromWeb,
+    visitor: FromVisitor,
     worker: PathId,
     span: Range = "24h",
     before: Seq = 0,
@@ -253,8 +253,8 @@ async def worker_page(
 @get("/events", include_in_schema=False)
 async def event_page(
     request: Asked,
-    web: Web,
-    visitor: Visitor,
+    web: FromWeb,
+    visitor: FromVisitor,
     kinds: Types = "",
     worker: Name = "",
     job: Name = "",
@@ -290,7 +290,7 @@ async def event_page(
 
 @get("/ledger", include_in_schema=False)
 async def ledger(
-    request: Asked, web: Web, visitor: Visitor, account: Name = "", before: Name = ""
+    request: Asked, web: FromWeb, visitor: FromVisitor, account: Name = "", before: Name = ""
 ) -> Template:
     """Balances and the latest transfers."""
     need_operator(visitor)
@@ -313,7 +313,7 @@ async def ledger(
 
 
 @get("/api", include_in_schema=False)
-async def api_page(request: Asked, web: Web, visitor: Visitor) -> Template:
+async def api_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
     """The API at a glance, from its own OpenAPI document."""
     paths = request.app.openapi_schema.to_schema()["paths"]
     operations = [
@@ -330,7 +330,7 @@ TICK_S = 2.0
 
 
 @get("/live", include_in_schema=False)
-async def live(web: Web, visitor: Visitor) -> Stream:
+async def live(web: FromWeb, visitor: FromVisitor) -> Stream:
     """Ticks when there is something new for this visitor (server-sent events)."""
     need_sign_in(visitor)
     web.feed.check_room()

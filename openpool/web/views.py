@@ -177,7 +177,6 @@ class Views:
         if step_ms < MINUTE_MS or step_ms % MINUTE_MS:
             raise BadMessage("step must be a whole number of minutes, in seconds: 60, 120, 300 …")
         grain_ms = MINUTE_MS if step_ms % GRAIN_MS else GRAIN_MS
-        start_ms -= start_ms % grain_ms
         if not 0 < end_ms - start_ms <= POINTS_MAX * step_ms:
             raise BadMessage(
                 f"the span must hold 1 to {POINTS_MAX} steps: "
@@ -185,6 +184,7 @@ class Views:
             )
         if (end_ms - start_ms) // grain_ms > GRAINS_MAX:
             raise BadMessage("for so long a span, step must be a multiple of 900 seconds")
+        start_ms -= start_ms % grain_ms
         points = await asyncio.to_thread(
             lambda: self._deps.reader.series(
                 start_ms=start_ms, end_ms=end_ms, step_ms=grain_ms, worker=worker

@@ -25,7 +25,7 @@
     segments: {
       bars: true,
       text: (v) => `${digits(v, 3)}/s`,
-      lines: [["delivered", "--c1", perSecond("segments")], ["failed", "--bad", perSecond("failed")]],
+      lines: [["delivered", "--c1", perSecond("segments")], ["failed", "--bad", (p, step) => (p.failed ? p.failed / step : null)]],
     },
     rtf: { text: (v) => `${digits(v, 3)}×`, lines: [["real-time factor", "--c2", rate("busy_ms", "media_ms", 1)]] },
     latency: { text: (v) => `${digits(v, 3)} s`, lines: [["round trip", "--c4", rate("latency_ms", "segments", 0.001)]] },
@@ -104,6 +104,7 @@
   const look = ([label, colour], kind, k, room) => {
     const stroke = css(colour);
     const base = { label, stroke, width: 1.75, points: { show: false }, spanGaps: false };
+    if (label === "failed") return { ...base, width: 0, points: { show: true, size: 5, fill: stroke } };
     if (kind.bars && room > 6) return { ...base, width: 0, fill: stroke, paths: uPlot.paths.bars({ size: [0.7, 24] }) };
     if (kind.bars || kind.fill) return { ...base, fill: stroke + (k === 0 && kind.lines.length > 1 ? "14" : "2e") };
     return base;

@@ -1,0 +1,112 @@
+"""Numbers as people read them, exact where it matters."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openpool.core.units import ETHER, GWEI
+from openpool.web.format import (
+    ago,
+    ago_text,
+    duration_text,
+    ether,
+    ether_text,
+    iso,
+    large_text,
+    percent_text,
+    ppm_text,
+    ratio_text,
+    short,
+    size_text,
+)
+
+THIN = "\u202f"
+
+
+@pytest.mark.parametrize(
+    ("wei", "text"),
+    [
+        (0, "0 ETH"),
+        (1, "1 wei"),
+        (999_999, "999999 wei"),
+        (36_135_000_000, "36.14 gwei"),
+        (75_127_124_159_406, "75 127 gwei"),
+        (144_412_232_094_854, "0.0001444 ETH"),
+        (1_234_567 * ETHER, "1 234 567 ETH"),
+        (-289_715_823_360_016, "-0.0002897 ETH"),
+        (12 * ETHER + ETHER // 2, "12.5 ETH"),
+    ],
+)
+def test_an_amount_takes_the_unit_that_suits_it(wei: int, text: str) -> None:
+    """Amounts read well at every size, negative ones too."""
+    assert ether_text(wei).replace(THIN, " ") == text
+
+
+@given(st.integers(-(10**30), 10**30))
+def test_the_exact_wei_stay_on_hover(wei: int) -> None:
+    """Whatever is shown rounded, every digit stands in the title."""
+    title = str(ether(wei)).partition('title="')[2].partition(" wei")[0]
+    assert int(title.replace(THIN, "")) == wei
+
+
+@given(st.integers(1, 10**30))
+def test_a_rounded_amount_is_near(wei: int) -> None:
+    """What is shown is within half a per mille of the amount, and never in scientific notation."""
+    number, _, unit = ether_text(wei).rpartition(THIN)
+    factor = {"ETH": ETHER, "gwei": GWEI, "wei": 1}[unit]
+    digits = number.replace(THIN, "")
+    assert "E" not in digits
+    whole, _, part = digits.partition(".")
+    shown = int(whole + part) * factor
+    assert abs(shown - wei * 10 ** len(part)) * 2000 <= wei * 10 ** len(part)
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1_540, "1.5 s"),
+        (61_000, "61 s"),
+        (3_599_000, "59 min"),
+        (11_100_000, "3 h 5 min"),
+        (187_200_000, "2 d 4 h"),
+    ],
+)
+def test_durations(ms: int, text: str) -> None:
+    """A duration is given in the one or two units that matter."""
+    assert duration_text(ms).replace(THIN, " ") == text
+
+
+def test_times_are_relative_with_the_exact_one_on_hover() -> None:
+    """A time is told relative to now; its title is exact and in UTC."""
+    assert ago_text(0, 5) == "never"
+    assert ago_text(1_000, 3_000) == "just now"
+    assert ago_text(0 + 1, 60_001) == f"60{THIN}s ago"
+    assert iso(1_700_000_000_123) == "2023-11-14 22:13:20.123 UTC"
+    assert "2023-11-14 22:13:20.123 UTC" in ago(1_700_000_000_123, 1_700_000_100_000)
+
+
+def test_shares_never_flatter() -> None:
+    """Less than all is never shown as 100 %, and nothing of nothing is a dash."""
+    assert percent_text(999_999, 1_000_000) == f"99.9{THIN}%"
+    assert percent_text(3, 3) == f"100{THIN}%"
+    assert percent_text(0, 0) == "–"
+    assert ratio_text(155, 1000) == "0.16"
+    assert ratio_text(1, 0) == "–"
+    assert ppm_text(250_000) == f"25{THIN}%"
+    assert ppm_text(12_345) == f"1.234{THIN}%"
+
+
+def test_counts_and_sizes() -> None:
+    """Large counts and sizes are short."""
+    assert large_text(999) == "999"
+    assert large_text(93_700_000) == f"93.7{THIN}M"
+    assert size_text(1_500_000) == f"1.5{THIN}MB"
+
+
+def test_a_shortened_identifier_is_escaped() -> None:
+    """Shortening keeps the whole text on hover, and lets no markup through."""
+    text = '<b onclick="x">' + "a" * 40
+    assert "<b" not in short(text)
+    assert "&lt;b onclick=&#34;x&#34;&gt;" in short(text)
