@@ -37,6 +37,8 @@ AUDIO_SLACK = 10
 
 def input_fault(source: Probe, segment: Segment) -> str:
     """Why no worker could transcode this, as gateways know the text; empty if one can."""
+    if not segment.profiles:
+        return "Invalid argument"
     if len(segment.profiles) > MAX_RENDITIONS:
         return "Too many outputs"
     if source.span_us > MAX_SEGMENT_MS * 1000 and source.tidy:

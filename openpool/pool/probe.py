@@ -210,9 +210,10 @@ class _Reader:
 
 @contextmanager
 def _opened(data: bytes, options: dict[str, str]) -> Iterator[InputContainer]:
+    options = {"format_whitelist": CONTAINERS, **options}
     try:
         with av.open(
-            io.BytesIO(data), "r", options={"format_whitelist": CONTAINERS, **options}
+            io.BytesIO(data), "r", options=options, metadata_errors="replace"
         ) as container:
             yield container
     except (av.error.FFmpegError, ValueError) as error:

@@ -524,6 +524,7 @@ async def service(port: int, pin: str) -> int:
         sessions=1,
         capabilities=DEFAULT,
         transcode=Workshop(),
+        status_line=True,
     )
 
 

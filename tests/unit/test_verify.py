@@ -377,6 +377,12 @@ async def test_a_sample_is_looked_at_and_more_of_new_workers(
             drop_packets(SOURCE, lambda rank: True), segment(), "TranscoderInvalidVideo", id="sound"
         ),
         pytest.param(
+            SOURCE,
+            Segment(seq=7, duration_ms=2000, profiles=()),
+            "Invalid argument",
+            id="no renditions",
+        ),
+        pytest.param(
             SOURCE, segment(*[profile()] * 11), "Too many outputs", id="eleven renditions"
         ),
         pytest.param(
