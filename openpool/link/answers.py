@@ -37,12 +37,13 @@ class PortLimits:
     connections_per_ip_max: int = 0
     """0 does not restrict."""
     uploads_max: int = 128
-    """At once, over all connections; times the stream window it bounds the memory they take."""
+    """At once, over all connections; times the stream window (512 MiB) it bounds the memory that
+    uploads take while their handlers do not read."""
     uploads_per_connection_max: int = 32
     handshake_s: float = 10.0
     headers_s: float = 20.0
     """For a new connection to send a whole request; also how long HTTP/1.1 is kept alive."""
-    idle_s: float = 600.0
+    idle_s: float = 120.0
     """How long an HTTP/2 connection without a request is kept."""
     body_idle_s: float = 30.0
     """How long an upload may pause."""

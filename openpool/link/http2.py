@@ -201,8 +201,9 @@ class Http2Connection(asyncio.Protocol):
         self.received_at = self.loop.time()
         self.meter = FrameMeter(self.received_at, skip=0 if client else PREFACE_BYTES)
         self._pinged_at = 0.0
+        self._paused_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._tick_s = min(limits.ping_every_s, limits.ping_answer_s, 10.0) / 4
+        self._tick_s = min(limits.ping_every_s, limits.ping_answer_s, limits.stall_s, 10.0) / 4
 
     # What subclasses fill in
 
@@ -253,6 +254,7 @@ class Http2Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self._paused_at = self.loop.time()
 
     def resume_writing(self) -> None:
         self.write_paused = False
@@ -310,6 +312,9 @@ class Http2Connection(asyncio.Protocol):
             self._pinged_at = now
             self.h2.ping(b"openpool")
             self.flush()
+        if self.write_paused and now - self._paused_at >= self.limits.stall_s:
+            self.abort("it does not read what it is sent")
+            return
         for stream in list(self.streams.values()):
             stream.on_tick(now)
         self.on_idle_tick(now)

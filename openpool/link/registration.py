@@ -14,7 +14,7 @@ from typing import cast
 from h2.errors import ErrorCodes
 
 from openpool.core.errors import BadMessage, PeerError, Unauthorized, Unavailable
-from openpool.link.http2 import Http2Connection, Http2Limits, Stream
+from openpool.link.http2 import CLOSE_S, Http2Connection, Http2Limits, Stream
 from openpool.link.interface import Ended, GrpcStatus
 from openpool.link.tls import Trust, client_context
 from openpool.wire.grpc import CONTENT_TYPE, REGISTER_PATH, Deframer, frame, read_status
@@ -70,6 +70,7 @@ async def dial(
                 port,
                 ssl=client_context(verify=trust.verify),
                 server_hostname=host,
+                ssl_shutdown_timeout=CLOSE_S,
             )
     except ssl.SSLCertVerificationError as error:
         raise Unauthorized(f"the certificate of {host}:{port} is not trusted: {error}") from None

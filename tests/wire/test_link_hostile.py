@@ -374,6 +374,27 @@ async def test_a_worker_that_answers_pings_stays(impatient: WorkerPort, desk: De
         await peer.read_until(lambda: "DATA" in peer.stream_frames(stream_id))
 
 
+async def test_a_peer_that_only_sends_is_dropped(impatient: WorkerPort, desk: Desk) -> None:
+    """Who asks and pings but never reads does not pile up answers for ever."""
+    desk.source = bytes(50_000_000)
+    async with raw_peer(impatient.port) as peer:
+        peer.h2.update_settings({4: 1 << 30})
+        peer.h2.increment_flow_control_window(1 << 30)
+        peer.request("GET", "/s")
+        await eventually(lambda: impatient.connections == 1)
+        async with asyncio.TaskGroup() as group:
+            pinging = group.create_task(ping_for_ever(peer))
+            await eventually(lambda: impatient.connections == 0)
+            pinging.cancel()
+
+
+async def ping_for_ever(peer: RawPeer) -> None:
+    with suppress(ConnectionError):
+        while True:
+            peer.send_raw(PingFrame(0, b"12345678"))
+            await asyncio.sleep(0.02)
+
+
 # Garbage
 
 
