@@ -17,22 +17,22 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="End after the show instead of keeping on.")
     ] = False,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Of the dashboard; 0 takes a free one.")
-    ] = 0,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep what an earlier demo left, under another name.")
-    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="End with one line of JSON on standard output.")
     ] = False,
+    segments: Annotated[
+        int, typer.Option("--segments", min=6, max=10_000, help="How many to send.")
+    ] = 24,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="The dashboard's; 0 takes a free one.")
+    ] = 0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Move an earlier demo-data/ aside, not remove it.")
+    ] = False,
 ) -> None:
-    """Watch segments go through an orchestrator stand-in, a pool and three workers.
-
-    Everything is made in ./demo-data. Progress goes to standard error.
-    """
+    """Watch segments go through an orchestrator stand-in, a pool and three workers."""
     from openpool.demo.run import run
 
-    code = asyncio.run(run(once=once, as_json=as_json, port=port, keep=keep))
+    code = asyncio.run(run(once=once, as_json=as_json, segments=segments, port=port, keep=keep))
     if code:
         raise typer.Exit(code)

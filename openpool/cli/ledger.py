@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ledger(
-    account: Annotated[str, typer.Argument(metavar="[ACCOUNT]", help="Only this one.")] = "",
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Only this one.")] = "",
     limit: Limit = 20,
     config: ConfigFile = None,
     assignments: Set = None,

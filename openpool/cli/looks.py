@@ -85,7 +85,7 @@ def _show_status(now: "Status", orchestrators: "list[OrchestratorView]") -> None
         empty="No orchestrator has been seen yet.",
     )
     for alert in now.alerts:
-        show(f"[{alert.level}] {alert.title}: {alert.text}")
+        show(f"[{alert.level}] {alert.title} {alert.text}")
 
 
 def _figures(figures: "Figures") -> str:
@@ -98,7 +98,7 @@ def _figures(figures: "Figures") -> str:
 
 
 def workers(
-    worker: Annotated[str, typer.Argument(metavar="[WORKER]", help="Only this one.")] = "",
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Only this one.")] = "",
     config: ConfigFile = None,
     assignments: Set = None,
     url: Url = "",

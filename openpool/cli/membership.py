@@ -39,7 +39,7 @@ Name = Annotated[str, typer.Option("--name", help="A name for this worker, uniqu
 Yes = Annotated[bool, typer.Option("--accept-terms", help="Accept the pool's terms unasked.")]
 WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="The worker's id, w_….")]
 MaybeWorker = Annotated[
-    str, typer.Argument(metavar="[WORKER]", help="The worker's id; not needed with --pool.")
+    str, typer.Argument(metavar="WORKER", help="The worker's id; not needed with --pool.")
 ]
 Pool = Annotated[
     str,

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 @group.command("explain", epilog=examples("openpool config explain", "openpool config explain web"))
 def explain_settings(
-    begins: Annotated[str, typer.Argument(metavar="[NAME]", help="Only settings like this.")] = "",
+    begins: Annotated[str, typer.Argument(metavar="NAME", help="Only settings like this.")] = "",
     config: ConfigFile = None,
     assignments: Set = None,
     as_json: Json = False,

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from openpool.worker.gpu import Machine
     from openpool.worker.terms import EngineSettings
 
-LEVELS = ("debug", "info", "warning", "error")
 TOKEN_VARIABLE = "OPENPOOL_TOKEN"  # noqa: S105 - the name of a variable
 
 Link = Annotated[
-    str, typer.Argument(metavar="[JOIN_LINK]", help="openpool://… from the pool's page.")
+    str, typer.Argument(metavar="JOIN_LINK", help="openpool://… from the pool's page.")
 ]
 Token = Annotated[
     str,
@@ -38,7 +37,10 @@ Sessions = Annotated[
     int, typer.Option("--sessions", min=0, max=1000, help="Streams at once; 0 makes a guess.")
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")]
-Preset = Annotated[str, typer.Option("--preset", help="x264's trade of CPU for quality.")]
+Preset = Annotated[
+    Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"],
+    typer.Option("--preset", help="x264's trade of CPU for quality."),
+]
 Drain = Annotated[
     float, typer.Option("--drain-s", min=0, max=600, help="How long SIGTERM waits for segments.")
 ]
@@ -48,7 +50,10 @@ Bench = Annotated[
 Seconds = Annotated[
     float, typer.Option("--seconds", min=2, max=3600, help="How long --bench may take.")
 ]
-LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    typer.Option("--log-level", help="The least that is logged."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report of --bench as JSON.")]
 
 
@@ -86,7 +91,7 @@ def worker(
     """
     from openpool import logs
 
-    logs.configure(_checked_level(log_level), "auto")
+    logs.configure(log_level, "auto")
     if bench:
         asyncio.run(_bench(cpu, preset, seconds, as_json))
         return
@@ -156,7 +161,7 @@ async def _work(door: _Door, sessions: int, cpu: bool, preset: str, drain_s: flo
     machine, settings = await _engine(cpu, preset)
     sessions = sessions or _usual_sessions(machine)
     note(
-        f"Transcoding on {machine.gpu or f'{machine.cores} cores'}, {sessions} sessions at once; "
+        f"Transcoding on {machine.gpu or f'{machine.cores} cores'}, at most {sessions} sessions; "
         "--sessions changes that, --bench measures what is right."
     )
     return await run_worker(
@@ -225,9 +230,3 @@ async def _bench(cpu: bool, preset: str, seconds: float, as_json: bool) -> None:
         print_json(report)
     else:
         bench.show(report, console())
-
-
-def _checked_level(level: str) -> str:
-    if level not in LEVELS:
-        raise typer.BadParameter(f"--log-level is one of {', '.join(LEVELS)}")
-    return level
