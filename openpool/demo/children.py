@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -107,10 +107,10 @@ class Children:
         self._all.append(child)
         return child
 
-    def check(self, expected_dead: Collection[Child] = ()) -> None:
-        """Raises SetupError if a child has ended that should still run."""
+    def check(self, expected_dead: Child | None = None) -> None:
+        """Raises SetupError if another child has ended."""
         for child in self._all:
-            if not child.running and child not in expected_dead:
+            if not child.running and child is not expected_dead:
                 raise SetupError(f"{child.name} stopped: {child.last_words()} (see {child.log})")
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ without `_total`: all as go-livepeer prints them (docs/protocol.md).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, Self
+from typing import Protocol
 
 from aiohttp import web
 
@@ -67,7 +67,7 @@ class CliPort:
     def url(self) -> str:
         return f"http://{self._host}:{self._port}"
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
@@ -76,9 +76,8 @@ class CliPort:
         site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         self._port = self._runner.addresses[0][1]
-        return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def stop(self) -> None:
         if self._runner:
             await self._runner.cleanup()
 

@@ -62,10 +62,10 @@ P240 = Profile(name="240p", width=426, height=240, bitrate_bps=300_000)
 
 
 def ladder(streams: int, segments: int, segment_ms: int = 2000) -> list[StreamPlan]:
-    """Streams in turn 1080p and 720p, with light ladders; `segments` in all, shared out evenly."""
+    """Every third stream 1080p, the others 720p; `segments` in all, shared out evenly."""
     plans = []
     for number in range(streams):
-        high = number % 2 == 0
+        high = number % 3 == 0
         plans.append(
             StreamPlan(
                 manifest=f"{'stadium' if high else 'studio'}-{number}",

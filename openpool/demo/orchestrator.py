@@ -12,11 +12,10 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Self
 
 from msgspec import Struct, structs
@@ -122,21 +121,22 @@ class StandIn:
 
     async def __aenter__(self) -> Self:
         """Open both ports, with a certificate made now and task ids from 0."""
-        async with AsyncExitStack() as stack:
-            self._group = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.push_async_callback(self._end_life)
+        self._group = await asyncio.TaskGroup().__aenter__()
+        try:
             await self._begin_life()
-            await stack.enter_async_context(self._cli)
-            self._stack = stack.pop_all()
+            await self._cli.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._cli.stop()
+            await self._end_life()
+        finally:
+            # an error of the block is the block's own: the group need not wrap it
+            await self._group.__aexit__(None, None, None)
 
     async def restart(self) -> None:
         """Forget tasks, sessions, segments and registrations, as a new process on the old ports."""

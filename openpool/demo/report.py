@@ -132,11 +132,9 @@ def _second_tries(events: Sequence[EventView]) -> tuple[int, int]:
 
 def show_renditions(console: Console, finished: Sequence[Finished]) -> None:
     """The finished renditions, one row for each stream and profile."""
-    table = Table(title="Finished renditions", title_justify="left")
-    for name in ("stream", "rendition", "size", "segments", "frames", "bytes", "saved in"):
-        table.add_column(
-            name, justify="right" if name in {"segments", "frames", "bytes"} else "left"
-        )
+    table = _table(
+        "Finished renditions", "stream", "rendition", "size", "segments>", "frames>", "bytes>"
+    )
     for manifest, profile in sorted({(f.manifest, f.profile) for f in finished}):
         rows = [f for f in finished if (f.manifest, f.profile) == (manifest, profile)]
         picture = rows[0].picture
@@ -145,42 +143,50 @@ def show_renditions(console: Console, finished: Sequence[Finished]) -> None:
             profile,
             f"{picture.width}x{picture.height}",
             str(len(rows)),
-            str(sum(row.picture.frames for row in rows)),
+            f"{sum(row.picture.frames for row in rows):,}",
             f"{sum(row.bytes for row in rows):,}",
-            rows[0].path.rpartition("/")[0],
         )
     console.print(table)
 
 
 def show_workers(console: Console, workers: Sequence[Worker]) -> None:
     """What each worker did and earned."""
-    table = Table(title="Workers", title_justify="left")
-    for name in ("worker", "address", "now"):
-        table.add_column(name)
-    for name in ("segments", "real-time factor", "failed", "credited wei"):
-        table.add_column(name, justify="right")
+    table = _table("Workers", "worker", "paid to", "now", "segments>", "rtf>", "credited wei>")
     for worker in workers:
         table.add_row(
             worker.name,
-            worker.address,
+            _short(worker.address),
             worker.status,
             str(worker.segments),
             f"{rtf(worker):.3f}",
-            str(worker.failed),
             f"{int(worker.credited_wei):,}",
         )
     console.print(table)
+    console.print("  rtf: processing time over media time; below 1 is faster than it plays")
 
 
-def show_books(console: Console, balances: Balances) -> None:
+def show_books(console: Console, balances: Balances, workers: Sequence[Worker]) -> None:
     """All accounts; together they are zero."""
-    table = Table(title="Books (wei)", title_justify="left")
-    table.add_column("account")
-    table.add_column("balance", justify="right")
-    table.add_column("ETH", justify="right")
+    names = {
+        f"worker:{worker.address}": f"{worker.name} {_short(worker.address)}" for worker in workers
+    }
+    table = _table("Books", "account", "wei>", "gwei>")
     for row in balances.balances:
-        ether = Decimal(row.amount_wei) / 10**18
-        table.add_row(row.account, f"{int(row.amount_wei):,}", f"{ether:.9f}")
+        account = names.get(row.account, row.account)
+        gwei = Decimal(row.amount_wei) / 10**9
+        table.add_row(account, f"{int(row.amount_wei):,}", f"{gwei:,.2f}")
     table.add_section()
     table.add_row("together", balances.sum_wei, "")
     console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A column whose name ends with `>` is aligned to the right."""
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left")
+    return table
+
+
+def _short(address: str) -> str:
+    return f"{address[:6]}…{address[-4:]}"

@@ -24,22 +24,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openpool.cli.api import Api
-from openpool.core.errors import SetupError
+from openpool.core.errors import OpenPoolError, SetupError
+from openpool.core.views import JobView
 from openpool.demo import report
 from openpool.demo.children import Child, Children
 from openpool.demo.gateway import Gateway, StreamPlan, ladder, make_sources
 from openpool.demo.orchestrator import Outcome, StandIn
 from openpool.demo.report import Summary
 from openpool.private_files import read_private_text, write_private
-from openpool.web.interface import LiveJob
-from openpool.web.shapes import Balances, Status, Worker
+from openpool.web.shapes import Balances, EventView, Status, Worker
 
 FOLDER = Path("demo-data")
 MARK = "made-by-openpool-demo"
 PRICE_WEI = "1200"
 WORKERS = 3
 SESSIONS = 2
-STREAMS = 4
+STREAMS = 3
 SEGMENT_MS = 2000
 KILL_AFTER = 4
 """Segments that are back before a worker is killed."""
@@ -58,6 +58,21 @@ class Announcement(Struct, frozen=True):
     operator_token_file: str
 
 
+class Delivered(Struct, frozen=True):
+    """The part of a job-delivered event that is told."""
+
+    worker: str
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The victim, and what it was doing."""
+
+    child: Child
+    job: JobView
+
+
 @dataclass(slots=True)
 class Stage:
     """Everything that runs, and how to speak to it."""
@@ -70,10 +85,14 @@ class Stage:
     api: Api
     workers: dict[str, Child] = field(default_factory=dict)
     """By name."""
-    killed: list[Child] = field(default_factory=list)
+    killed: Killed | None = None
 
     def say(self, text: str) -> None:
         _say(self.console, text)
+
+    def check(self) -> None:
+        """Raises SetupError if a process has ended that should still run."""
+        self.children.check(self.killed.child if self.killed else None)
 
     @property
     def config(self) -> Path:
@@ -232,7 +251,7 @@ async def _start_worker(stage: Stage, name: str) -> None:
 
 async def _wait_for_workers(stage: Stage) -> None:
     async def registered() -> bool:
-        stage.children.check()
+        stage.check()
         status = await stage.api.get(Status, "/status")
         return status.upstream_capacity >= WORKERS * SESSIONS
 
@@ -280,34 +299,61 @@ async def _show(stage: Stage, plans: list[StreamPlan], sources: dict[str, list[b
         gateway = Gateway(
             stage.orchestrator, folder=stage.folder / "renditions", on_outcome=on_outcome
         )
-        async with asyncio.TaskGroup() as group:
-            killer = group.create_task(_kill_one(stage, warm))
-            await gateway.run(plans, sources)
-            killer.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                killer = group.create_task(_kill_one(stage, warm))
+                await gateway.run(plans, sources)
+                killer.cancel()
+        except* OpenPoolError as failed:
+            raise _first(failed) from None
+    await _tell_of_rescue(stage)
     return await _report(stage, gateway)
+
+
+def _first(group: BaseExceptionGroup[OpenPoolError]) -> OpenPoolError:
+    """One sentence for a person out of what several tasks met with."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _kill_one(stage: Stage, warm: asyncio.Event) -> None:
     """SIGKILL to a worker that the pool knows to be in the middle of a segment."""
     await warm.wait()
     names = {w.worker: w.name for w in await stage.api.get(list[Worker], "/workers")}
-    job = None
-    while job is None:
+    found = None
+    while found is None:
         await asyncio.sleep(LOOK_S)
-        job = _running(await stage.api.get(list[LiveJob], "/jobs"))
-    name = names[job.workers[0]]
-    stage.workers[name].kill()
-    stage.killed.append(stage.workers[name])
+        found = _busy(await stage.api.get(list[JobView], "/jobs"))
+    job, worker = found
+    child = stage.workers[names[worker]]
+    child.kill()
+    stage.killed = Killed(child, job)
     stage.say(
-        f"[bold red]{name} killed[/bold red] (SIGKILL) while it transcodes segment {job.seq} "
-        f"of {job.manifest}"
+        f"[bold red]{child.name} killed[/bold red] (SIGKILL) while it transcodes segment "
+        f"{job.seq} of {job.manifest}"
     )
 
 
-def _running(jobs: Sequence[LiveJob]) -> LiveJob | None:
-    """The job that was handed to a worker last."""
-    running = [job for job in jobs if job.workers]
-    return max(running, key=lambda job: job.received_ms, default=None)
+def _busy(jobs: Sequence[JobView]) -> tuple[JobView, str] | None:
+    """The worker that got its segment last, so that it is surely not done yet."""
+    running = [(attempt.since_ms, job, attempt.worker) for job in jobs for attempt in job.attempts]
+    latest = max(running, key=lambda each: each[0], default=None)
+    return latest and latest[1:]
+
+
+async def _tell_of_rescue(stage: Stage) -> None:
+    """Who finished the segment of the worker that was killed."""
+    if stage.killed is None:
+        return
+    job = stage.killed.job
+    events = await stage.api.get(list[EventView], "/events", type="job-delivered", job=job.job)
+    names = {w.worker: w.name for w in await stage.api.get(list[Worker], "/workers")}
+    for event in events:
+        done = msgspec.convert(event.data, Delivered)
+        stage.say(
+            f"Segment {job.seq} of {job.manifest} came back from {names[done.worker]} instead, "
+            f"{done.took_ms / 1000:.1f} s after the orchestrator had asked"
+        )
 
 
 async def _report(stage: Stage, gateway: Gateway) -> Summary:
@@ -318,12 +364,20 @@ async def _report(stage: Stage, gateway: Gateway) -> Summary:
         return status.fees_wei == _billed_wei(stage.orchestrator)
 
     await _until(all_credited, BOOKS_S, "the fees to be what the orchestrator billed")
-    stage.children.check(stage.killed)
+    stage.check()
     matches, said = await report.replay_check(str(stage.config))
     summary = await report.gather(stage.api, tally, gateway.finished, matches)
+    workers = await stage.api.get(list[Worker], "/workers")
     report.show_renditions(stage.console, gateway.finished)
-    report.show_workers(stage.console, await stage.api.get(list[Worker], "/workers"))
-    report.show_books(stage.console, await stage.api.get(Balances, "/ledger/balances"))
+    stage.say(f"They are in {stage.folder / 'renditions'}/<stream>/<rendition>/")
+    report.show_workers(stage.console, workers)
+    balances = await stage.api.get(Balances, "/ledger/balances")
+    report.show_books(stage.console, balances, workers)
+    segments = summary.segments
+    stage.say(
+        f"{segments.returned} of {segments.sent} segments returned, {segments.lost} lost, "
+        f"{segments.hedged} hedged, {segments.retried} retried"
+    )
     stage.say(f"openpool replay --check: {said.splitlines()[-1] if said else matches}")
     return summary
 
@@ -344,8 +398,8 @@ async def _go_on(stage: Stage, plan: StreamPlan, source: list[bytes]) -> None:
     gateway = Gateway(stage.orchestrator, live_pace=True)
     while True:
         await gateway.run([plan], {plan.manifest: source})
-        stage.children.check(stage.killed)
+        stage.check()
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(f"[green]•[/green] {text}", highlight=False)
+    console.print(f"[green]•[/green] {text}", highlight=False, soft_wrap=True)
