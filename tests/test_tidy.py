@@ -25,7 +25,8 @@ ALLOWED = {
 
 CORE_STDLIB = {
     "base64", "bisect", "collections", "dataclasses", "datetime", "enum", "fractions", "functools",
-    "hashlib", "heapq", "ipaddress", "itertools", "math", "operator", "re", "typing", "urllib.parse",
+    "hashlib", "heapq", "ipaddress", "itertools", "math", "operator", "re", "typing",
+    "urllib.parse",
 }  # fmt: skip
 CORE_LIBRARIES = {"msgspec", "eth_utils"}
 
