@@ -405,6 +405,9 @@ def _core_settings(config: Config) -> PoolSettings:
     return PoolSettings(
         answer_margin_ms=dispatch.answer_margin_ms,
         hedge=dispatch.hedge,
+        hedge_ppm=dispatch.hedge_share,
+        headroom_ppm=dispatch.headroom,
+        slots_per_group=dispatch.slots_per_group,
         attempts_max=dispatch.attempts_max,
         queue_max=dispatch.queue_max,
         cooldown_failures=dispatch.cooldown_failures,

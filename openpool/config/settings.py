@@ -258,9 +258,6 @@ class LimitSettings(Section, frozen=True, kw_only=True):
             "Memory for the segments and results of running jobs",
         ),
     ] = 4_000_000_000
-    upload_bytes: Annotated[
-        int, Setting(kinds.integer(1_000_000, 10**10), "Largest result that a worker may upload")
-    ] = 300_000_000
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
