@@ -6,6 +6,7 @@ file, and the sentence names the file.
 
 import os
 import sys
+from asyncio import CancelledError
 from collections.abc import Iterator
 
 from typer import Abort, TyperException
@@ -37,7 +38,7 @@ def _foreign(leaf: BaseException, whole: BaseException) -> int:
         return leaf.exit_code
     if isinstance(leaf, SystemExit):
         return leaf.code if isinstance(leaf.code, int) else FAILED
-    if isinstance(leaf, KeyboardInterrupt | Abort):
+    if isinstance(leaf, KeyboardInterrupt | CancelledError | Abort):
         say("Stopped.")
         return INTERRUPTED
     if isinstance(leaf, BrokenPipeError):

@@ -1,5 +1,6 @@
 """The command line without a pool: sentences, exit codes, JSON, and what works offline."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -307,3 +308,20 @@ def test_versions_agree(call: Call) -> None:
 
     assert call("version").out.strip() == __version__
     assert msgspec.json.decode(call("version", "--json").out) == {"version": __version__}
+
+
+def test_a_second_signal_ends_a_command_without_blame(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled command was stopped by a person: no fault, no trace, the usual code."""
+    monkeypatch.setattr("openpool.config.explain", Failing(asyncio.CancelledError()))
+    said = call("config", "explain")
+    assert (said.code, said.sentence) == (130, "openpool: Stopped.")
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    """`openpool … | head -1` ends without a complaint."""
+    script = f"{sys.executable} -m openpool config reference | head -1"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "# Settings\n"
+    assert done.stderr == ""
