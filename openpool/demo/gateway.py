@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from openpool.core.model import Profile
 from openpool.demo.media import make_segments
-from openpool.demo.orchestrator import Outcome, StandIn
+from openpool.demo.orchestrator import FILE_ENDING, Outcome, Output, StandIn
 from openpool.demo.pixels import Picture, look_at
 
 FPS = 30
@@ -124,28 +124,35 @@ class Gateway:
         self._orchestrator.end_session(plan.manifest)
 
     async def _keep(self, outcome: Outcome) -> None:
-        if not outcome.ok:
-            self.tally.errors.append(f"{outcome.manifest} {outcome.seq}: {outcome.error}")
+        pictures = [await asyncio.to_thread(look_at, each.data) for each in outcome.renditions]
+        exact = all(
+            picture.pixels == output.pixels > 0
+            for picture, output in zip(pictures, outcome.renditions, strict=True)
+        )
+        if not (outcome.ok and exact):
+            error = outcome.error or "PixelMismatch"
+            self.tally.errors.append(f"{outcome.manifest} {outcome.seq}: {error}")
             return
         self.tally.returned += 1
-        for output in outcome.renditions:
-            name = output.profile.name
-            ending = "mp4" if output.profile.container == "mp4" else "ts"
-            path = ""
-            if self._folder:
-                file = self._folder / outcome.manifest / name / f"{outcome.seq}.{ending}"
-                await asyncio.to_thread(_write, file, output.data)
-                path = str(file)
+        for picture, output in zip(pictures, outcome.renditions, strict=True):
             self.finished.append(
                 Finished(
                     manifest=outcome.manifest,
                     seq=outcome.seq,
-                    profile=name,
-                    picture=await asyncio.to_thread(look_at, output.data),
+                    profile=output.profile.name,
+                    picture=picture,
                     bytes=len(output.data),
-                    path=path,
+                    path=await self._save(outcome, output),
                 )
             )
+
+    async def _save(self, outcome: Outcome, output: Output) -> str:
+        if self._folder is None:
+            return ""
+        ending = FILE_ENDING[output.profile.container]
+        file = self._folder / outcome.manifest / output.profile.name / f"{outcome.seq}.{ending}"
+        await asyncio.to_thread(_write, file, output.data)
+        return str(file)
 
 
 def make_sources(plan: StreamPlan) -> list[bytes]:
