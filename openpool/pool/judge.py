@@ -26,11 +26,11 @@ START_SLACK_FRAMES = 4
 BITRATE_FACTOR = 4
 BITRATE_SLACK_BITS = 2_000_000
 BITS_PER_PIXEL = 0.05
-BITS_PER_KEY_PIXEL = 0.5
-"""Below this a picture gets visibly worse; a key frame needs ten times as much."""
+BITS_PER_KEY_PIXEL = 0.7
+"""Below this a picture gets visibly worse; a key frame needs many times as much."""
 POOR_QUALITY = 35
 POOR_SLACK = 3.0
-SLACK_MAX = 6.0
+SLACK_MAX = 8.0
 AUDIO_SLACK = 10
 """Sound packets that may be missing or damaged at the cuts, at most a quarter of them."""
 
@@ -231,7 +231,7 @@ def _start(segment: Segment, profile: Profile, source: Probe, found: Probe) -> s
     expected_us = 0 if segment.clip_to_ms else source.times_us[0]
     if expected_us < 0:  # the 33-bit clock of MPEG-TS wraps here; muxers differ
         return ""
-    slack_us = START_SLACK_US + START_SLACK_FRAMES * max(source.interval_us, found.interval_us)
+    slack_us = START_SLACK_US + START_SLACK_FRAMES * _interval_us(profile, source, found)
     if abs(found.times_us[0] - expected_us) <= slack_us:
         return ""
     return f"starts at {found.times_us[0] // 1000} ms; the source at {expected_us // 1000} ms"
@@ -240,10 +240,16 @@ def _start(segment: Segment, profile: Profile, source: Probe, found: Probe) -> s
 def _span(segment: Segment, profile: Profile, source: Probe, found: Probe) -> str:
     if not _has_comparable_times(source, found):
         return ""
-    slack_us = 2 * max(source.interval_us, source.last_gap_us, found.interval_us) + 2_000
+    slack_us = 2 * max(source.last_gap_us, _interval_us(profile, source, found)) + 2_000
     if abs(found.span_us - source.span_us) <= slack_us:
         return ""
     return f"spans {found.span_us // 1000} ms; the source {source.span_us // 1000} ms"
+
+
+def _interval_us(profile: Profile, source: Probe, found: Probe) -> int:
+    """The longest time between frames that source and rendition are made for."""
+    asked_us = 1_000_000 * profile.fps_den // profile.fps_num if profile.fps_num else 0
+    return max(source.interval_us, found.interval_us, asked_us)
 
 
 _TIMING_RULES: tuple[Callable[[Segment, Profile, Probe, Probe], str], ...] = (

@@ -10,6 +10,8 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain
 
 import av
 import msgspec
@@ -22,6 +24,7 @@ from openpool.core.model import SourceInfo
 
 PACKETS_MAX = 200_000
 TS_PACKET_BYTES = 188
+STUMBLES_MAX = 100
 CONTAINERS = "mpegts,mov,mp4,matroska,webm,flv"
 """What may be opened: no playlists, which could make FFmpeg read other files or addresses."""
 DEMUX_ONLY = {"codec_whitelist": "none"}
@@ -93,7 +96,7 @@ def probe(data: bytes) -> Probe:
     with _opened(data, DEMUX_ONLY) as container:
         stream = _video(container)
         reader = _Reader(stream)
-        for packet in container.demux():
+        for packet in _packets(container, *container.streams):
             reader.take(packet)
         container_name = _container_name(container)
         if not reader.frames:
@@ -141,11 +144,14 @@ def decoded(data: bytes, *, strict: bool = False) -> Iterator[av.VideoFrame]:
         stream = _video(container)
         stream.codec_context.options = options
         stream.codec_context.thread_count = 1  # with more, `explode` finds nothing
-        for packet in container.demux(stream):
+        flush: Packet[av.stream.Stream] = Packet()
+        flush.time_base = stream.time_base or Fraction(1, 90_000)
+        filled = (packet for packet in _packets(container, stream) if packet.size)
+        for packet in chain(filled, (flush,)):
             if strict and packet.is_corrupt:
                 raise Unreadable("has damaged packets")
             try:
-                yield from packet.decode()
+                yield from stream.codec_context.decode(packet)
             except av.error.InvalidDataError:
                 if strict:
                     raise
@@ -218,6 +224,20 @@ def _opened(data: bytes, options: dict[str, str]) -> Iterator[InputContainer]:
             yield container
     except (av.error.FFmpegError, ValueError) as error:
         raise Unreadable(f"cannot be read ({_in_words(error)})") from None
+
+
+def _packets(
+    container: InputContainer, *streams: av.stream.Stream
+) -> "Iterator[Packet[av.stream.Stream]]":
+    """The packets of these streams. A stream that only begins in the middle makes PyAV stumble."""
+    for _ in range(STUMBLES_MAX):
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue  # it goes on where it stopped, and knows the new stream by now
+        except av.error.EOFError:
+            return
 
 
 def _in_words(error: Exception) -> str:

@@ -86,6 +86,12 @@ async def test_an_honest_rendition_passes(
         pytest.param({"container": "mp4"}, Recipe(), {}, id="from mp4"),
         pytest.param({"seconds_each": Fraction(1, 30)}, Recipe(), {}, id="one frame"),
         pytest.param({"seconds_each": 0.5, "fps": 60}, Recipe(), {}, id="half a second"),
+        pytest.param(
+            {"seconds_each": Fraction(1, 5)},
+            Recipe(fps=Fraction(7)),
+            {"fps_num": 7},
+            id="one frame left of six",
+        ),
         pytest.param({}, Recipe(options={"g": "1"}), {"gop_ms": -1}, id="intra only"),
         pytest.param(
             {},
@@ -113,6 +119,7 @@ async def test_an_honest_rendition_of_an_unusual_source_passes(
         pytest.param(lambda data: drop_packets(data, lambda rank: rank % 7 in (2, 3)), id="uneven"),
         pytest.param(lambda data: drop_packets(data, lambda rank: rank == 0), id="no key frame"),
         pytest.param(lambda data: data[: len(data) * 2 // 3], id="cut off"),
+        pytest.param(lambda data: with_another_stream(data), id="a stream begins in the middle"),
         pytest.param(lambda data: data[188 * 40 :], id="beginning lost"),
         pytest.param(lambda data: data[:60_000] + data[64_000:], id="hole"),
     ],
@@ -126,6 +133,14 @@ async def test_a_worker_is_not_blamed_for_a_damaged_source(
     sent = Recipe(fps=fps).upload(source)
     verdict = await check(verifier, [sent], segment(profile(fps)), source)
     assert (verdict.ok, verdict.reason) == (True, "")
+
+
+def with_another_stream(data: bytes) -> bytes:
+    """A sound packet in the middle comes under a number that was never announced."""
+    for start in range(len(data) // 188 // 2 * 188, len(data), 188):
+        if data[start + 1 : start + 3] == b"\x41\x01":
+            return data[: start + 2] + b"\x03" + data[start + 3 :]
+    raise AssertionError("no sound packet found")
 
 
 async def test_a_clip_is_checked_against_the_part_that_was_asked_for(verifier: Verifier) -> None:
