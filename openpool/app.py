@@ -6,7 +6,6 @@ The only file that knows every folder. It decides nothing; it hands each part wh
 import asyncio
 import hmac
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +45,7 @@ from openpool.pool.media import Media
 from openpool.pool.pricing import Pricing
 from openpool.pool.upstream import Upstream
 from openpool.pool.verify import Verifier
+from openpool.private_files import ensure_secret
 from openpool.store.sqlite import SqliteStore
 from openpool.web.app import create_app
 from openpool.web.interface import Deps
@@ -142,7 +142,11 @@ class PoolProcess:
     async def _serve_web(self, tasks: asyncio.TaskGroup) -> None:
         web = self.config.web
         ready = asyncio.Event()
-        ssl = (web.tls.cert, web.tls.key) if web.tls.cert != Path() else None
+        ssl = {
+            "": None,
+            "file": (web.tls.cert, web.tls.key),
+            "pool": (self.identity.cert_path, self.identity.key_path),
+        }[self.config.web_certificate]
         app = create_app(self._web_deps())
         tasks.create_task(
             serve(app, web.listen.host, web.listen.port, ssl=ssl, started=ready), name="web"
@@ -321,23 +325,10 @@ def _pin_key(settings: OrchestratorSettings) -> str:
     return f"certificate/{settings.name}"
 
 
-def secret_file(path: Path, make: Callable[[], str]) -> str:
-    """The text of a file that only its owner may read; made on first use."""
-    try:
-        if not path.exists():
-            path.touch(mode=0o600, exist_ok=False)
-            path.write_text(make() + "\n")
-        if path.stat().st_mode & 0o077:
-            raise SetupError(f"{path} can be read by others; run: chmod 600 {path}")
-        return path.read_text().strip()
-    except OSError as error:
-        raise SetupError(f"cannot use {path}: {error.strerror}") from None
-
-
 def build(config: Config, store: SqliteStore) -> PoolProcess:
     """A pool process over an open store."""
     data_dir = config.data_dir
-    secret = bytes.fromhex(secret_file(data_dir / "pool.secret", lambda: secrets.token_hex(32)))
+    secret = bytes.fromhex(ensure_secret(data_dir / "pool.secret", "The pool's secret"))
     address = config.worker_address
     epoch = store.last_epoch() + 1
     core = Pool(
@@ -352,9 +343,7 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         store=store,
         identity=load_or_create_identity(data_dir, (address.host, "localhost", "127.0.0.1")),
         secret=secret,
-        operator_token=secret_file(
-            data_dir / "operator.token", lambda: f"opo_{secrets.token_urlsafe(32)}"
-        ),
+        operator_token=ensure_secret(data_dir / "operator.token", "The operator's token"),
         epoch=epoch,
         driver=Driver(core, store),
         media=Media(config.limits.memory_bytes),

@@ -8,7 +8,6 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
@@ -164,11 +163,14 @@ def _operator_token(config: "Config") -> str:
 
 
 def _trusted(config: "Config") -> ssl.SSLContext | None:
-    if config.web.tls.cert == Path() or config.web.public_url:
+    if not config.web_certificate or config.web.public_url:
         return None
     # our own certificate need not be signed by anybody else
+    own = config.web_certificate == "pool"
     context = ssl.create_default_context()
-    context.load_verify_locations(cafile=config.web.tls.cert)
+    context.load_verify_locations(
+        cafile=config.data_dir / "pool-cert.pem" if own else config.web.tls.cert
+    )
     context.check_hostname = False
     return context
 

@@ -40,13 +40,13 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Run the pool until SIGTERM or Ctrl-C; a second one does not wait for running jobs."""
-    from openpool import logs
+    from openpool import logs, loop
 
     if data_dir is not None:
         assignments = [*(assignments or []), f"data_dir={data_dir}"]
     settings = load(config, assignments, serving=True).config
     logs.configure(settings.log.level, settings.log.format)
-    asyncio.run(_serve(settings, as_json))
+    loop.run(_serve(settings, as_json))
 
 
 async def _serve(settings: "Config", as_json: bool) -> None:
@@ -63,7 +63,7 @@ async def _serve(settings: "Config", as_json: bool) -> None:
 
 def stop_on_signals(stopping: asyncio.Event) -> None:
     """Set `stopping` at the first SIGTERM or SIGINT; the second ends the calling task at once."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    running, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def stop() -> None:
         if stopping.is_set() and task is not None:
@@ -71,7 +71,7 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
         stopping.set()
 
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop)
+        running.add_signal_handler(name, stop)
 
 
 def _announce(running: "Running", as_json: bool) -> None:

@@ -89,14 +89,14 @@ def worker(
 
     Enrols first if this machine has no token for the pool. Needs no open port.
     """
-    from openpool import logs
+    from openpool import logs, loop
 
     logs.configure(log_level, "auto")
     if bench:
         asyncio.run(_bench(cpu, preset, seconds, as_json))
         return
     door = _door(link, token, wallet, new_wallet, passphrase_file, name, accept_terms)
-    code = asyncio.run(_work(door, sessions, cpu, preset, drain_s))
+    code = loop.run(_work(door, sessions, cpu, preset, drain_s))
     if code:
         raise typer.Exit(code)
 

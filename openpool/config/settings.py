@@ -16,6 +16,7 @@ from openpool.config.kinds import HostPort, Kind, Secret
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,14 @@ class EnrolmentSettings(Section, frozen=True, kw_only=True):
 class TlsSettings(Section, frozen=True, kw_only=True):
     """The certificate of the web pages."""
 
-    cert: Annotated[Path, Setting(kinds.PATH, "Certificate chain (PEM); empty: plain HTTP")] = (
-        Path()
-    )
+    cert: Annotated[
+        Path,
+        Setting(
+            kinds.PATH,
+            "Certificate chain (PEM); empty: the pool's own certificate, or plain HTTP where "
+            "web.listen is a loopback address or web.public_url is set",
+        ),
+    ] = Path()
     key: Annotated[Path, Setting(kinds.PATH, "Private key (PEM) of that certificate")] = Path()
 
 
@@ -307,8 +313,17 @@ class Config(Section, frozen=True, kw_only=True):
         """How people reach the pages."""
         if self.web.public_url:
             return self.web.public_url
-        scheme = "http" if self.web.tls.cert == Path() else "https"
+        scheme = "https" if self.web_certificate else "http"
         return f"{scheme}://{reachable(self.web.listen)}"
+
+    @property
+    def web_certificate(self) -> Literal["", "file", "pool"]:
+        """Whose certificate the pages show: that of `web.tls`, or the pool's own where people come
+        from outside and no proxy encrypts for it; empty is plain HTTP."""
+        if self.web.tls.cert != Path():
+            return "file"
+        exposed = self.web.listen.host not in LOOPBACK
+        return "pool" if exposed and not self.web.public_url else ""
 
     @property
     def domain(self) -> str:
