@@ -240,7 +240,8 @@ def _start(segment: Segment, profile: Profile, source: Probe, found: Probe) -> s
 def _span(segment: Segment, profile: Profile, source: Probe, found: Probe) -> str:
     if not _has_comparable_times(source, found):
         return ""
-    slack_us = 2 * max(source.last_gap_us, _interval_us(profile, source, found)) + 2_000
+    last_frame_us = source.last_gap_us or segment.duration_ms * 1000
+    slack_us = 2 * max(last_frame_us, _interval_us(profile, source, found)) + 2_000
     if abs(found.span_us - source.span_us) <= slack_us:
         return ""
     return f"spans {found.span_us // 1000} ms; the source {source.span_us // 1000} ms"

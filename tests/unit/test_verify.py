@@ -74,6 +74,14 @@ async def test_an_honest_rendition_passes(
     assert verdict.pixels == sent.pixels
 
 
+def repeated(frames: Frames, times: int) -> Frames:
+    """As an encoder does that keeps the rate for as long as the only frame is shown."""
+    copies = [frames[0].reformat(format="yuv420p") for _ in range(times)]
+    for number, copy in enumerate(copies):
+        copy.pts, copy.time_base = frames[0].pts + 3000 * number, frames[0].time_base
+    return copies
+
+
 @pytest.mark.parametrize(
     ("make", "recipe", "asked"),
     [
@@ -85,6 +93,12 @@ async def test_an_honest_rendition_passes(
         pytest.param({"start_s": 90_000}, Recipe(), {}, id="after 25 hours"),
         pytest.param({"container": "mp4"}, Recipe(), {}, id="from mp4"),
         pytest.param({"seconds_each": Fraction(1, 30)}, Recipe(), {}, id="one frame"),
+        pytest.param(
+            {"seconds_each": Fraction(1, 5), "fps": 5},
+            Recipe(change=lambda frames: repeated(frames, 6)),
+            {"fps_num": 30},
+            id="one frame shown several times",
+        ),
         pytest.param({"seconds_each": 0.5, "fps": 60}, Recipe(), {}, id="half a second"),
         pytest.param(
             {"seconds_each": Fraction(1, 5)},
