@@ -262,3 +262,37 @@ def test_sigterm_ends_the_pool_in_order(pool: LivePool) -> None:
     events = json.loads(pool.run("events", "--json", "-n", "1").stdout)
     assert events[0]["type"] == "pool-stopped"
     pool.run("status", code=1)
+
+
+def test_pages_from_outside_are_encrypted_and_enrolling_knows_the_pool_by_its_pin(
+    folder: Path,
+) -> None:
+    """A pool that listens for everybody needs no certificate bought: the join link names its own,
+    and with another pin nothing is sent."""
+    inside = folder / "open"
+    inside.mkdir()
+    (inside / "openpool.yaml").write_text(
+        f"""
+orchestrators: [{{address: "127.0.0.1:{free_port()}", secret: s}}]
+workers: {{listen: "127.0.0.1:{free_port()}"}}
+web: {{listen: "0.0.0.0:{free_port()}"}}
+"""
+    )
+    process = start(inside, "serve", "--json")
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert said["web_url"].startswith("https://127.0.0.1:")
+        open_pool = LivePool(inside, said["join_link"], said["web_url"], process)
+        key = inside / "key"
+        key.write_text("b2" * 32)
+        key.chmod(0o600)
+        pin = said["join_link"].partition("pin=")[2][:64]
+        wrong = said["join_link"].replace(pin, pin[::-1])
+        owner = ("--wallet", str(key), "--accept-terms")
+        assert "certificate" in open_pool.run("enroll", wrong, *owner, code=2).stderr
+        open_pool.run("enroll", said["join_link"], *owner)
+        assert open_pool.json("status")
+    finally:
+        process.terminate()
+        process.communicate(timeout=START_S)
