@@ -4,7 +4,9 @@ The options are those that gateways and orchestrators have always had from their
 (docs/protocol.md), so that a pool's output cannot be told from theirs. Next: `worker.output`.
 """
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from av.codec.hwaccel import HWAccel
@@ -86,6 +88,26 @@ def _gpu_options(profile: Profile, settings: EngineSettings) -> dict[str, str]:
     if profile.quality > 0 and quality <= QUALITY_MAX[True]:
         return options | {"rc": "vbr", "cq": str(quality)}
     return options | {"rc": "cbr"} if profile.bitrate_bps > 0 else options
+
+
+def cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        return max(1, min(allowed or 1, int(quota) // int(period)))
+    return allowed or 1
+
+
+def share_threads(sizes: Sequence[tuple[int, int]], settings: EngineSettings) -> list[int]:
+    """Threads for the encoder of each size. They run side by side, so each gets its part.
+
+    x264 alone would take 1.5 per core for every rendition: more CPU time, and no sooner done.
+    """
+    total = settings.threads or cores() * 3 // 2
+    areas = [width * height for width, height in sizes]
+    return [max(1, round(total * area / sum(areas))) for area in areas]
 
 
 class Warm:

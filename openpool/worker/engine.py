@@ -1,7 +1,7 @@
 """The transcoding engine: bytes of a source segment in, bytes of its renditions out.
 
-One decoding feeds all renditions, each scaled from the source. Everything happens in memory and in
-the calling thread, and takes as long as it takes: whoever calls this guards against crashes and
+One decoding feeds all renditions, each scaled from the source, in a thread of its own. Everything
+happens in memory, and takes as long as it takes: whoever calls this guards against crashes and
 time (`worker.sessions` runs it in a process of its own). Next: `worker.source`, `worker.output`.
 """
 
@@ -10,13 +10,15 @@ import time
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from openpool.core.geometry import MAX_RENDITIONS, RUNAWAY_FACTOR
-from openpool.core.model import Segment
-from openpool.worker.encoders import Warm
+from openpool.core.geometry import MAX_RENDITIONS, RUNAWAY_FACTOR, rendition_size
+from openpool.core.model import Profile, Segment
+from openpool.worker.encoders import Warm, encoder_name, share_threads
+from openpool.worker.lane import Lane
 from openpool.worker.output import Output, Plan
 from openpool.worker.source import AudioPacket, Source
 from openpool.worker.terms import (
     INVALID_ARGUMENT,
+    INVALID_RESOLUTION,
     TICKS,
     TOO_MANY_OUTPUTS,
     EncodedRendition,
@@ -76,22 +78,31 @@ class _Job:
         self._settings = settings
         self._warm = warm
         self._clip = _Clip(segment)
-        self._outputs: list[Output] = []
+        self._lanes: list[Lane] = []
         self._early_audio: list[AudioPacket] = []
 
     def run(self) -> tuple[EncodedRendition, ...]:
+        try:
+            self._read()
+            if not self._lanes:
+                raise InputError(INVALID_ARGUMENT)  # a clip that no frame falls into
+            for lane in self._lanes:
+                lane.end(self._frames_max)
+            return tuple(lane.result() for lane in self._lanes)
+        finally:
+            for lane in self._lanes:
+                lane.stop()
+
+    def _read(self) -> None:
         video = self._source.video
         decoder = self._warm.decoder(video) if self._warm else video.codec_context
         for item in self._source.read(decoder):
             if isinstance(item, VideoFrame):
                 self._on_frame(item)
-            elif self._outputs:
+            elif self._lanes:
                 self._on_audio(item)
             else:
                 self._early_audio.append(item)
-        if not self._outputs:
-            raise InputError(INVALID_ARGUMENT)  # a clip that no frame falls into
-        return tuple(output.finish(self._frames_max) for output in self._outputs)
 
     @property
     def _frames_max(self) -> int:
@@ -100,28 +111,40 @@ class _Job:
     def _on_frame(self, frame: VideoFrame) -> None:
         if not self._clip.keep(frame):
             return
-        if not self._outputs:
+        if not self._lanes:
             self._open(frame)
-        for output in self._outputs:
-            output.add_frame(frame, self._frames_max)
+        for lane in self._lanes:
+            lane.add_frame(frame, self._frames_max)
 
     def _open(self, first: VideoFrame) -> None:
         """Open the outputs: only the first frame tells how large the source really is."""
-        for profile in self._segment.profiles:
-            plan = Plan(profile, self._source, self._settings, self._warm, self._signature())
-            self._outputs.append(Output(plan, first))
+        profiles = self._segment.profiles
+        encoders = [encoder_name(profile.codec, self._settings) for profile in profiles]
+        sizes = [_size(profile, first) for profile in profiles]
+        threads = share_threads(sizes, self._settings)
+        for made in zip(profiles, sizes, encoders, threads, strict=True):
+            plan = Plan(*made, self._source, self._settings, self._warm, self._signature())
+            self._lanes.append(Lane(Output(plan)))
         for packet in self._early_audio:
             self._on_audio(packet)
         self._early_audio.clear()
 
     def _on_audio(self, packet: AudioPacket) -> None:
         if self._clip.keep_audio(packet):
-            for output in self._outputs:
-                output.add_audio(packet)
+            for lane in self._lanes:
+                lane.add_audio(packet)
 
     def _signature(self) -> str:
         address = self._segment.orchestrator_address
         return f"Livepeer Transcoder {self._settings.version} ({address})" if address else ""
+
+
+def _size(profile: Profile, first: VideoFrame) -> tuple[int, int]:
+    """Size of the rendition; InputError if nobody can encode it."""
+    try:
+        return rendition_size(profile, first.width, first.height)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(INVALID_RESOLUTION) from error
 
 
 class _Clip:

@@ -67,10 +67,11 @@ class RenditionFile:
         self._write(packet, stream)
 
     def copy(self, packet: AudioPacket, stream: Stream) -> None:
-        """Write a packet of the source, and leave it as it was."""
-        kept = packet.stream, packet.pts, packet.dts, packet.duration, packet.time_base
-        self._write(packet, stream)
-        packet.stream, packet.pts, packet.dts, packet.duration, packet.time_base = kept
+        """Write a packet of the source, and leave that one alone: others read it too."""
+        copy = Packet(bytes(packet))
+        copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+        copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+        self._write(copy, stream)
 
     def finish(self) -> bytes:
         """Write the trailer and give the whole file."""

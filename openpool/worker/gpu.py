@@ -8,7 +8,6 @@ when it ends. Run as `python -m openpool.worker.gpu` it prints what it found, as
 
 import asyncio
 import contextlib
-import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from fractions import Fraction
@@ -25,7 +24,7 @@ from msgspec import Struct
 
 from openpool.core.capabilities import DEFAULT, Capability, bit_set
 from openpool.core.model import Codec
-from openpool.worker.encoders import CPU_ENCODERS, GPU_ENCODERS
+from openpool.worker.encoders import CPU_ENCODERS, GPU_ENCODERS, cores
 
 PROBE_S = 30.0
 WIDTH, HEIGHT = 256, 144
@@ -111,16 +110,6 @@ def probe() -> Machine:
         gpu_sessions_max=_gpu_sessions() if on_gpu else 0,
         input_capabilities=_input_capabilities(),
     )
-
-
-def cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(OSError, ValueError):
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return max(1, min(allowed or 1, int(quota) // int(period)))
-    return allowed or 1
 
 
 def can_encode(name: str, pixel_format: str = "yuv420p") -> bool:

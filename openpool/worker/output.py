@@ -21,13 +21,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from openpool.core.geometry import rendition_size
 from openpool.core.model import Profile
-from openpool.worker.encoders import Warm, encoder_name, encoder_options, frame_rate
+from openpool.worker.encoders import Warm, encoder_options, frame_rate
 from openpool.worker.file import RenditionFile
 from openpool.worker.source import AudioPacket, Source
 from openpool.worker.terms import (
-    INVALID_RESOLUTION,
     RUNAWAY,
     TICKS,
     EncodedRendition,
@@ -45,6 +43,11 @@ class Plan(NamedTuple):
     """What one rendition is made of."""
 
     profile: Profile
+    size: tuple[int, int]
+    encoder: str
+    """FFmpeg's name of it."""
+    threads: int
+    """For scaling and for encoding."""
     source: Source
     settings: EngineSettings
     warm: Warm | None
@@ -55,16 +58,14 @@ class Plan(NamedTuple):
 class Output:
     """One rendition in the making. Feed frames and audio packets, then `finish`."""
 
-    def __init__(self, plan: Plan, first: VideoFrame) -> None:
-        """`first` gives the size. Raises InputError if nobody can encode that size."""
+    def __init__(self, plan: Plan) -> None:
         self._profile = plan.profile
-        name = encoder_name(plan.profile.codec, plan.settings)
-        self._size = _size(plan.profile, first)
-        self._scaler = _Scaler(self._size)
+        self._size = plan.size
+        self._scaler = _Scaler(plan.size, plan.threads)
         rate = frame_rate(plan.profile)
         self._retimer = _retimer(self._size, rate) if rate else None
         self._file = RenditionFile(plan.profile.container, plan.signature)
-        self._encoder, self._video = _open_encoder(name, plan, self._size, self._file)
+        self._encoder, self._video = _open_encoder(plan, self._file)
         self._audio = self._file.add_audio(plan.source.audio)
         self._file.start()
         self._gop_ticks = 0 if rate else max(0, plan.profile.gop_ms) * TICKS // 1000
@@ -82,7 +83,7 @@ class Output:
             self._encode(timed, frames_max)
 
     def add_audio(self, packet: AudioPacket) -> None:
-        """Copy an audio packet. It is left as it was, for the next output."""
+        """Copy an audio packet, which other outputs may be reading at the same time."""
         if self._audio:
             self._file.copy(packet, self._audio)
 
@@ -134,8 +135,9 @@ class Output:
 class _Scaler:
     """Scales frames of any size to one size; a later shape of picture gets black bars."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], threads: int) -> None:
         self._size = size
+        self._threads = threads
         self._first: tuple[int, int] | None = None
         self._input: tuple[object, ...] = ()
         self._graph = Graph()
@@ -156,6 +158,7 @@ class _Scaler:
             fit = ":force_original_aspect_ratio=decrease:force_divisible_by=2"
             bars = f"pad={width}:{height}:-1:-1"
         graph = Graph()
+        graph.threads = self._threads
         name, _, arguments = bars.partition("=")
         graph.link_nodes(
             graph.add(
@@ -199,42 +202,31 @@ def _pull(graph: Graph) -> Iterator[VideoFrame]:
         yield frame
 
 
-def _size(profile: Profile, first: VideoFrame) -> tuple[int, int]:
-    try:
-        return rendition_size(profile, first.width, first.height)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(INVALID_RESOLUTION) from error
-
-
-def _open_encoder(
-    name: str, plan: Plan, size: tuple[int, int], file: RenditionFile
-) -> tuple[VideoCodecContext, Stream]:
+def _open_encoder(plan: Plan, file: RenditionFile) -> tuple[VideoCodecContext, Stream]:
     """An encoder and the stream for its packets: the stream's own, or one that a session keeps."""
     rate = frame_rate(plan.profile) or plan.source.fps
     if plan.warm is None:
-        own = file.add_video(name, rate)
-        _configure(own.codec_context, plan, size, rate)
+        own = file.add_video(plan.encoder, rate)
+        _configure(own.codec_context, plan, rate)
         return own.codec_context, own
 
     def make() -> VideoCodecContext:
-        context = VideoCodecContext.create(name, "w")
+        context = VideoCodecContext.create(plan.encoder, "w")
         assert isinstance(context, VideoCodecContext)
         context.framerate = rate
-        _configure(context, plan, size, rate)
+        _configure(context, plan, rate)
         return context
 
-    key = f"{name} {size} {rate} {plan.profile} {plan.source.colours}"
-    return plan.warm.encoder(key, make), file.add_encoded_video(name, rate, size)
+    key = f"{plan.encoder} {plan.size} {rate} {plan.profile} {plan.source.colours}"
+    return plan.warm.encoder(key, make), file.add_encoded_video(plan.encoder, rate, plan.size)
 
 
-def _configure(
-    context: VideoCodecContext, plan: Plan, size: tuple[int, int], rate: Fraction
-) -> None:
-    context.width, context.height = size
+def _configure(context: VideoCodecContext, plan: Plan, rate: Fraction) -> None:
+    context.width, context.height = plan.size
     context.pix_fmt = PIXEL_FORMAT
     context.time_base = 1 / rate if plan.profile.fps_num else TICK
     context.options = encoder_options(plan.profile, plan.settings)
-    context.thread_count = plan.settings.threads
+    context.thread_count = plan.threads
     context.thread_type = "AUTO"  # PyAV's default would slice every picture, at a loss of quality
     context.flags |= Flags.frame_duration
     colours = plan.source.colours

@@ -21,7 +21,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     device: int | None = None
     """Number of the NVIDIA GPU that decodes and encodes, or None for the CPU."""
     threads: int = 0
-    """Threads of each decoder and encoder; 0 lets FFmpeg choose by the number of cores."""
+    """Threads that the encoders of a segment share; 0 is 1.5 per core. 1 costs least CPU time, and
+    suits a machine with at least as many sessions as cores."""
     frame_pixels_max: int = 8192 * 4320
     """The largest source picture."""
     decoded_pixels_max: int = 20_000_000_000

@@ -8,9 +8,9 @@ from reading import read
 from openpool.core.capabilities import DEFAULT, Capability, fits, names
 from openpool.core.model import Codec, H264Profile, Profile, Segment
 from openpool.demo.media import make_segments
-from openpool.worker.encoders import Warm, encoder_options
+from openpool.worker.encoders import Warm, cores, encoder_options, share_threads
 from openpool.worker.engine import EngineSettings, transcode
-from openpool.worker.gpu import Machine, can_encode, capabilities, cores, find_machine, probe
+from openpool.worker.gpu import Machine, can_encode, capabilities, find_machine, probe
 
 needs_gpu = pytest.mark.skipif(
     not can_encode("h264_nvenc"),
@@ -61,6 +61,14 @@ def test_input_formats_are_tried() -> None:
 def test_cores_are_those_allowed() -> None:
     """The number of cores is at least one and not more than the machine has."""
     assert 1 <= cores() <= 4096
+
+
+def test_threads_go_where_the_pixels_are() -> None:
+    """Encoders share the threads by their pixels, and none goes without."""
+    ladder = [(1280, 720), (854, 480), (640, 360), (426, 240)]
+    assert share_threads(ladder, EngineSettings(threads=24)) == [13, 6, 3, 1]
+    assert share_threads(ladder, EngineSettings(threads=1)) == [1, 1, 1, 1]
+    assert sum(share_threads(ladder, EngineSettings())) >= 4
 
 
 def options(device: int | None, **changes: object) -> dict[str, str]:
