@@ -96,19 +96,6 @@ class TokenRow(Struct, frozen=True, kw_only=True):
     label: str
 
 
-class EnrolmentRow(Struct, frozen=True, kw_only=True):
-    """Who asked to join, and whether it may: the truth for access (not derived from the log)."""
-
-    worker: str
-    address: str
-    name: str
-    group: str
-    state: str
-    """`pending`, `approved` or `banned`."""
-    terms: str
-    enrolled_ms: int
-
-
 class InviteRow(Struct, frozen=True, kw_only=True):
     """An invitation, good once. Only the hash of its code is kept."""
 
@@ -180,7 +167,7 @@ class Feed(Protocol):
 
 
 class Registry(Protocol):
-    """Tokens, enrolments, invitations, nonces and settings: plain data beside the log.
+    """Tokens, invitations and settings: plain data beside the log.
 
     Reads are synchronous like `Reader`'s. Writes return when they are on disk, and raise
     `Unavailable` if the disk failed. Times are handed in; secrets come as hashes only.
@@ -196,19 +183,6 @@ class Registry(Protocol):
 
     def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
         """Expired and revoked ones too: the caller decides."""
-
-    async def put_enrolment(self, row: EnrolmentRow) -> bool:
-        """Whether it was new; a known worker is left as it is."""
-
-    async def set_enrolment_state(self, worker: str, state: str) -> bool: ...
-    def enrolment(self, worker: str) -> EnrolmentRow | None: ...
-    def enrolments(self, *, address: str = "", state: str = "") -> list[EnrolmentRow]: ...
-
-    async def put_nonce(self, nonce: str, expires_ms: int, now_ms: int) -> None:
-        """Also forgets the nonces that have expired by `now_ms`."""
-
-    async def take_nonce(self, nonce: str, now_ms: int) -> bool:
-        """Whether the nonce was known and fresh; it never is again."""
 
     async def put_invite(self, row: InviteRow) -> None: ...
     async def take_invite(self, secret_hash: bytes, now_ms: int) -> InviteRow | None:

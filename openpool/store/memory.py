@@ -19,7 +19,6 @@ from openpool.store.books import POOL, Books, attempts_of, empty_buckets
 from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import (
     Balance,
-    EnrolmentRow,
     EventFilter,
     InviteRow,
     RollupPoint,
@@ -28,8 +27,6 @@ from openpool.store.interface import (
     WorkerRow,
 )
 from openpool.store.writer import entry
-
-ENROLMENT_STATES = ("pending", "approved", "banned")
 
 
 class MemoryReceipt:
@@ -166,8 +163,6 @@ class MemoryStore(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self._tokens: dict[str, TokenRow] = {}
-        self._enrolments: dict[str, EnrolmentRow] = {}
-        self._nonces: dict[str, int] = {}
         self._invites: dict[bytes, InviteRow] = {}
         self._settings: dict[str, bytes] = {}
 
@@ -206,41 +201,6 @@ class MemoryStore(MemoryLog):
     def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
         return next((r for r in self._tokens.values() if r.secret_hash == secret_hash), None)
 
-    async def put_enrolment(self, row: EnrolmentRow) -> bool:
-        self._check()
-        _check_state(row.state)
-        new = row.worker not in self._enrolments
-        self._enrolments.setdefault(row.worker, row)
-        return new
-
-    async def set_enrolment_state(self, worker: str, state: str) -> bool:
-        self._check()
-        if (row := self._enrolments.get(worker)) is None:
-            return False
-        _check_state(state)
-        self._enrolments[worker] = msgspec.structs.replace(row, state=state)
-        return True
-
-    def enrolment(self, worker: str) -> EnrolmentRow | None:
-        return self._enrolments.get(worker)
-
-    def enrolments(self, *, address: str = "", state: str = "") -> list[EnrolmentRow]:
-        found = [
-            row
-            for row in self._enrolments.values()
-            if address in ("", row.address) and state in ("", row.state)
-        ]
-        return sorted(found, key=lambda row: (row.enrolled_ms, row.worker))
-
-    async def put_nonce(self, nonce: str, expires_ms: int, now_ms: int) -> None:
-        self._check()
-        self._nonces = {n: until for n, until in self._nonces.items() if until > now_ms}
-        self._nonces[nonce] = expires_ms
-
-    async def take_nonce(self, nonce: str, now_ms: int) -> bool:
-        self._check()
-        return self._nonces.pop(nonce, 0) > now_ms
-
     async def put_invite(self, row: InviteRow) -> None:
         self._check()
         self._invites.setdefault(row.secret_hash, row)
@@ -260,11 +220,6 @@ class MemoryStore(MemoryLog):
     def setting(self, key: str) -> Any:
         """The value, or None."""
         return msgspec.json.decode(self._settings.get(key, b"null"))
-
-
-def _check_state(state: str) -> None:
-    if state not in ENROLMENT_STATES:
-        raise ValueError(f"an enrolment is {', '.join(ENROLMENT_STATES)}; not {state!r}")
 
 
 def _fits(event: Event, which: EventFilter) -> bool:

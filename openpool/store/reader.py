@@ -21,7 +21,6 @@ from openpool.store import database
 from openpool.store.books import attempts_of, empty_buckets
 from openpool.store.interface import (
     Balance,
-    EnrolmentRow,
     EventFilter,
     InviteRow,
     RollupPoint,
@@ -47,7 +46,6 @@ _TOKEN = (
     "SELECT token, worker, secret_hash, created_ms, last_used_ms, expires_ms, revoked_ms, label"
     " FROM token"
 )
-_ENROLMENT = 'SELECT worker, address, name, "group", state, terms, enrolled_ms FROM enrolment'
 _INVITE = 'SELECT secret_hash, "group", label, created_ms, expires_ms FROM invite'
 
 
@@ -166,17 +164,6 @@ class SqliteReader:
 
     def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
         return self._first(TokenRow, f"{_TOKEN} WHERE secret_hash = ?", (secret_hash,))
-
-    def enrolment(self, worker: str) -> EnrolmentRow | None:
-        return self._first(EnrolmentRow, f"{_ENROLMENT} WHERE worker = ?", (worker,))
-
-    def enrolments(self, *, address: str = "", state: str = "") -> list[EnrolmentRow]:
-        return self._rows(
-            EnrolmentRow,
-            f"{_ENROLMENT} WHERE ? IN ('', address) AND ? IN ('', state)"
-            " ORDER BY enrolled_ms, worker",
-            (address, state),
-        )
 
     def invites(self) -> list[InviteRow]:
         return self._rows(InviteRow, f"{_INVITE} ORDER BY created_ms, secret_hash", ())

@@ -98,23 +98,6 @@ CREATE TABLE token (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX token_worker ON token (worker);
 
-CREATE TABLE enrolment (
-    worker      TEXT PRIMARY KEY,
-    address     TEXT    NOT NULL,
-    name        TEXT    NOT NULL,
-    "group"     TEXT    NOT NULL,
-    state       TEXT    NOT NULL CHECK (state IN ('pending', 'approved', 'banned')),
-    terms       TEXT    NOT NULL,
-    enrolled_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX enrolment_address ON enrolment (address);
-
-CREATE TABLE nonce (
-    nonce      TEXT PRIMARY KEY,
-    expires_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX nonce_expires ON nonce (expires_ms);
-
 CREATE TABLE invite (
     secret_hash BLOB PRIMARY KEY,
     "group"     TEXT    NOT NULL,

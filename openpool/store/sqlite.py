@@ -23,7 +23,7 @@ from openpool.core.events import Event
 from openpool.core.ledger import Transfer
 from openpool.store import database, tables
 from openpool.store.feed import Subscription, Subscriptions
-from openpool.store.interface import EnrolmentRow, InviteRow, StoredEvent, TokenRow
+from openpool.store.interface import InviteRow, StoredEvent, TokenRow
 from openpool.store.reader import SqliteReader
 from openpool.store.writer import EVENTS_MAX, Entry, Group, Writer, entry
 
@@ -185,25 +185,6 @@ class SqliteStore(SqliteReader):
     async def revoke_token(self, token: str, now_ms: int) -> bool:
         sql = "UPDATE token SET revoked_ms = ? WHERE token = ? AND revoked_ms = 0 RETURNING token"
         return await self._write(lambda run: run(sql, (now_ms, token)) is not None)
-
-    async def put_enrolment(self, row: EnrolmentRow) -> bool:
-        return await self._write(_put("enrolment", row)) is not None
-
-    async def set_enrolment_state(self, worker: str, state: str) -> bool:
-        sql = "UPDATE enrolment SET state = ? WHERE worker = ? RETURNING worker"
-        return await self._write(lambda run: run(sql, (state, worker)) is not None)
-
-    async def put_nonce(self, nonce: str, expires_ms: int, now_ms: int) -> None:
-        def put(run: "Run") -> None:
-            run("DELETE FROM nonce WHERE expires_ms <= ?", (now_ms,))
-            run("INSERT OR REPLACE INTO nonce VALUES (?,?)", (nonce, expires_ms))
-
-        await self._write(put)
-
-    async def take_nonce(self, nonce: str, now_ms: int) -> bool:
-        sql = "DELETE FROM nonce WHERE nonce = ? RETURNING expires_ms"
-        row = await self._write(lambda run: run(sql, (nonce,)))
-        return row is not None and row[0] > now_ms
 
     async def put_invite(self, row: InviteRow) -> None:
         await self._write(_put("invite", row))

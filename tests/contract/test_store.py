@@ -27,7 +27,6 @@ from openpool.core import events as e
 from openpool.core.errors import Unavailable
 from openpool.store.interface import (
     Balance,
-    EnrolmentRow,
     EventFilter,
     InviteRow,
     RollupPoint,
@@ -475,26 +474,6 @@ async def test_tokens_are_found_by_hash_and_revoked_once(store: Store) -> None:
     assert store.token_by_hash(b"a") == token("a", last_used_ms=50, expires_ms=90, revoked_ms=60)
 
 
-async def test_a_nonce_is_good_once_and_for_a_time(store: Store) -> None:
-    """A nonce is taken once; an expired or unknown one is not good."""
-    await store.put_nonce("n", 100, now_ms=0)
-    assert await store.take_nonce("n", 99) is True
-    assert await store.take_nonce("n", 99) is False
-    assert await store.take_nonce("never", 0) is False
-    await store.put_nonce("old", 100, now_ms=0)
-    assert await store.take_nonce("old", 100) is False
-    await store.put_nonce("stale", 100, now_ms=0)
-    await store.put_nonce("new", 300, now_ms=200)
-    assert await store.take_nonce("stale", 0) is False
-
-
-async def test_two_who_take_one_nonce_do_not_both_get_it(store: Store) -> None:
-    """Of many simultaneous takers exactly one is told yes."""
-    await store.put_nonce("n", 100, now_ms=0)
-    answers = await asyncio.gather(*(store.take_nonce("n", 1) for _ in range(20)))
-    assert sorted(answers) == [False] * 19 + [True]
-
-
 async def test_an_invitation_is_good_once(store: Store) -> None:
     """An invitation can be used once and before it expires; only its hash is kept."""
     invite = InviteRow(secret_hash=b"h", group="gold", label="Ann", created_ms=1, expires_ms=100)
@@ -505,43 +484,6 @@ async def test_an_invitation_is_good_once(store: Store) -> None:
     await store.put_invite(invite)
     assert await store.take_invite(b"h", 100) is None
     assert store.invites() == []
-
-
-def enrolment(worker: str, state: str = "pending") -> EnrolmentRow:
-    return EnrolmentRow(
-        worker=worker,
-        address="0xa",
-        name="Ann",
-        group="gold",
-        state=state,
-        terms="t1",
-        enrolled_ms=len(worker),
-    )
-
-
-async def test_enrolments_change_state(store: Store) -> None:
-    """A worker enrols once, is approved or banned, and is found by address and state."""
-    assert await store.put_enrolment(enrolment("w")) is True
-    assert await store.put_enrolment(enrolment("w", "approved")) is False
-    assert await store.put_enrolment(enrolment("second")) is True
-    assert await store.set_enrolment_state("w", "approved") is True
-    assert await store.set_enrolment_state("nobody", "approved") is False
-    assert store.enrolment("w") == enrolment("w", "approved")
-    assert store.enrolment("nobody") is None
-    assert [row.worker for row in store.enrolments()] == ["w", "second"]
-    assert [row.worker for row in store.enrolments(state="pending")] == ["second"]
-    assert [row.worker for row in store.enrolments(address="0xa", state="approved")] == ["w"]
-    assert store.enrolments(address="0xb") == []
-
-
-async def test_a_wrong_enrolment_state_costs_only_its_caller(store: Store) -> None:
-    """A state that does not exist is refused, and the events beside it are still written."""
-    receipt = store.append([at("e", received("j"))])
-    with pytest.raises(ValueError):
-        await store.put_enrolment(enrolment("w", "maybe"))
-    await receipt.durable()
-    assert store.head()[0] == 1
-    assert store.enrolments() == []
 
 
 async def test_settings_hold_any_json(store: Store) -> None:
