@@ -12,7 +12,7 @@
     ├── Unavailable     the world is failing; may be retried  → bounded retry, then an event
     │   └── Timeout
     ├── SetupError      a person must change something        → one sentence, exit code 2
-    └── (anything else) our bug                               → the process stops; restart and replay
+    └── (anything else) our bug                             → the process stops; restart, replay
 
 The text of an error is one sentence: what is wrong and what to do. It is safe to show to its peer.
 """

@@ -39,12 +39,30 @@ def test_a_stream_pays_what_its_tickets_are_worth() -> None:
     assert prices_of_metrics(METRICS) == {"m1": Fraction(2 * 10**9, 3 * 10**6)}
 
 
-async def serve(routes: dict[str, str], asked: list[str]) -> tuple[web.AppRunner, str]:
+class Asked:
+    """Paths that were asked for, and a way to wait for more."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self._changed = asyncio.Event()
+
+    def note(self, path: str) -> None:
+        self.paths.append(path)
+        self._changed.set()
+
+    async def wait(self, path: str, times: int) -> None:
+        async with asyncio.timeout(10):
+            while self.paths.count(path) < times:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def serve(routes: dict[str, str], asked: Asked) -> tuple[web.AppRunner, str]:
     app = web.Application()
     for path, body in routes.items():
 
         async def handler(request: web.Request, body: str = body) -> web.Response:
-            asked.append(request.path)
+            asked.note(request.path)
             return web.Response(text=body)
 
         app.router.add_get(path, handler)
@@ -57,7 +75,7 @@ async def serve(routes: dict[str, str], asked: list[str]) -> tuple[web.AppRunner
 
 async def test_prices_are_told_once_until_they_change() -> None:
     """Polling a real HTTP server tells the core each price, with where it came from, only once."""
-    asked: list[str] = []
+    asked = Asked()
     routes = {"/status": '{"BroadcasterPrices":{"default":"1200"}}', "/metrics": METRICS}
     runner, url = await serve(routes, asked)
     told: list[Fact] = []
@@ -70,9 +88,7 @@ async def test_prices_are_told_once_until_they_change() -> None:
         poll_s=0.01,
     )
     task = asyncio.ensure_future(pricing.run())
-    async with asyncio.timeout(10):
-        while asked.count("/metrics") < 4:
-            await asyncio.sleep(0.005)
+    await asked.wait("/metrics", 4)
     task.cancel()
     await runner.cleanup()
     assert [(f.manifest, f.source) for f in told if isinstance(f, PriceKnown)] == [
@@ -82,19 +98,25 @@ async def test_prices_are_told_once_until_they_change() -> None:
     ]
 
 
-async def test_an_orchestrator_that_does_not_answer_is_one_clear_sentence() -> None:
-    """A dead CLI port is named, with what to check, and does not stop anything."""
+@pytest.mark.parametrize(
+    "body", ["no JSON", '{"BroadcasterPrices":{"default":"free"}}', '{"BroadcasterPrices":3}']
+)
+async def test_an_answer_that_makes_no_sense_is_one_clear_sentence(body: str) -> None:
+    """An unusable answer is named, with what to check, and the next look comes all the same."""
+    asked = Asked()
+    runner, url = await serve({"/status": body}, asked)
+    told: list[Fact] = []
     pricing = Pricing(
         orchestrator="o",
         source="status",
         configured=None,
-        cli_url="http://127.0.0.1:9",
-        feed=lambda fact: None,
+        cli_url=url,
+        feed=told.append,
         poll_s=0.01,
     )
     task = asyncio.ensure_future(pricing.run())
-    async with asyncio.timeout(10):
-        while not pricing.problem:
-            await asyncio.sleep(0.005)
+    await asked.wait("/status", 2)
     task.cancel()
+    await runner.cleanup()
     assert "status_url" in pricing.problem
+    assert told == []
