@@ -202,6 +202,7 @@ class PoolProcess:
             authenticate=self.enrolment.authenticate,
             admit=self.enrolment.admit,
             check=self.verifier.check,
+            prepare=self.verifier.prepare,
             secret=self.secret,
             epoch=self.epoch,
             workers_max=self.config.workers.max,

@@ -247,8 +247,12 @@ class VerifySettings(Section, frozen=True, kw_only=True):
         ),
     ] = "frames"
     sample: Annotated[
-        int, Setting(kinds.RATE, "The part of results of which frames are decoded")
-    ] = 100_000
+        int,
+        Setting(
+            kinds.RATE,
+            "The part of results of which frames are decoded; ten times as many of a new worker's",
+        ),
+    ] = 10_000
     timeout_ms: Annotated[
         int, Setting(kinds.integer(100, MINUTE_MS), "Longest time for opening one result")
     ] = 5_000

@@ -8,6 +8,7 @@ manifest ids are keyed hashes, segment addresses carry a code that fits one atte
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -116,6 +117,8 @@ class Downstream:
     admit: Authenticate
     """Whether this worker may register."""
     check: Check
+    prepare: Callable[[str, bytes], Awaitable[None]]
+    """Measures a job's source while its workers are at it, so that checks are shorter."""
     secret: bytes
     """Keys the hashes that stand for upstream ids; kept across restarts."""
     epoch: int
@@ -219,6 +222,8 @@ class Downstream:
 
     def assign(self, what: Assign, _receipt: Receipt) -> None:
         """Notify a worker of an attempt."""
+        if what.job not in self.by_job:
+            self.tasks.create_task(self._prepare(what.job), name=f"prepare {what.job}")
         self.expect(what.attempt, what.job, what.worker)
         connection = self.connections.get(what.connection)
         if connection is None:
@@ -271,6 +276,10 @@ class Downstream:
         for attempt in self.by_job.pop(what.job, ()):
             self.media.drop_result(attempt)
             del self.attempts[attempt]
+
+    async def _prepare(self, job: str) -> None:
+        with suppress(Unavailable):
+            await self.prepare(job, await self.media.source(job))
 
     def check_result(self, what: CheckResult, _receipt: Receipt) -> None:
         """Open a result and tell the core what it is."""
