@@ -29,7 +29,6 @@ class Counters:
     registered: int = 0
     refused: int = 0
     tasks: int = 0
-    tasks_failed: int = 0
     evicted: int = 0
     results: int = 0
     results_unknown: int = 0

@@ -120,8 +120,8 @@ async def run(
         plans = ladder(STREAMS, segments, SEGMENT_MS)
         sources = await _make_sources(console, plans)
         async with _stage(console, folder, port) as stage:
-            summary = await _show(stage, plans, sources)
-            code = 0 if summary.good else 1
+            summary, settled = await _show(stage, plans, sources)
+            code = 0 if summary.good and settled else 1
             if as_json:
                 print(msgspec.json.encode(summary).decode(), flush=True)
             if not once:
@@ -276,7 +276,10 @@ async def _until(holds: Callable[[], Awaitable[bool]], limit_s: float, what: str
 # --- the show ------------------------------------------------------------------------------------
 
 
-async def _show(stage: Stage, plans: list[StreamPlan], sources: dict[str, list[bytes]]) -> Summary:
+async def _show(
+    stage: Stage, plans: list[StreamPlan], sources: dict[str, list[bytes]]
+) -> tuple[Summary, bool]:
+    """The summary, and whether the pool's fees are what the orchestrator billed."""
     total = sum(plan.count for plan in plans)
     columns = (
         TextColumn("  {task.description}"),
@@ -306,8 +309,9 @@ async def _show(stage: Stage, plans: list[StreamPlan], sources: dict[str, list[b
                 killer.cancel()
         except* OpenPoolError as failed:
             raise _first(failed) from None
+    settled = await _settled(stage)
     await _tell_of_rescue(stage)
-    return await _report(stage, gateway)
+    return await _report(stage, gateway), settled
 
 
 def _first(group: BaseExceptionGroup[OpenPoolError]) -> OpenPoolError:
@@ -356,17 +360,28 @@ async def _tell_of_rescue(stage: Stage) -> None:
         )
 
 
-async def _report(stage: Stage, gateway: Gateway) -> Summary:
-    tally = gateway.tally
+async def _settled(stage: Stage) -> bool:
+    """Wait until the pool has credited, to the wei, what the orchestrator billed its gateways."""
+    billed_wei = str(sum(stage.orchestrator.value_wei.values()))
+    credited_wei = ""
 
     async def all_credited() -> bool:
-        status = await stage.api.get(Status, "/status")
-        return status.fees_wei == _billed_wei(stage.orchestrator)
+        nonlocal credited_wei
+        credited_wei = (await stage.api.get(Status, "/status")).fees_wei
+        return credited_wei == billed_wei
 
-    await _until(all_credited, BOOKS_S, "the fees to be what the orchestrator billed")
+    try:
+        await _until(all_credited, BOOKS_S, "the fees")
+    except SetupError:
+        stage.say(f"[red]The pool has fees of {credited_wei} wei, billed were {billed_wei}[/red]")
+        return False
+    return True
+
+
+async def _report(stage: Stage, gateway: Gateway) -> Summary:
     stage.check()
     matches, said = await report.replay_check(str(stage.config))
-    summary = await report.gather(stage.api, tally, gateway.finished, matches)
+    summary = await report.gather(stage.api, gateway.tally, gateway.finished, matches)
     workers = await stage.api.get(list[Worker], "/workers")
     report.show_renditions(stage.console, gateway.finished)
     stage.say(f"They are in {stage.folder / 'renditions'}/<stream>/<rendition>/")
@@ -382,11 +397,6 @@ async def _report(stage: Stage, gateway: Gateway) -> Summary:
     return summary
 
 
-def _billed_wei(orchestrator: StandIn) -> str:
-    """What the orchestrator billed its gateways: the pool must come to the same wei."""
-    return str(sum(orchestrator.value_wei.values()))
-
-
 # --- afterwards ----------------------------------------------------------------------------------
 
 
@@ -395,9 +405,11 @@ async def _go_on(stage: Stage, plan: StreamPlan, source: list[bytes]) -> None:
     token = stage.pool.operator_token_file
     stage.say(f"Dashboard: [bold]{stage.pool.web_url}[/bold]  sign in with the token in {token}")
     stage.say("One stream goes on at live pace. Ctrl-C stops everything.")
-    gateway = Gateway(stage.orchestrator, live_pace=True)
     while True:
+        gateway = Gateway(stage.orchestrator, live_pace=True)
         await gateway.run([plan], {plan.manifest: source})
+        for error in gateway.tally.errors:
+            stage.say(f"[red]lost[/red] {error}")
         stage.check()
 
 
