@@ -36,7 +36,8 @@ class Reading:
 def read(data: bytes) -> Reading:
     """Demux and decode everything."""
     reading = Reading()
-    with av.open(io.BytesIO(data)) as container:
+    known = "mpegts" if data[:1] == b"G" else None  # FFmpeg does not recognise very short ones
+    with av.open(io.BytesIO(data), format=known) as container:
         reading.order = [stream.type for stream in container.streams]
         reading.metadata = dict(container.metadata)
         video = container.streams.video[0]

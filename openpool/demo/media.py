@@ -81,7 +81,8 @@ def _segment(
     clip: Clip, number: int, pictures: Iterator[VideoFrame], sound: _Sound | None
 ) -> bytes:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=clip.container) as output:
+    options = {"movie_timescale": "90000"} if clip.container == "mp4" else {}
+    with av.open(buffer, "w", format=clip.container, container_options=options) as output:
         video = _video_stream(output, clip)
         audio = _audio_stream(output) if sound else None
         output.start_encoding()

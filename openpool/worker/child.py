@@ -16,6 +16,8 @@ import sys
 import time
 from struct import Struct as Layout
 
+import msgspec
+
 import openpool.worker.engine as engine
 from openpool.worker.encoders import Warm
 from openpool.worker.pipe import Reply, Request, receive_request, send, to_reply
@@ -120,6 +122,10 @@ def serve(sock: socket.socket) -> None:
         reply, body = _answer(request, source, warm)
         if warm and reply.error:
             warm.drop()
+        if warm and reply.error and not reply.input_fault:
+            # The GPU may be full or broken, but this segment is due now.
+            settings = msgspec.structs.replace(request.settings, device=None)
+            reply, body = _answer(msgspec.structs.replace(request, settings=settings), source, None)
         send(sock, reply, body)
 
 

@@ -6,11 +6,13 @@ order is mended: decoding times must rise, and no picture may be due before it i
 
 from __future__ import annotations  # PyAV's Packet is generic only to the type checker
 
+import contextlib
 import io
 from fractions import Fraction
 
 import av
 from av.audio.stream import AudioStream
+from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -71,7 +73,8 @@ class RenditionFile:
         copy = Packet(bytes(packet))
         copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
         copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
-        self._write(copy, stream)
+        with contextlib.suppress(FFmpegError):  # damaged sound: only this packet is lost
+            self._write(copy, stream)
 
     def finish(self) -> bytes:
         """Write the trailer and give the whole file."""

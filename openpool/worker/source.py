@@ -34,6 +34,7 @@ from openpool.worker.terms import (
 )
 
 FORMATS = "mpegts,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flv"
+TS_PACKET, TS_SYNC = 188, b"G"
 FPS_MAX = 1000
 DEFAULT_FPS = Fraction(30)
 
@@ -176,8 +177,11 @@ class _Clock:
 
 def _open(data: bytes) -> InputContainer:
     """A demuxer over bytes. The list of formats keeps out playlists, which open other files."""
+    # FFmpeg does not recognise a transport stream of a few packets, so it is told.
+    known = "mpegts" if data[:1] == data[TS_PACKET : TS_PACKET + 1] == TS_SYNC else None
+    options = {"format_whitelist": FORMATS}
     try:
-        return av.open(io.BytesIO(data), "r", container_options={"format_whitelist": FORMATS})
+        return av.open(io.BytesIO(data), "r", format=known, container_options=options)
     except (FFmpegError, ValueError) as error:
         raise InputError(INVALID_VIDEO) from error
 

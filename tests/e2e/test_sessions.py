@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -14,6 +15,7 @@ from openpool.core.errors import NoCapacity
 from openpool.core.model import Profile, Segment
 from openpool.demo.media import make_segments
 from openpool.worker.engine import transcode
+from openpool.worker.gpu import can_encode
 from openpool.worker.sessions import SessionPool, time_limit_ms
 from openpool.worker.terms import EngineError, EngineSettings, InputError, TranscodeResult
 
@@ -71,6 +73,17 @@ async def test_results_are_those_of_the_engine(pool: SessionPool) -> None:
     direct = transcode(FIRST, SEGMENT, SETTINGS)
     assert through.renditions == direct.renditions
     assert through.source_pixels == direct.source_pixels
+
+
+@pytest.mark.skipif(can_encode("h264_nvenc"), reason="the GPU of this machine works")
+async def test_a_gpu_that_fails_is_replaced_by_the_cpu() -> None:
+    """A session that should run on a GPU which does not answer is transcoded on the CPU."""
+    pool = SessionPool(1, msgspec.structs.replace(SETTINGS, device=0))
+    try:
+        on_gpu = await pool.transcode("s", FIRST, SEGMENT)
+        assert on_gpu.renditions == transcode(FIRST, SEGMENT, SETTINGS).renditions
+    finally:
+        await pool.close()
 
 
 async def test_a_session_keeps_its_process(pool: SessionPool) -> None:

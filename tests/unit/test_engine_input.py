@@ -139,6 +139,36 @@ def test_a_cut_off_source_gives_what_it_has() -> None:
     assert rendition.pixels == read(rendition.data).pixels
 
 
+def test_a_very_short_source() -> None:
+    """A segment of one frame is too short for FFmpeg to recognise, but is transcoded."""
+    single = make_segments(160, 96, 30, Fraction(1, 30), 1, audio=False)[0]
+    rendition = run(single).renditions[0]
+    assert rendition.frames == len(read(rendition.data).pts) == 1
+
+
+def test_damaged_sound_costs_sound_only() -> None:
+    """Audio packets that no container takes are left out; the pictures are all there."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(FIRST)) as source, av.open(buffer, "w", "mpegts") as out:
+        copies = {s.index: out.add_stream_from_template(s) for s in source.streams}
+        for number, packet in enumerate(source.demux()):
+            if not packet.size:
+                continue
+            if packet.stream.type == "audio" and number % 3 == 0:
+                broken = av.Packet(b"\xff\xf1\x50\x80" + b"\x00" * (packet.size - 4))
+                broken.pts, broken.dts = packet.pts, packet.dts
+                broken.time_base = packet.time_base
+                broken.stream = copies[packet.stream.index]
+                out.mux(broken)
+                continue
+            packet.stream = copies[packet.stream.index]
+            out.mux(packet)
+    mp4 = Profile(name="m", width=160, height=96, bitrate_bps=200_000, container="mp4")
+    for rendition in run(buffer.getvalue(), SMALL, mp4).renditions:
+        assert rendition.frames == len(read(rendition.data).pts) == 30
+        assert read(rendition.data).audio
+
+
 def damaged(source: bytes, chance: random.Random) -> bytes:
     """One of the ways in which networks and strangers damage a file."""
     data = bytearray(source)
