@@ -203,6 +203,7 @@ class PoolProcess:
             admit=self.enrolment.admit,
             check=self.verifier.check,
             prepare=self.verifier.prepare,
+            source_fault=self.verifier.source_fault,
             secret=self.secret,
             epoch=self.epoch,
             workers_max=self.config.workers.max,

@@ -112,6 +112,13 @@ class SourceLost(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class SourceFaulted(Struct, frozen=True, kw_only=True):
+    """The pool opened the source itself and nobody can transcode it; `reason` says why."""
+
+    job: str
+    reason: str
+
+
 class ResultReceived(Struct, frozen=True, kw_only=True):
     """A worker uploaded renditions for an attempt; the shell holds the bytes."""
 
@@ -178,6 +185,7 @@ Fact = (
     | SegmentReceived
     | SessionEnded
     | SourceLost
+    | SourceFaulted
     | ResultReceived
     | ResultChecked
     | AttemptErred

@@ -25,6 +25,7 @@ from openpool.core.facts import (
     ResultChecked,
     ResultReceived,
     SegmentReceived,
+    SourceFaulted,
     SourceLost,
 )
 from openpool.core.instructions import (
@@ -268,10 +269,7 @@ class Lifecycle:
             self._verified(attempt, fact.verdict)
         elif fact.verdict.input_fault:
             self.attempts.fail(attempt, tidy_reason(fact.verdict.reason), blamed=False)
-            text = fact.verdict.reason
-            self._fail(
-                attempt.job, text if text in INPUT_ERRORS else DEFAULT_INPUT_ERROR, fault=True
-            )
+            self._fail(attempt.job, _input_error(fact.verdict.reason), fault=True)
         else:
             self._refuse(attempt, tidy_reason(fact.verdict.reason))
 
@@ -548,6 +546,12 @@ class Lifecycle:
         if not _checking(job):
             self._fail(job, job.source_lost)
 
+    def on_source_faulted(self, fact: SourceFaulted) -> None:
+        """Confirms what a worker said of its input; a result that is being opened may still win."""
+        job = self.jobs.get(fact.job)
+        if job is not None and job.state in OPEN and not _checking(job):
+            self._fail(job, _input_error(fact.reason), fault=True)
+
     # --- invariants -------------------------------------------------------------------------------
     def check(self) -> None:
         """Raises AssertionError if a job is in a state that it cannot be in."""
@@ -566,6 +570,11 @@ class Lifecycle:
             if job.state in (JobState.HELD, JobState.DELIVERING):
                 assert job.good is not None
                 assert job.good.state is AttemptState.GOOD
+
+
+def _input_error(text: str) -> str:
+    """One of the texts at which gateways give up on the segment and not on the orchestrator."""
+    return text if text in INPUT_ERRORS else DEFAULT_INPUT_ERROR
 
 
 def _checking(job: Job) -> bool:

@@ -39,6 +39,7 @@ from openpool.core.facts import (
     ResultReceived,
     SegmentReceived,
     SessionEnded,
+    SourceFaulted,
     SourceLost,
     Tick,
     WorkerDown,
@@ -150,6 +151,8 @@ class Pool:
                 self.orchestrators.group_down(fact)
             case SourceLost():
                 jobs.on_source_lost(fact)
+            case SourceFaulted():
+                jobs.on_source_faulted(fact)
             case PriceKnown():
                 self.books.learn(fact)
             case JobRestored():

@@ -22,6 +22,7 @@ from openpool.core.facts import (
     Fact,
     ResultChecked,
     ResultReceived,
+    SourceFaulted,
     WorkerDown,
     WorkerUp,
 )
@@ -34,6 +35,7 @@ from openpool.core.instructions import (
     Outcome,
     Settle,
 )
+from openpool.core.jobs import INPUT_ERRORS
 from openpool.core.model import Segment, Verdict, WorkerKind
 from openpool.link.interface import (
     Caller,
@@ -96,6 +98,8 @@ class Task:
 
     job: str
     worker: str
+    segment: Segment | None = None
+    """Not known for attempts from before a restart."""
     outcome: asyncio.Future[tuple[Outcome, str, Receipt]] | None = None
 
 
@@ -119,6 +123,8 @@ class Downstream:
     check: Check
     prepare: Callable[[str, bytes], Awaitable[None]]
     """Measures a job's source while its workers are at it, so that checks are shorter."""
+    source_fault: Callable[[str, bytes, Segment], Awaitable[str]]
+    """Why nobody can transcode a source; empty if it is in order."""
     secret: bytes
     """Keys the hashes that stand for upstream ids; kept across restarts."""
     epoch: int
@@ -224,7 +230,7 @@ class Downstream:
         """Notify a worker of an attempt."""
         if what.job not in self.by_job:
             self.tasks.create_task(self._prepare(what.job), name=f"prepare {what.job}")
-        self.expect(what.attempt, what.job, what.worker)
+        self.expect(what.attempt, what.job, what.worker, what.segment)
         connection = self.connections.get(what.connection)
         if connection is None:
             self.feed(WorkerDown(connection=what.connection, reason="the stream is gone"))
@@ -240,9 +246,9 @@ class Downstream:
             ),
         )
 
-    def expect(self, attempt: int, job: str, worker: str) -> None:
+    def expect(self, attempt: int, job: str, worker: str, segment: Segment | None = None) -> None:
         """Take this worker's result for this attempt; also for attempts from before a restart."""
-        self.attempts[attempt] = Task(job, worker)
+        self.attempts[attempt] = Task(job, worker, segment)
         self.by_job.setdefault(job, []).append(attempt)
 
     def end_session(self, what: EndSession, _receipt: Receipt) -> None:
@@ -358,8 +364,19 @@ class Downstream:
         text = b""
         async for chunk in body:
             text += chunk[: ERROR_BYTES_MAX - len(text)]
-        self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=error_text(text)))
+        reason = error_text(text)
+        self.feed(AttemptErred(attempt=attempt, worker=task.worker, reason=reason))
+        if reason in INPUT_ERRORS and task.job in self.by_job and task.segment is not None:
+            doubt = self._doubt_source(task.job, task.segment)
+            self.tasks.create_task(doubt, name=f"doubt {task.job}")
         return Reply(200, "OK")
+
+    async def _doubt_source(self, job: str, segment: Segment) -> None:
+        """A worker says that the input is broken: open it here, so that the gateway may be told."""
+        with suppress(Unavailable):
+            fault = await self.source_fault(job, await self.media.source(job), segment)
+            if fault:
+                self.feed(SourceFaulted(job=job, reason=fault))
 
     async def _keep(self, attempt: int, headers: ResultHeaders, body: AsyncIterator[bytes]) -> int:
         parser = ResultParser(headers.boundary)

@@ -175,6 +175,33 @@ async def test_an_unusable_source_is_told_the_gateway_and_nobody_is_blamed(tmp_p
     assert after["worker-cooled-down"] == 0
 
 
+async def test_one_worker_that_doubts_its_input_is_checked_by_the_pool(tmp_path: Path) -> None:
+    """A worker's word that the input is broken goes up once the pool has opened it itself; said of
+    good input it is no reason to give up, and it counts against the worker."""
+    async with StandIn("o-secret") as orchestrator:
+        async with pool(write_config(tmp_path, [orchestrator])) as running:
+            doubting, good = await running.enroll("doubting"), await running.enroll("good")
+            async with worker(running, doubting, never, capacity=8) as first:
+
+                async def doubt(_source: bytes, _segment: Segment) -> list[RenditionData]:
+                    task = first.tasks[-1]
+                    await first.client.post_error(task.task_id, "TranscoderInvalidVideo")
+                    return []
+
+                first.transcode = doubt
+                await orchestrator.wait_registered(1)
+                broken = await orchestrator.submit("a", 0, b"no video" * 1000, 2000, PROFILES)
+                submitting = asyncio.ensure_future(
+                    orchestrator.submit("b", 0, segments()[0], 2000, PROFILES)
+                )
+                await first.until(lambda: len(first.tasks) == 2)
+                async with worker(running, good, honest):
+                    fine = await submitting
+    assert broken.error == "TranscoderInvalidVideo"
+    assert broken.took_ms < 2000
+    assert fine.ok, fine.error
+
+
 async def test_two_orchestrators_share_the_workers_and_keep_their_own_books(tmp_path: Path) -> None:
     """Each orchestrator has its own secret, registration and fee account."""
     async with StandIn("one") as first, StandIn("two") as second:
