@@ -11,7 +11,7 @@ import av
 from av.video.reformatter import Interpolation, VideoReformatter
 from msgspec import Struct
 
-from openpool.pool.probe import MICROSECONDS, Unreadable, decoded
+from openpool.pool.probe import Unreadable, decoded, shown_us
 
 WIDTH, HEIGHT = 32, 18
 FRAMES_MAX = 3_000
@@ -40,7 +40,7 @@ def look(data: bytes, *, strict: bool = False) -> Look:
     thumbnails: list[bytes] = []
     pixels = 0
     for frame in decoded(data, strict=strict):
-        times.append(round((frame.time or 0.0) * MICROSECONDS))
+        times.append(shown_us(frame) or 0)
         thumbnails.append(_thumbnail(shrink, frame))
         pixels += frame.width * frame.height
         if len(times) >= FRAMES_MAX or pixels > PIXELS_MAX:

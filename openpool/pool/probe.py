@@ -117,8 +117,8 @@ def recount(data: bytes, measured: Probe) -> Probe:
     frames = 0
     for frame in decoded(data):
         frames += 1
-        if frame.time is not None:
-            times.append(round(frame.time * MICROSECONDS))
+        if (time_us := shown_us(frame)) is not None:
+            times.append(time_us)
     if not frames:
         raise Unreadable("has no frame that can be decoded")
     if frames == measured.frames:
@@ -130,6 +130,14 @@ def recount(data: bytes, measured: Probe) -> Probe:
         tidy=False,
         packets=measured.frames,
     )
+
+
+def shown_us(frame: av.VideoFrame) -> int | None:
+    """When a frame is shown; None for one without a time or without a time base, as damaged files
+    have them."""
+    if frame.pts is None or not frame.time_base:
+        return None
+    return frame.pts * MICROSECONDS * frame.time_base.numerator // frame.time_base.denominator
 
 
 def decoded(data: bytes, *, strict: bool = False) -> Iterator[av.VideoFrame]:
