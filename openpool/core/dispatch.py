@@ -65,8 +65,13 @@ class Dispatch:
             return ""
         return self._wait(job, lanes)
 
-    def hedge(self, job: Job) -> bool:
-        """Give a running job to a second worker as well, if one is free that may still make it."""
+    def hedge(self, job: Job, *, early: bool) -> bool:
+        """Give a running job to a second worker as well, if one is free that may still make it.
+
+        Hedges before the soft deadline are `early`; every job received pays for a part of one.
+        """
+        if early and self._hedges < PPM:
+            return False
         now_ms = self.out.now_ms
         lanes = self._lanes(job)
         found = fastest(lanes, self._ask(job, job.tried()))
@@ -74,18 +79,12 @@ class Dispatch:
             return False
         if now_ms + found.estimate.predict_ms(job.units, found.load) >= job.hard_stop_ms:
             return False
+        self._hedges -= PPM if early else 0
         self.assign(job, found, "hedge", hedge=True)
         return True
 
-    def may_hedge_early(self) -> bool:
-        """Whether one more hedge before the soft deadline is affordable; spends it if so."""
-        if self._hedges < PPM:
-            return False
-        self._hedges -= PPM
-        return True
-
     def earn_hedge(self) -> None:
-        """Every job received pays for a part of an early hedge."""
+        """A job was received: it pays for a part of an early hedge."""
         self._hedges = min(self._hedges + self.settings.hedge_ppm, HEDGE_BURST * PPM)
 
     def _home(self, job: Job) -> Connection | None:

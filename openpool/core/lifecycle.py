@@ -219,9 +219,9 @@ class Lifecycle:
             if not job.live():
                 self._try_again(job, "moved")
                 return
-            soft = self.out.now_ms >= job.received_ms + job.soft_ms
+            early = self.out.now_ms < job.received_ms + job.soft_ms
             wanted = self.settings.hedge and not _checking(job)
-            if wanted and (soft or self.dispatch.may_hedge_early()) and self.dispatch.hedge(job):
+            if wanted and self.dispatch.hedge(job, early=early):
                 job.hedged = True
                 return
         self._arm(job)

@@ -96,7 +96,9 @@ class Work:
     attempt: int
     job: str
     key: tuple[str, str]
+    connection: str
     cancelled: bool = False
+    since: int = 0
 
 
 @dataclass
@@ -127,7 +129,7 @@ class Asked:
 class World:
     """Runs one seed."""
 
-    def __init__(self, seed: int, seconds: int = 60, workers: int = 9) -> None:
+    def __init__(self, seed: int, seconds: int = 50, workers: int = 9) -> None:
         self.random = random.Random(seed)
         self.now = START_MS
         self.end = START_MS + seconds * 1000
@@ -284,13 +286,20 @@ class World:
         key = (what.orchestrator, what.session)
         worker.sessions.add(key)
         assert len(worker.sessions) <= worker.capacity, f"{worker.name} is over capacity"
-        work = worker.running[what.attempt] = Work(what.attempt, what.job, key)
+        work = Work(what.attempt, what.job, key, what.connection, since=self.now)
+        worker.running[what.attempt] = work
+        busy = {each.key for each in worker.running.values() if self.counts(each, what.connection)}
+        assert len(busy) <= worker.capacity, f"{worker.name} really runs too many streams"
         roll = self.random
         if roll.random() < worker.hangs:
             return
         duration = what.segment.duration_ms * worker.speed * (1 + len(worker.running) / 4)
         self.good[what.attempt] = roll.random() >= worker.lies
         self.at(round(duration * roll.uniform(0.8, 1.4)), lambda: self.finish_work(worker, work))
+
+    def counts(self, work: Work, connection: str) -> bool:
+        """Whether a place must be kept for it: the core gives up waiting ten seconds after T."""
+        return work.connection == connection and self.now - work.since < 8_000
 
     def finish_work(self, worker: SimWorker, work: Work) -> None:
         """The machine is done, whether or not its connection is up: results travel alone."""
