@@ -156,9 +156,7 @@ def report(pairs: list[tuple[Run, Run]]) -> int:
         return 0
     ratio = statistics.median(theirs.wall_s / ours.wall_s for ours, theirs in counted)
     verdict = "met" if ratio >= TARGET else "MISSED"
-    print(
-        f"throughput: {ratio:.3f} x ffmpeg, {len(counted)} pairs (target {TARGET}: {verdict})"
-    )
+    print(f"throughput: {ratio:.3f} x ffmpeg, {len(counted)} pairs (target {TARGET}: {verdict})")
     return 0 if ratio >= TARGET else 1
 
 

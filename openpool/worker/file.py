@@ -9,6 +9,7 @@ from __future__ import annotations  # PyAV's Packet is generic only to the type 
 import contextlib
 import io
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.audio.stream import AudioStream
@@ -20,6 +21,9 @@ from av.video.stream import VideoStream
 from openpool.core.model import Container
 from openpool.worker.source import AudioPacket
 from openpool.worker.terms import TICKS, EngineError
+
+if TYPE_CHECKING:
+    AnyPacket = Packet[Any]  # of audio or video: only its times are touched here
 
 WRITE_BYTES = 1 << 18
 MP4_OPTIONS = {"movflags": "faststart", "movie_timescale": str(TICKS)}
@@ -81,7 +85,7 @@ class RenditionFile:
         self._output.close()
         return self._buffer.getvalue()
 
-    def _write(self, packet: Packet[Stream], stream: Stream) -> None:
+    def _write(self, packet: AnyPacket, stream: Stream) -> None:
         """Place a packet in the stream's own clock, after the one before it."""
         time_base = stream.time_base
         if time_base is None or packet.dts is None or packet.pts is None:
