@@ -17,8 +17,15 @@ from openpool import __version__
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
 from openpool.core.errors import SetupError, Unavailable
-from openpool.core.events import AnyPayload, Event, JobReceived, PoolStarted, PoolStopped
-from openpool.core.facts import JobRestored, WorkerKnown, WorkerRemoved
+from openpool.core.events import (
+    AnyPayload,
+    Event,
+    JobReceived,
+    PoolStarted,
+    PoolStopped,
+    PriceChanged,
+)
+from openpool.core.facts import JobRestored, PriceKnown, WorkerKnown, WorkerRemoved
 from openpool.core.instructions import (
     Assign,
     CancelAttempt,
@@ -35,6 +42,7 @@ from openpool.core.instructions import (
 from openpool.core.joinlink import JoinLink, build_join_link
 from openpool.core.pool import Pool
 from openpool.core.settings import PoolSettings
+from openpool.core.units import price
 from openpool.link.client import TranscoderClient
 from openpool.link.server import WorkerPort
 from openpool.link.tls import Identity, Trust, load_or_create_identity, server_context
@@ -46,6 +54,7 @@ from openpool.pool.pricing import Pricing
 from openpool.pool.upstream import Upstream
 from openpool.pool.verify import Verifier
 from openpool.private_files import ensure_secret
+from openpool.store.interface import EventFilter
 from openpool.store.sqlite import SqliteStore
 from openpool.web.app import create_app
 from openpool.web.interface import Deps
@@ -58,6 +67,8 @@ Work is paid by the pixel, as measured by the pool, at the price recorded with e
 commission shown here. A result that is not what was asked for earns nothing. You process other
 people's video: do not keep, copy or pass on any of it.
 """
+PRICES_RESTORED = 1_000
+"""How many of the latest prices are taken up again after a restart, for jobs restored with it."""
 
 
 class _Stopped(Exception):
@@ -257,6 +268,9 @@ class PoolProcess:
 
     async def _restore(self, downstream: Downstream) -> None:
         """Take up the jobs that were open when the pool last died."""
+        prices = EventFilter(types=("price-changed",), newest_first=True, limit=PRICES_RESTORED)
+        for stored in reversed(await asyncio.to_thread(self.store.events, prices)):
+            self.driver.feed(_price_known(stored.event))
         jobs = await asyncio.to_thread(self.store.open_jobs, wall_ms())
         groups = {row.worker: row for row in await asyncio.to_thread(self.store.workers)}
         for event, attempts in jobs:
@@ -321,6 +335,17 @@ class PoolProcess:
     def _worker_address(self) -> HostPort:
         address = self.config.worker_address
         return address if address.port else HostPort(address.host, self.worker_port)
+
+
+def _price_known(event: Event) -> PriceKnown:
+    """What a `price-changed` event said."""
+    assert isinstance(event.data, PriceChanged)
+    return PriceKnown(
+        orchestrator=event.data.orchestrator,
+        manifest=event.data.manifest,
+        price_wei=price(event.data.price_wei),
+        source=event.data.source,
+    )
 
 
 def _pin_key(settings: OrchestratorSettings) -> str:
