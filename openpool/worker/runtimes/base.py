@@ -45,6 +45,8 @@ class Runtime(ABC):
     paths: ClassVar[tuple[str, ...]]
     """Request paths it answers."""
     streaming: ClassVar[bool] = False
+    session: ClassVar[bool] = False
+    """Whether it serves long sessions too: then `open` is called for a framed request body."""
 
     def __init__(self, model: str, options: Mapping[str, str], cache: Path) -> None:
         self.model = model
@@ -65,6 +67,26 @@ class Runtime(ABC):
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         """Serve one request. Raises BadRequest."""
 
+    def open(self, options: Mapping[str, str]) -> "Session":
+        """Begin a session with what the client asked for (its query string). Raises BadRequest."""
+        raise BadRequest(f"{self.model} serves single requests, not sessions")
+
     def vram_mb(self) -> int:
         """Graphics memory that the loaded model takes; 0 on a CPU."""
         return 0
+
+
+class Session(ABC):
+    """One client's stream of messages, in the thread that loaded the model.
+
+    The request's body is a row of messages (`wire.framing`: four bytes of length, then as many
+    bytes); the answer's body, `application/jsonl`, is what `feed` yields, sent on as it comes.
+    Several sessions of one runtime take turns message by message, so a message must be short work.
+    """
+
+    @abstractmethod
+    def feed(self, message: bytes) -> Iterator[bytes]:
+        """Take the client's next message and yield whole lines of the answer. Raises BadRequest."""
+
+    def close(self) -> None:
+        """The client is done or gone: let go of what this session holds. Called exactly once."""

@@ -1,0 +1,35 @@
+"""Messages of a session in the body of a request."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openpool.core.errors import BadMessage
+from openpool.wire.framing import Unpacker, pack
+
+
+@given(messages=st.lists(st.binary(max_size=50)), piece=st.integers(min_value=1, max_value=60))
+def test_messages_come_out_as_they_went_in(messages: list[bytes], piece: int) -> None:
+    """However a body is cut into pieces, its messages come out whole and in order."""
+    body = b"".join(map(pack, messages))
+    unpacker = Unpacker()
+    found = []
+    for start in range(0, len(body), piece):
+        found += unpacker.feed(body[start : start + piece])
+    assert found == messages
+    assert unpacker.is_between
+
+
+def test_a_half_message_is_known() -> None:
+    """A body that ends within a message can be told from one that is complete."""
+    unpacker = Unpacker()
+    assert unpacker.feed(pack(b"abc")[:-1]) == []
+    assert not unpacker.is_between
+    assert unpacker.feed(b"c") == [b"abc"]
+    assert unpacker.is_between
+
+
+def test_a_hostile_length_ends_it_at_once() -> None:
+    """Four gigabytes that are only announced are refused with the first four bytes."""
+    with pytest.raises(BadMessage, match="at most 1000 are taken"):
+        Unpacker(message_bytes_max=1000).feed(b"\xff\xff\xff\xff")
