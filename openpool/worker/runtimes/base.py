@@ -88,5 +88,5 @@ class Session(ABC):
     def feed(self, message: bytes) -> Iterator[bytes]:
         """Take the client's next message and yield whole lines of the answer. Raises BadRequest."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
         """The client is done or gone: let go of what this session holds. Called exactly once."""
