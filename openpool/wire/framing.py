@@ -8,6 +8,8 @@ import struct
 
 from openpool.core.errors import BadMessage
 
+CONTENT_TYPE = "application/vnd.openpool.messages"
+"""By this a request body is known to be framed so."""
 MESSAGE_BYTES_MAX = 16_000_000
 _LENGTH = struct.Struct("!I")
 
