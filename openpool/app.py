@@ -4,6 +4,7 @@ The only file that knows every folder. It decides nothing; it hands each part wh
 """
 
 import asyncio
+import gc
 import hmac
 import os
 from collections.abc import Callable
@@ -146,6 +147,7 @@ class PoolProcess:
             for orchestrator in self.config.orchestrators:
                 tasks.create_task(self._pricing(orchestrator).run(), name="pricing")
             await self._serve_web(tasks)
+            gc.freeze()  # what is here now stays; collecting it again and again only costs time
             started(self._running())
             await stopping.wait()
             await self._drain()

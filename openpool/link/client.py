@@ -248,17 +248,18 @@ class TranscoderClient:
         return f"{host}:{self._port}"
 
 
-async def _sliced(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Pieces small enough for the transport's back-pressure to work."""
+async def _sliced(chunks: Iterable[bytes]) -> AsyncIterator[memoryview]:
+    """Pieces small enough for the transport's back-pressure to work, not copied."""
     for chunk in chunks:
+        view = memoryview(chunk)
         for start in range(0, len(chunk), CHUNK_BYTES):
-            yield chunk[start : start + CHUNK_BYTES]
+            yield view[start : start + CHUNK_BYTES]
 
 
 async def _bounded(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
     received = 0
     with _plain_errors("cannot fetch the segment to its end"):
-        async for chunk in response.content.iter_any():
+        async for chunk, _ in response.content.iter_chunks():  # as they came, not joined
             received += len(chunk)
             if received > limit:
                 raise BadMessage(f"the segment is larger than {limit} bytes")

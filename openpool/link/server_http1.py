@@ -117,7 +117,7 @@ async def _body(port: Port, request: web.BaseRequest) -> AsyncGenerator[bytes, N
     while True:
         try:
             async with asyncio.timeout_at(min(loop.time() + limits.body_idle_s, give_up_at)):
-                chunk = await request.content.readany()
+                chunk, ends_part = await request.content.readchunk()  # as it came, not joined
         except TimeoutError:
             raise too_slow() from None
         except (ConnectionError, web.RequestPayloadError) as error:
@@ -125,9 +125,10 @@ async def _body(port: Port, request: web.BaseRequest) -> AsyncGenerator[bytes, N
         received += len(chunk)
         if received > limits.body_bytes_max:
             raise too_large(limits.body_bytes_max)
-        if not chunk:
+        if chunk:
+            yield chunk
+        elif not ends_part:
             return
-        yield chunk
 
 
 async def _download(

@@ -173,7 +173,7 @@ class ResultParser:
     def _begin_part(self) -> None:
         self._headers: dict[str, str] = {}
         self._field = self._value = b""
-        self._pieces: list[bytes] = []
+        self._pieces: list[memoryview] = []
         self._size = 0
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
@@ -202,7 +202,7 @@ class ResultParser:
         self._size += end - start
         if self._size > PART_BYTES_MAX:
             raise BadUpload(413, f"a part is larger than {PART_BYTES_MAX} bytes")
-        self._pieces.append(bytes(data[start:end]))
+        self._pieces.append(memoryview(data)[start:end])  # copied once, when joined
 
     def _end_part(self) -> None:
         body = b"".join(self._pieces)
