@@ -87,6 +87,7 @@ class WorkerRow(Struct, frozen=True, kw_only=True):
 class TokenRow(Struct, frozen=True, kw_only=True):
     token: str
     worker: str
+    """Whose it is: a worker's id, or a customer's."""
     secret_hash: bytes
     created_ms: int
     last_used_ms: int
@@ -94,6 +95,18 @@ class TokenRow(Struct, frozen=True, kw_only=True):
     """0 is never."""
     revoked_ms: int
     label: str
+
+
+class CustomerRow(Struct, frozen=True, kw_only=True):
+    """Somebody who uses the pool's own API. The keys are tokens whose `worker` is this id."""
+
+    customer: str
+    name: str
+    created_ms: int
+    requests_per_minute: int
+    """0 is what the settings say."""
+    spend_limit_wei: int | None
+    """Of all fees so far; None is no limit."""
 
 
 class InviteRow(Struct, frozen=True, kw_only=True):
@@ -167,7 +180,7 @@ class Feed(Protocol):
 
 
 class Registry(Protocol):
-    """Tokens, invitations and settings: plain data beside the log.
+    """Tokens, customers, invitations and settings: plain data beside the log.
 
     Reads are synchronous like `Reader`'s. Writes return when they are on disk, and raise
     `Unavailable` if the disk failed. Times are handed in; secrets come as hashes only.
@@ -183,6 +196,12 @@ class Registry(Protocol):
 
     def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
         """Expired and revoked ones too: the caller decides."""
+
+    async def put_customer(self, row: CustomerRow) -> None:
+        """Add a customer, or change the one with this id."""
+
+    def customers(self) -> list[CustomerRow]:
+        """In the order in which they came."""
 
     async def put_invite(self, row: InviteRow) -> None: ...
     async def take_invite(self, secret_hash: bytes, now_ms: int) -> InviteRow | None:

@@ -19,6 +19,7 @@ from openpool.store.books import POOL, Books, attempts_of, empty_buckets
 from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import (
     Balance,
+    CustomerRow,
     EventFilter,
     InviteRow,
     RollupPoint,
@@ -163,6 +164,7 @@ class MemoryStore(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self._tokens: dict[str, TokenRow] = {}
+        self._customers: dict[str, CustomerRow] = {}
         self._invites: dict[bytes, InviteRow] = {}
         self._settings: dict[str, bytes] = {}
 
@@ -200,6 +202,13 @@ class MemoryStore(MemoryLog):
 
     def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
         return next((r for r in self._tokens.values() if r.secret_hash == secret_hash), None)
+
+    async def put_customer(self, row: CustomerRow) -> None:
+        self._check()
+        self._customers[row.customer] = row
+
+    def customers(self) -> list[CustomerRow]:
+        return sorted(self._customers.values(), key=lambda row: (row.created_ms, row.customer))
 
     async def put_invite(self, row: InviteRow) -> None:
         self._check()

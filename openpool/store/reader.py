@@ -21,6 +21,7 @@ from openpool.store import database
 from openpool.store.books import attempts_of, empty_buckets
 from openpool.store.interface import (
     Balance,
+    CustomerRow,
     EventFilter,
     InviteRow,
     RollupPoint,
@@ -165,6 +166,11 @@ class SqliteReader:
     def token_by_hash(self, secret_hash: bytes) -> TokenRow | None:
         return self._first(TokenRow, f"{_TOKEN} WHERE secret_hash = ?", (secret_hash,))
 
+    def customers(self) -> list[CustomerRow]:
+        """In the order in which they came."""
+        sql = "SELECT * FROM customer ORDER BY created_ms, customer"
+        return [_customer(row) for row in self._all(sql, ())]
+
     def invites(self) -> list[InviteRow]:
         return self._rows(InviteRow, f"{_INVITE} ORDER BY created_ms, secret_hash", ())
 
@@ -226,6 +232,17 @@ def _stored(row: Row) -> StoredEvent:
     seq, event_id, time_ms, data, chain = row
     event = Event(id=event_id, time_ms=time_ms, data=decode_payload(data))
     return StoredEvent(seq=seq, event=event, chain=chain.hex())
+
+
+def _customer(row: Row) -> CustomerRow:
+    customer, name, created_ms, requests_per_minute, limit = row
+    return CustomerRow(
+        customer=customer,
+        name=name,
+        created_ms=created_ms,
+        requests_per_minute=requests_per_minute,
+        spend_limit_wei=int(limit) if limit else None,
+    )
 
 
 def _transfer(row: Row) -> Transfer:

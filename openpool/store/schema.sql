@@ -110,3 +110,11 @@ CREATE TABLE setting (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL                     -- JSON
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE customer (                     -- not derived from the log; its keys are tokens
+    customer            TEXT PRIMARY KEY,
+    name                TEXT    NOT NULL,
+    created_ms          INTEGER NOT NULL,
+    requests_per_minute INTEGER NOT NULL,   -- 0 is what the settings say
+    spend_limit_wei     TEXT    NOT NULL    -- of all fees so far; '' is no limit
+) STRICT, WITHOUT ROWID;

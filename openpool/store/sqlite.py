@@ -23,7 +23,7 @@ from openpool.core.events import Event
 from openpool.core.ledger import Transfer
 from openpool.store import database, tables
 from openpool.store.feed import Subscription, Subscriptions
-from openpool.store.interface import InviteRow, StoredEvent, TokenRow
+from openpool.store.interface import CustomerRow, InviteRow, StoredEvent, TokenRow
 from openpool.store.reader import SqliteReader
 from openpool.store.writer import EVENTS_MAX, Entry, Group, Writer, entry
 
@@ -185,6 +185,12 @@ class SqliteStore(SqliteReader):
     async def revoke_token(self, token: str, now_ms: int) -> bool:
         sql = "UPDATE token SET revoked_ms = ? WHERE token = ? AND revoked_ms = 0 RETURNING token"
         return await self._write(lambda run: run(sql, (now_ms, token)) is not None)
+
+    async def put_customer(self, row: CustomerRow) -> None:
+        sql = "INSERT OR REPLACE INTO customer VALUES (?,?,?,?,?)"
+        *values, limit_wei = msgspec.structs.astuple(row)
+        text = "" if limit_wei is None else str(limit_wei)
+        await self._write(lambda run: run(sql, (*values, text)))
 
     async def put_invite(self, row: InviteRow) -> None:
         await self._write(_put("invite", row))

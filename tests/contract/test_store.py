@@ -27,6 +27,7 @@ from openpool.core import events as e
 from openpool.core.errors import Unavailable
 from openpool.store.interface import (
     Balance,
+    CustomerRow,
     EventFilter,
     InviteRow,
     RollupPoint,
@@ -472,6 +473,22 @@ async def test_tokens_are_found_by_hash_and_revoked_once(store: Store) -> None:
     assert await store.revoke_token("a", 70) is False
     assert await store.revoke_token("nope", 70) is False
     assert store.token_by_hash(b"a") == token("a", last_used_ms=50, expires_ms=90, revoked_ms=60)
+
+
+async def test_customers_are_kept_and_changed(store: Store) -> None:
+    """A customer comes back as it was put, exact to the wei; putting it again changes it."""
+    ann = CustomerRow(
+        customer="c_a", name="Ann", created_ms=2, requests_per_minute=0, spend_limit_wei=2**90
+    )
+    ben = CustomerRow(
+        customer="c_b", name="Ben", created_ms=1, requests_per_minute=7, spend_limit_wei=None
+    )
+    await store.put_customer(ann)
+    await store.put_customer(ben)
+    assert store.customers() == [ben, ann]
+    free = msgspec.structs.replace(ann, requests_per_minute=9, spend_limit_wei=0)
+    await store.put_customer(free)
+    assert store.customers() == [ben, free]
 
 
 async def test_an_invitation_is_good_once(store: Store) -> None:
