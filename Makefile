@@ -28,7 +28,7 @@ protos: setup
 
 lock:
 	.venv/bin/python -m pip install -q uv
-	.venv/bin/uv pip compile -q pyproject.toml --extra gpu --group dev --universal --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+	.venv/bin/uv pip compile -q pyproject.toml --extra gpu --extra ai --group dev --universal --generate-hashes --no-emit-index-url --no-header -o requirements.lock
 
 clean:
 	rm -rf .venv data demo-data
