@@ -7,6 +7,7 @@
     │   └── Unauthorized    a wrong or revoked secret, a signature that does not match
     ├── Refusal         a fair request that policy declines   → say why and what to do
     │   ├── NoCapacity
+    │   ├── LimitReached
     │   └── NotAllowed
     │       └── Banned
     ├── Unavailable     the world is failing; may be retried  → bounded retry, then an event
@@ -61,6 +62,12 @@ class NoCapacity(Refusal):
     """The pool is full at the moment; try again shortly."""
 
     code = "no-capacity"
+
+
+class LimitReached(Refusal):
+    """You ask more often than you may; wait a little and try again."""
+
+    code = "limit-reached"
 
 
 class NotAllowed(Refusal):
