@@ -27,7 +27,6 @@ def configure(level: str = "info", form: Literal["auto", "json", "text"] = "auto
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
     # what libraries say is of interest only if it is a warning
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
