@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from openpool.core.units import PPM, price_text
@@ -43,6 +44,17 @@ class HostPort:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An exact amount in USD or in wei."""
+
+    amount: Fraction
+    currency: Literal["USD", "wei"]
+
+    def __str__(self) -> str:
+        return f"{price_text(self.amount)} {self.currency}"
 
 
 Parse = Callable[[str, Path], object]
@@ -168,6 +180,26 @@ def _show_price(value: object) -> str:
     return price_text(value)
 
 
+def _money(text: str, _: Path) -> Money:
+    match = re.fullmatch(r"([0-9]{1,30}(?:\.[0-9]{1,18})?) ?(USD|wei)", text)
+    if not match:
+        raise ValueError
+    return Money(Fraction(match[1]), "USD" if match[2] == "USD" else "wei")
+
+
+def _number(text: str, _: Path) -> Fraction:
+    return Fraction(matched(r"[0-9]{1,15}(\.[0-9]{1,9})?", text))
+
+
+def _show_number(value: object) -> str:
+    assert isinstance(value, Fraction)
+    return f"{float(value):.12g}"
+
+
+def _model(text: str, _: Path) -> str:
+    return matched(r"[A-Za-z0-9._:/@+-]{0,200}", text)
+
+
 def _secret(text: str, base: Path) -> Secret:
     if text.startswith("file:"):
         path = base / Path(text.removeprefix("file:")).expanduser()
@@ -194,6 +226,9 @@ OPTIONAL_HOST_PORT = Kind(
 URL = Kind("an http:// or https:// address", _url)
 RATE = Kind("a rate from 0 to 1 in whole ppm, like 25%, 250000ppm or 0.25", _rate, show=show_rate)
 PRICE = Kind("wei per pixel, like 1200, 0.25 or 1/3", _price, show=_show_price)
+MONEY = Kind("an amount in USD or wei, like 0.15 USD or 1200 wei", _money)
+NUMBER = Kind("a number, like 3000 or 2850.55", _number, show=_show_number)
+MODEL = Kind("a model's name; empty is every model", _model)
 SECRET = Kind("ASCII text, or file:/path/to/a/file", _secret, show=_show_secret, secret=True)
 
 

@@ -93,10 +93,11 @@ def load_for_serving(
 def unservable(config: Config) -> list[str]:
     """What is missing for serving, one sentence each."""
     problems = []
-    if not config.orchestrators:
+    if not config.orchestrators and not (config.ai.enabled and config.ai.prices):
         problems.append(
             "No orchestrator is set, so there is no work; set `orchestrators` in openpool.yaml, or "
-            f"{ENV_PREFIX}ORCHESTRATOR_ADDRESS and {ENV_PREFIX}ORCHESTRATOR_SECRET."
+            f"{ENV_PREFIX}ORCHESTRATOR_ADDRESS and {ENV_PREFIX}ORCHESTRATOR_SECRET "
+            "(a pool for customers of its own needs `ai.prices` instead)."
         )
     for path, name in ((config.pool.terms, "pool.terms"), (config.web.tls.cert, "web.tls.cert")):
         if path != Path() and not path.is_file():
@@ -120,6 +121,12 @@ def _contradictions(config: Config) -> list[str]:
             problems.append(
                 f"price.source is {config.price.source}, but orchestrators[{i}].status_url is not "
                 "set; set it to the orchestrator's -cliAddr, like http://127.0.0.1:7935."
+            )
+    for i, row in enumerate(config.ai.prices):
+        if row.price.currency == "USD" and not config.ai.usd_per_eth:
+            problems.append(
+                f"ai.prices[{i}].price is in USD, but ai.usd_per_eth is not set; "
+                "set what one ETH is worth, or give the price in wei."
             )
     if (config.web.tls.cert == Path()) != (config.web.tls.key == Path()):
         problems.append("web.tls needs both `cert` and `key`, or neither.")

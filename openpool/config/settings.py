@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Struct
 
 from openpool.config import kinds
-from openpool.config.kinds import HostPort, Kind, Secret
+from openpool.config.kinds import HostPort, Kind, Money, Secret
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -258,6 +258,74 @@ class VerifySettings(Section, frozen=True, kw_only=True):
     ] = 5_000
 
 
+class AiPriceSettings(Section, frozen=True, kw_only=True):
+    """What work of one kind costs; the row that names pipeline and model most exactly counts."""
+
+    pipeline: Annotated[str, Setting(kinds.NAME, "What is priced: llm, speech-to-text, ocr …")]
+    model: Annotated[str, Setting(kinds.MODEL, "One model; empty: all of the pipeline")] = ""
+    price: Annotated[Money, Setting(kinds.MONEY, "The price of `per` units")]
+    per: Annotated[
+        int,
+        Setting(
+            kinds.integer(1, 10**15),
+            "How many units that buys: tokens, ms of sound, characters, pixels, requests, or "
+            "seconds of a session",
+        ),
+    ] = 1
+
+
+class LiveRunnerSettings(Section, frozen=True, kw_only=True):
+    """Selling the workers' apps through orchestrators that run with -useLiveRunners."""
+
+    enabled: Annotated[
+        bool, Setting(kinds.BOOLEAN, "Whether apps are registered with the orchestrators")
+    ] = False
+    listen: Annotated[
+        HostPort, Setting(kinds.LISTEN, "Where orchestrators send requests for apps")
+    ] = HostPort("127.0.0.1", 8937)
+    public_url: Annotated[
+        str,
+        Setting(kinds.URL, "How orchestrators reach that; empty: http://<ai.live_runner.listen>"),
+    ] = ""
+
+
+class AiSettings(Section, frozen=True, kw_only=True):
+    """HTTP work: AI and whatever else travels as a request and its answer."""
+
+    enabled: Annotated[
+        bool, Setting(kinds.BOOLEAN, "Whether workers may offer apps and customers may use them")
+    ] = True
+    prices: tuple[AiPriceSettings, ...] = ()
+    usd_per_eth: Annotated[
+        Fraction,
+        Setting(kinds.NUMBER, "What one ETH is worth, for prices and limits in USD; 0: not known"),
+    ] = Fraction(0)
+    requests_per_minute: Annotated[
+        int,
+        Setting(
+            kinds.integer(1, 1_000_000), "What a customer may ask who has no limit of their own"
+        ),
+    ] = 600
+    body_bytes_max: Annotated[
+        int, Setting(kinds.integer(1_000_000, 10**10), "Largest request of a customer")
+    ] = 100_000_000
+    timeout_ms: Annotated[
+        int,
+        Setting(
+            kinds.integer(1_000, 24 * HOUR_MS),
+            "Longest time of a single request, from its arrival to the end of its answer",
+        ),
+    ] = 10 * MINUTE_MS
+    idle_ms: Annotated[
+        int,
+        Setting(
+            kinds.integer(1_000, HOUR_MS),
+            "How long a client may leave an answer unread, or a worker be silent within one",
+        ),
+    ] = MINUTE_MS
+    live_runner: LiveRunnerSettings = LiveRunnerSettings()
+
+
 class LimitSettings(Section, frozen=True, kw_only=True):
     """What one peer, or all together, may take."""
 
@@ -302,6 +370,7 @@ class Config(Section, frozen=True, kw_only=True):
     web: WebSettings = WebSettings()
     dispatch: DispatchSettings = DispatchSettings()
     verify: VerifySettings = VerifySettings()
+    ai: AiSettings = AiSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 

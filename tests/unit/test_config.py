@@ -268,6 +268,28 @@ def test_serving_needs_an_orchestrator(tmp_path: Path) -> None:
     assert load_for_serving(written(tmp_path, SERVABLE), environment={})
 
 
+def test_a_price_list_is_work_enough(tmp_path: Path) -> None:
+    """A pool with prices for customers of its own needs no orchestrator."""
+    text = "ai: {prices: [{pipeline: llm, price: 7 wei, per: 1000}]}"
+    (row,) = load_for_serving(written(tmp_path, text), environment={}).config.ai.prices
+    assert (row.pipeline, row.price.amount, row.price.currency) == ("llm", 7, "wei")
+
+
+def test_a_price_in_usd_needs_a_rate(tmp_path: Path) -> None:
+    """Nobody guesses what an ETH is worth."""
+    row = "prices: [{pipeline: llm, price: 0.15 USD, per: 1000000}]"
+    (problem,) = problems(tmp_path, f"ai: {{{row}}}")
+    assert "ai.prices[0].price is in USD, but ai.usd_per_eth is not set" in problem
+    assert loaded(tmp_path, f"ai: {{usd_per_eth: 3000.5, {row}}}").config.ai.prices
+
+
+@pytest.mark.parametrize("price", ["0.15", "free", "-1 USD", "1e3 wei", "1 EUR"])
+def test_a_price_needs_a_number_and_a_currency(tmp_path: Path, price: str) -> None:
+    """What cannot be read as money is refused with an example."""
+    (problem,) = problems(tmp_path, f"ai: {{prices: [{{pipeline: llm, price: {price}}}]}}")
+    assert "like 0.15 USD or 1200 wei" in problem
+
+
 def test_explain_names_every_setting_once() -> None:
     """What `config explain` shows is complete, and its variables work."""
     shown = explain(
