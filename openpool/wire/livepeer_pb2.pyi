@@ -269,3 +269,17 @@ class PriceInfo(_message.Message):
     pricePerUnit: int
     pixelsPerUnit: int
     def __init__(self, pricePerUnit: _Optional[int] = ..., pixelsPerUnit: _Optional[int] = ...) -> None: ...
+
+class OrchestratorInfo(_message.Message):
+    __slots__ = ("transcoder", "ticket_params", "price_info", "address", "auth_token")
+    TRANSCODER_FIELD_NUMBER: _ClassVar[int]
+    TICKET_PARAMS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_INFO_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    AUTH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    transcoder: str
+    ticket_params: TicketParams
+    price_info: PriceInfo
+    address: bytes
+    auth_token: AuthToken
+    def __init__(self, transcoder: _Optional[str] = ..., ticket_params: _Optional[_Union[TicketParams, _Mapping]] = ..., price_info: _Optional[_Union[PriceInfo, _Mapping]] = ..., address: _Optional[bytes] = ..., auth_token: _Optional[_Union[AuthToken, _Mapping]] = ...) -> None: ...
