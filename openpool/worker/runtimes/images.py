@@ -1,0 +1,62 @@
+"""Pictures that strangers send: opened safely, and written.
+
+Only PNG, JPEG and WebP are opened. The size stands in the file's head and is judged before a
+pixel is decoded, so an image bomb costs nothing. Pillow is imported when it is used first.
+"""
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+from openpool.worker.runtimes.base import BadRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]
+    """Rows of RGB pixels."""
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+PIXELS_MAX = 40_000_000
+SIDE_MIN = 2
+SIDE_MAX = 16_384
+
+
+def open_picture(data: bytes, pixels_max: int = PIXELS_MAX) -> "Picture":
+    """The picture upright, as RGB. Raises BadRequest with one sentence for its sender."""
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow's own limit is below ours or above: ours counts
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _judge_size(picture.width, picture.height, pixels_max)
+                upright = ImageOps.exif_transpose(picture)
+                return np.asarray(upright.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise BadRequest("the picture is no PNG, JPEG or WebP file") from None
+    except (OSError, SyntaxError, ValueError, EOFError):
+        raise BadRequest("the picture is damaged or cut off") from None
+
+
+def _judge_size(width: int, height: int, pixels_max: int) -> None:
+    if min(width, height) < SIDE_MIN or max(width, height) > SIDE_MAX:
+        raise BadRequest(
+            f"the picture is {width}x{height}; sides of {SIDE_MIN} to {SIDE_MAX} pixels are taken"
+        )
+    if width * height > pixels_max:
+        limit = pixels_max // 1_000_000
+        raise BadRequest(f"the picture is {width}x{height}; at most {limit} megapixels are taken")
+
+
+def to_png(picture: "NDArray[np.uint8]") -> bytes:
+    """The picture, or a mask of one value per pixel, as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
