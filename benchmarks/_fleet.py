@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from openpool.core.estimate import Estimate
 from openpool.core.scheduler import Ask, Candidate, Lanes, choose
+from openpool.core.settings import PoolSettings
 
 UNITS = 2000 * 1280 * 720
 BASE_MS = 500.0
 CROWDED = 0.2
 """How much slower a worker gets when all its sessions are busy."""
 """What a segment takes a worker of speed 1 that is idle otherwise."""
-TARGET_MS = 1600
+TARGET_MS = 2_000 * PoolSettings().target_ppm // 1_000_000
 WORKERS = 40
 TAU_MS = 10_000.0
 """How fast a peak-EWMA forgets."""

@@ -422,6 +422,7 @@ def _core_settings(config: Config) -> PoolSettings:
     dispatch = config.dispatch
     return PoolSettings(
         answer_margin_ms=dispatch.answer_margin_ms,
+        target_ppm=dispatch.target,
         hedge=dispatch.hedge,
         hedge_ppm=dispatch.hedge_share,
         headroom_ppm=dispatch.headroom,

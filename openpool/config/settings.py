@@ -190,6 +190,14 @@ class DispatchSettings(Section, frozen=True, kw_only=True):
             "How long before the orchestrator gives up an answer goes back at the latest",
         ),
     ] = 1_000
+    target: Annotated[
+        int,
+        Setting(
+            kinds.RATE,
+            "A worker is good enough if it will finish within this part of a segment's duration; "
+            "among those, work is shared fairly. Less is faster, more is fairer to slow workers",
+        ),
+    ] = 550_000
     hedge: Annotated[
         bool, Setting(kinds.BOOLEAN, "Whether a slow first try is repeated on a second worker")
     ] = True

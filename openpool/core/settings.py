@@ -9,8 +9,9 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     # deadlines
     answer_margin_ms: int = 1_000
     """An answer goes back this long before the orchestrator gives up, whatever happens."""
-    target_ppm: int = 800_000
-    """A worker is good enough if it will finish within this part of the segment's duration."""
+    target_ppm: int = 550_000
+    """A worker is good enough if it will finish within this part of the segment's duration. Less
+    is faster, more is fairer to slow workers (`python -m benchmarks dispatch` compares)."""
 
     # second tries
     hedge: bool = True
@@ -54,3 +55,35 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     linger_ms: int = 10_000
     """How long after its deadline a job is remembered, for late and doubled facts."""
     manifest_prices_max: int = 10_000
+
+
+class DeskSettings(Struct, frozen=True, kw_only=True):
+    """The dials of calls (`core.desk`). Times are in ms."""
+
+    # tries
+    attempts_max: int = 3
+    """Most workers tried for one call, all before the first byte of an answer."""
+    cold_load_ms: int = 10_000
+    """A worker that must first load the model counts as so much slower."""
+
+    # waiting for a place: by default a call is refused at once when no place is free
+    queue_max: int = 0
+    """Most calls that wait for one app."""
+    queue_wait_ms: int = 2_000
+
+    # workers
+    session_idle_ms: int = 120_000
+    """A session without calls for so long gives up its place."""
+    capacity_max: int = 1_000
+    """Most calls at once believed of one offer."""
+    offers_max: int = 200
+    """Most offers believed of one line."""
+    cooldown_failures: int = 5
+    """Failures, not outweighed by successes, that send a worker to cool down."""
+    cooldown_ms: int = 30_000
+    """The first cooling down; each further one takes twice as long."""
+    cooldown_ms_max: int = 3_600_000
+
+    # bounds
+    linger_ms: int = 10_000
+    """How long a call is remembered after its end, for late and doubled facts."""

@@ -15,10 +15,11 @@ def run(name: str, utilisation: float) -> Outcome:
 
 
 @pytest.mark.parametrize("utilisation", [0.5, 0.75])
-def test_ours_is_fairer_than_two_choices_and_as_punctual(utilisation: float) -> None:
-    """Much more even work per session, nobody starved, and about as many segments in time."""
+def test_ours_is_fairer_and_faster_than_two_choices(utilisation: float) -> None:
+    """More even work per session and a faster slowest twentieth, and as many segments in time."""
     ours, baseline = run(OURS, utilisation), run(BASELINE, utilisation)
-    assert ours.jain > baseline.jain + 0.05
-    assert ours.in_time >= baseline.in_time - 0.003
-    assert ours.starved == 0
-    assert ours.rejected <= baseline.rejected + 0.005
+    assert ours.jain > baseline.jain + 0.03
+    assert ours.p95_ms < baseline.p95_ms
+    assert ours.in_time >= baseline.in_time - 0.001
+    assert ours.starved <= 1
+    assert ours.rejected <= baseline.rejected + 0.001
