@@ -21,6 +21,7 @@ from aiohttp import web
 from yarl import URL
 
 from openpool.core.errors import BadMessage
+from openpool.core.payment import SURE, Payment
 from openpool.demo.live_proxy import Proxy
 from openpool.demo.runner_registry import Refused, Registry, Runner
 from openpool.demo.trickle import TrickleServer
@@ -31,9 +32,7 @@ from openpool.wire.live_runner import Heartbeat
 from openpool.wire.payments import (
     PAYMENT_HEADER,
     SEGMENT_HEADER,
-    SURE,
     Credentials,
-    Payment,
     decode_credentials,
     decode_payment,
 )

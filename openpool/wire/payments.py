@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage
+from openpool.core.payment import Payment
 from openpool.wire import livepeer_pb2 as pb
 
 PAYMENT_HEADER = "Livepeer-Payment"
@@ -21,32 +22,11 @@ SEGMENT_HEADER = "Livepeer-Segment"
 HEADER_CHARS_MAX = 64 << 10
 TICKETS_MAX = 600
 """More than an orchestrator takes for one set of ticket parameters."""
-SURE = 2**256 - 1
-"""The winning probability of a ticket that always wins."""
 _NUMBER_BYTES_MAX = 32
 _ADDRESS_BYTES = 20
 _MANIFEST_BYTES_MAX = 1024
 
 _Message = TypeVar("_Message", pb.Payment, pb.SegData)
-
-
-class Payment(Struct, frozen=True, kw_only=True):
-    """The tickets that came with one request."""
-
-    sender: str
-    """The gateway's address, `0x` and 40 hex digits in lower case."""
-    tickets: int
-    face_value_wei: int
-    """What one ticket pays if it wins."""
-    win_prob: int
-    """How likely that is, in 1/`SURE`."""
-    price_wei: Fraction | None = None
-    """The price per unit that the gateway reckons with; None if it named none."""
-
-    @property
-    def expected_value_wei(self) -> Fraction:
-        """What all tickets together are worth on average."""
-        return Fraction(self.tickets * self.face_value_wei * self.win_prob, SURE)
 
 
 class Credentials(Struct, frozen=True, kw_only=True):

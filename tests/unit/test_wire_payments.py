@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openpool.core.errors import BadMessage
+from openpool.core.payment import SURE, Payment
 from openpool.wire.payments import (
     HEADER_CHARS_MAX,
-    SURE,
     TICKETS_MAX,
     Credentials,
-    Payment,
     decode_credentials,
     decode_payment,
     encode_credentials,
@@ -34,7 +33,6 @@ BY_HAND = bytes.fromhex(
 
 numbers = st.integers(min_value=0, max_value=SURE)
 payments = st.builds(
-    Payment,
     sender=st.binary(min_size=20, max_size=20).map(lambda data: "0x" + data.hex()),
     tickets=st.integers(min_value=0, max_value=20),
     face_value_wei=numbers,
