@@ -1,0 +1,146 @@
+"""Things seen in live video, told while it runs.
+
+A session takes MPEG-TS segments or single pictures (JPEG, PNG, WebP) as messages and answers each
+frame that it looks at with one line of JSON: when, which frame, what and where. It looks at `fps`
+frames a second (query: `fps`, `threshold`). A segment that cannot be decoded costs itself only.
+Its options are those of `detector`, and `fps_max` (30).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from openpool.worker.runtimes import networks, video
+from openpool.worker.runtimes.asking import number
+from openpool.worker.runtimes.base import (
+    BadRequest,
+    Runtime,
+    RuntimeAnswer,
+    RuntimeRequest,
+    Session,
+)
+from openpool.worker.runtimes.detector import Box, Detector
+from openpool.worker.runtimes.images import open_picture
+from openpool.worker.runtimes.object_detection import ObjectDetection
+
+if TYPE_CHECKING:
+    from openpool.worker.runtimes.images import Picture
+
+FPS = "5"
+PICTURE_PIXELS_MAX = 8_900_000
+"""A frame of a stream: up to 4096x2160."""
+BROKEN_MAX = 10
+"""Messages in a row that cannot be read before the session ends."""
+PICTURE_HEADS = (b"\xff\xd8", b"\x89PNG", b"RIFF")
+
+
+class Seen(Struct, frozen=True):
+    """What was seen in one frame."""
+
+    t_ms: int
+    """Since the stream's first frame."""
+    frame: int
+    """Its number in the stream, from 0; frames that were not looked at count too."""
+    width: int
+    height: int
+    boxes: list[Box]
+
+
+class Lost(Struct, frozen=True):
+    """A message that could not be read, and why."""
+
+    t_ms: int
+    error: str
+
+
+class LiveVideo(Runtime):
+    """Looks at streams."""
+
+    pipeline: ClassVar[str] = "live-video-analysis"
+    paths: ClassVar[tuple[str, ...]] = ("/v1/live/detect", "/live", "/detect")
+    streaming: ClassVar[bool] = True
+    session: ClassVar[bool] = True
+
+    @classmethod
+    def missing(cls) -> str:
+        """What has to be installed before this can run."""
+        return networks.missing("live video analysis")
+
+    def load(self) -> None:
+        """Load the detector."""
+        self._stills = ObjectDetection(self.model, self.options, self.cache)
+        self._stills.load()
+        self._detector = self._stills.detector
+
+    def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
+        """A single picture, as object detection answers it."""
+        return self._stills.answer(request)
+
+    def open(self, options: Mapping[str, str]) -> Session:
+        """Begin a session."""
+        fps_max = float(self.options.get("fps_max", "30"))
+        fps = number("fps", options.get("fps", FPS), 0.1, fps_max)
+        threshold = number(
+            "threshold", options.get("threshold", str(self._detector.threshold)), 0, 1
+        )
+        return Watching(self._detector, fps, threshold)
+
+
+class Watching(Session):
+    """One stream that is being watched."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        fps: float,
+        threshold: float,
+        now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+    ) -> None:
+        self._detector = detector
+        self._threshold = threshold
+        self._now_ms = now_ms
+        self._began_ms: int | None = None
+        self._clock = video.Clock(fps)
+        self._broken = 0
+
+    def feed(self, message: bytes) -> Iterator[bytes]:
+        """Look at a segment or a picture; one line for each frame that was looked at."""
+        try:
+            if message.startswith(PICTURE_HEADS):
+                yield from self._picture(message)
+            else:
+                yield from self._segment(message)
+            self._broken = 0
+        except BadRequest as fault:
+            self._broken += 1
+            if self._broken >= BROKEN_MAX:
+                raise BadRequest(
+                    f"{BROKEN_MAX} messages in a row cannot be read: {fault}"
+                ) from None
+            yield _line(Lost(self._clock.t_ms, str(fault)))
+
+    def _picture(self, message: bytes) -> Iterator[bytes]:
+        """A picture has no time of its own: it was taken when it came."""
+        now_ms = self._now_ms()
+        self._began_ms = now_ms if self._began_ms is None else self._began_ms
+        if self._clock.wants(now_ms - self._began_ms):
+            picture = open_picture(message, PICTURE_PIXELS_MAX)
+            scaled = networks.resize(picture, self._detector.size)
+            yield self._look(scaled, picture.shape[1], picture.shape[0])
+
+    def _segment(self, message: bytes) -> Iterator[bytes]:
+        for frame in video.frames(message):
+            if self._clock.wants_pts(frame.t_ms):
+                scaled = frame.picture(self._detector.size)
+                yield self._look(scaled, frame.width, frame.height)
+
+    def _look(self, scaled: "Picture", width: int, height: int) -> bytes:
+        boxes = self._detector.look(scaled, width, height, self._threshold)
+        return _line(Seen(self._clock.t_ms, self._clock.frame, width, height, boxes))
+
+
+def _line(value: Seen | Lost) -> bytes:
+    return msgspec.json.encode(value) + b"\n"

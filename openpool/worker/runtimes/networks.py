@@ -1,0 +1,120 @@
+"""Networks for pictures in ONNX files: loading, feeding, and what the sizes are.
+
+Used by detectors and classifiers. ONNX Runtime and NumPy are imported when something is loaded.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openpool.worker.runtimes.base import ModelMissing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
+
+    from openpool.worker.runtimes.images import Picture
+
+    Numbers = NDArray[np.float32]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SPREAD = (0.229, 0.224, 0.225)
+SIDE_MAX = 4096
+
+
+class Network:
+    """A loaded network that takes one picture of a fixed size."""
+
+    def __init__(self, session: "InferenceSession", size: int) -> None:
+        picture, *others = session.get_inputs()
+        self._session = session
+        self._name, self._half = picture.name, picture.type == "tensor(float16)"
+        self._size_names = [given.name for given in others]
+        self.outputs = [output.name for output in session.get_outputs()]
+        height, width = (side if isinstance(side, int) else size for side in picture.shape[2:4])
+        self.size = (width, height)
+        """Width and height."""
+
+    def run(self, numbers: "Numbers", sizes: "NDArray[np.int64]") -> "dict[str, Numbers]":
+        """The outputs by name; `sizes` goes to the inputs beside the picture, if there are any."""
+        import numpy as np
+
+        feed = {self._name: numbers.astype(np.float16) if self._half else numbers}
+        feed |= dict.fromkeys(self._size_names, sizes)
+        return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
+
+
+def missing(what: str) -> str:
+    """What has to be installed, in one sentence; empty if nothing."""
+    found = importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("PIL")
+    return "" if found else f"{what} needs: pip install 'openpool[ai]'"
+
+
+def load(options: Mapping[str, str], what: str) -> Network:
+    """The network in the file that the options name. Raises ModelMissing."""
+    file = Path(options.get("file", "")).expanduser()
+    if not options.get("file"):
+        raise ModelMissing(f"name the file of {what} as option `file`")
+    if not file.is_file():
+        raise ModelMissing(f"{file} does not exist: put {what} there, or correct option `file`")
+    try:
+        network = Network(_session(file, options), int(options.get("size", "640")))
+    except ImportError:
+        raise ModelMissing(missing("ONNX")) from None
+    except Exception as error:  # onnxruntime has no common class of its errors
+        raise ModelMissing(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}") from None
+    if not all(0 < side <= SIDE_MAX for side in network.size):
+        raise ModelMissing(f"{file} takes pictures of {network.size}: not a network for pictures")
+    return network
+
+
+def _session(file: Path, options: Mapping[str, str]) -> "InferenceSession":
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = int(options.get("threads", "1"))
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # a thread that spins while it waits takes a core from the worker's video
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CPUExecutionProvider"]
+    if options.get("device", "cpu") == "cuda":
+        providers.insert(0, "CUDAExecutionProvider")
+    return onnxruntime.InferenceSession(str(file), settings, providers=providers)
+
+
+def read_labels(file: str) -> list[str]:
+    """The names in the file, a line each; none without a file. Raises ModelMissing."""
+    try:
+        return Path(file).expanduser().read_text().splitlines() if file else []
+    except (OSError, UnicodeDecodeError):
+        raise ModelMissing(f"the labels in {file} cannot be read") from None
+
+
+def resize(picture: "Picture", size: tuple[int, int]) -> "Picture":
+    """The picture at this width and height, whatever its shape was."""
+    import numpy as np
+    from PIL import Image
+
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def normaliser(name: str) -> "Callable[[Picture], Numbers]":
+    """From RGB bytes to what the network takes: channels first. Raises ModelMissing."""
+    import numpy as np
+
+    known = {"none": ((0.0,) * 3, (1.0,) * 3), "imagenet": (IMAGENET_MEAN, IMAGENET_SPREAD)}
+    if name not in known:
+        raise ModelMissing(f"option `normalise` is one of {', '.join(known)}, not {name!r}")
+    mean, spread = (np.array(value, np.float32).reshape(3, 1, 1) for value in known[name])
+    factor = 1 / (255 * spread)
+
+    def normalise(picture: "Picture") -> "Numbers":
+        channels = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+        return ((channels * factor) - mean / spread)[None]
+
+    return normalise
