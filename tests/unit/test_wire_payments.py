@@ -33,6 +33,7 @@ BY_HAND = bytes.fromhex(
 
 numbers = st.integers(min_value=0, max_value=SURE)
 payments = st.builds(
+    Payment,
     sender=st.binary(min_size=20, max_size=20).map(lambda data: "0x" + data.hex()),
     tickets=st.integers(min_value=0, max_value=20),
     face_value_wei=numbers,
