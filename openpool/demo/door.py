@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from openpool.core import capabilities
+from openpool.core.errors import Unavailable
 from openpool.demo.life import Failed, Life
 from openpool.demo.results import Part, ResultReader, Unreadable, int64, media_type
 from openpool.demo.roster import Member
 from openpool.link.interface import Caller, Download, Ended, GrpcStatus, RegistrationStream, Reply
+from openpool.link.line import Line
 from openpool.wire.messages import RegisterRequest
 
 VERSION = "0.9.1"
@@ -70,6 +72,9 @@ class Door:
         finally:
             self._life.roster.leave(member)
             self._changed()
+
+    async def line(self, line: Line, caller: Caller) -> None:
+        raise Unavailable("an orchestrator makes no calls on this port; dial a pool")
 
     async def download(self, path: str, caller: Caller) -> Download | Reply:
         if path == "/healthz":

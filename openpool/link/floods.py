@@ -42,9 +42,12 @@ class Flood(Exception):
 class FrameMeter:
     """Follows the frame boundaries of one direction of one connection."""
 
-    __slots__ = ("_counts", "_skip", "_started", "_tail")
+    __slots__ = ("_counts", "_frames_max", "_skip", "_started", "_tail")
 
-    def __init__(self, now: float, *, skip: int = 0) -> None:
+    def __init__(
+        self, now: float, *, skip: int = 0, frames_max: Mapping[int, int] = FRAMES_MAX
+    ) -> None:
+        self._frames_max = frames_max
         self._skip = skip
         self._tail = b""
         self._started = now
@@ -66,14 +69,21 @@ class FrameMeter:
         self._skip = max(0, position - size)
 
     def allow(self, sent_bytes: int) -> None:
-        """Sending DATA entitles the peer to window updates and pings."""
+        """Sending DATA entitles the peer to window updates and pings, and to a reset if the data
+        comes too late for its stream."""
         self._counts[WINDOW] -= 2 + sent_bytes // 1024
         self._counts[PING] -= 1
+        self._counts[RESET] -= 1
+
+    def expect(self, kind: int, frames: int) -> None:
+        """So many frames of this type will come for something that we asked for."""
+        self._counts[kind] -= frames
 
     def _count(self, kind: int, flags: int, length: int) -> None:
         if kind == DATA and (length >= _SMALL_DATA_BYTES or flags & _END_STREAM):
             return
         kind = min(kind, _UNKNOWN)
         self._counts[kind] += 1
-        if self._counts[kind] > FRAMES_MAX[kind]:
-            raise Flood(f"it sent more than {FRAMES_MAX[kind]} {_TYPE_NAMES[kind]} frames in a row")
+        limit = self._frames_max[kind]
+        if self._counts[kind] > limit:
+            raise Flood(f"it sent more than {limit} {_TYPE_NAMES[kind]} frames in a row")

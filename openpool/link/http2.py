@@ -6,9 +6,9 @@ No task runs per connection: everything happens in callbacks, so that idle worke
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from h2 import events
@@ -19,9 +19,9 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from openpool.core.errors import Timeout, Unavailable
-from openpool.link.floods import PREFACE_BYTES, Flood, FrameMeter
+from openpool.link.floods import FRAMES_MAX, PREFACE_BYTES, Flood, FrameMeter
 
-Fields = Iterable[tuple[str, str]]
+Fields = Iterable[tuple[str, str | bytes]]
 
 CLOSE_S = 5.0
 """How long a closing connection may take to take its last bytes."""
@@ -43,11 +43,21 @@ class Http2Limits:
     """A connection that stays silent this long after a ping is dropped."""
     stall_s: float = 30.0
     """How long a peer may take none of what we want to send."""
+    frames_max: Mapping[int, int] = field(default_factory=lambda: FRAMES_MAX)
+    """What counts as a flood: frames of each type within `floods.PERIOD_S`."""
+    busy: bool = False
+    """Made for thousands of short streams and small frames per second: what is to be sent is
+    written once per turn of the event loop, and more finished streams are remembered."""
 
 
 class _H2(H2Connection):
-    # The library would remember 65,536 finished streams, megabytes on a long-lived connection.
+    # The library would remember 65,536 finished streams, megabytes on a long-lived connection. A
+    # late frame for one that is not remembered costs the connection.
     MAX_CLOSED_STREAMS = 512
+
+
+class _BusyH2(_H2):
+    MAX_CLOSED_STREAMS = 8192
 
 
 _CONFIGS = {
@@ -141,6 +151,11 @@ class Stream:
             self.on_gone(reason)
 
     @property
+    def patience_s(self) -> float:
+        """How long the peer may take nothing of this stream."""
+        return self.connection.limits.stall_s
+
+    @property
     def room(self) -> int:
         """How many bytes may be sent at once."""
         if self.gone or self.connection.write_paused:
@@ -178,7 +193,7 @@ class Stream:
         self._require()
         self._writable = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self.connection.limits.stall_s):
+            async with asyncio.timeout(self.patience_s):
                 await self._writable
         except TimeoutError:
             raise Timeout("the peer does not take what it is sent") from None
@@ -199,7 +214,11 @@ class Http2Connection(asyncio.Protocol):
         self.h2 = _new_h2(client, limits)
         self.loop = asyncio.get_running_loop()
         self.received_at = self.loop.time()
-        self.meter = FrameMeter(self.received_at, skip=0 if client else PREFACE_BYTES)
+        skip = 0 if client else PREFACE_BYTES
+        self.meter = FrameMeter(self.received_at, skip=skip, frames_max=limits.frames_max)
+        self.last_words = b""
+        """What the peer said when it said goodbye."""
+        self._flush_due = False
         self._pinged_at = 0.0
         self._paused_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -267,7 +286,16 @@ class Http2Connection(asyncio.Protocol):
     # What streams use
 
     def flush(self) -> None:
+        """Hand over to the transport what the library has prepared, soon or now."""
+        if not self.limits.busy:
+            self.flush_now()
+        elif not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self.flush_now)
+
+    def flush_now(self) -> None:
         """Hand over to the transport what the library has prepared."""
+        self._flush_due = False
         data = self.h2.data_to_send()
         if data and not self.transport.is_closing():
             self.transport.write(data)
@@ -275,13 +303,15 @@ class Http2Connection(asyncio.Protocol):
     def forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
 
-    def close(self, reason: str, code: ErrorCodes | None = ErrorCodes.NO_ERROR) -> None:
+    def close(
+        self, reason: str, code: ErrorCodes | None = ErrorCodes.NO_ERROR, words: bytes = b""
+    ) -> None:
         """Say goodbye with this code (None: the library has done so already) and hang up."""
         if self.closed:
             return
         if code is not None:
-            self.h2.close_connection(code)
-        self.flush()
+            self.h2.close_connection(code, additional_data=words or None)
+        self.flush_now()
         self._end(reason)
         self.transport.close()
         # A peer that does not read would keep its connection for ever.
@@ -363,7 +393,8 @@ class Http2Connection(asyncio.Protocol):
         self._wake_all()
 
     def _on_goaway(self, event: events.ConnectionTerminated) -> None:
-        self.flush()
+        self.last_words = event.additional_data or b""
+        self.flush_now()
         self._end(f"it said goodbye ({code_name(event.error_code)})")
         self.transport.close()
 
@@ -396,7 +427,7 @@ def code_name(code: ErrorCodes | int | None) -> str:
 
 
 def _new_h2(client: bool, limits: Http2Limits) -> H2Connection:
-    connection = _H2(_CONFIGS[client])
+    connection = (_BusyH2 if limits.busy else _H2)(_CONFIGS[client])
     values: dict[SettingCodes, int] = {
         SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
         SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes_max,

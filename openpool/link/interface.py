@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from openpool.link.line_client import Line
 from openpool.wire.messages import Notification, RegisterRequest
 
 
@@ -82,6 +83,14 @@ class PortHandler(Protocol):
 
         Cancelled when the port shuts down (the stream then ends as UNAVAILABLE). Any other
         exception ends the stream as INTERNAL without a trace.
+        """
+
+    async def line(self, line: Line, caller: Caller) -> None:
+        """Serve a worker that wants to be called; returning closes its line.
+
+        Must return when the line is gone (its offers end, or `wait_closed`). An `OpenPoolError` is
+        told to the worker: Unauthorized and Banned keep it from dialling again. Cancelled when the
+        port shuts down.
         """
 
     async def download(self, path: str, caller: Caller) -> Download | Reply:

@@ -6,17 +6,16 @@ milliseconds. See docs/protocol.md.
 
 import asyncio
 import logging
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import cast
 
 from h2.errors import ErrorCodes
 
-from openpool.core.errors import BadMessage, PeerError, Unauthorized, Unavailable
-from openpool.link.http2 import CLOSE_S, Http2Connection, Http2Limits, Stream
+from openpool.core.errors import BadMessage, Unavailable
+from openpool.link.dialling import DialledConnection, dial_with
+from openpool.link.http2 import Http2Connection, Http2Limits, Stream
 from openpool.link.interface import Ended, GrpcStatus
-from openpool.link.tls import Trust, client_context
+from openpool.link.tls import Trust
 from openpool.wire.grpc import CONTENT_TYPE, REGISTER_PATH, Deframer, frame, read_status
 from openpool.wire.messages import (
     MESSAGE_BYTES_MAX,
@@ -35,52 +34,21 @@ CLIENT_LIMITS = Http2Limits(stream_window_bytes=1 << 20, connection_window_bytes
 """A megabyte of unread notifications is thousands; then the orchestrator has to wait."""
 
 
-class ClientConnection(Http2Connection):
-    """A connection that we dialled. Nothing is sent on it before its certificate is trusted."""
+class ClientConnection(DialledConnection):
+    """A connection to a server of transcoders."""
 
     def __init__(self, trust: Trust, limits: Http2Limits) -> None:
-        super().__init__(client=True, limits=limits)
-        self.fingerprint = ""
-        self.refused: PeerError | None = None
-        self._trust = trust
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tls = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
-        try:
-            self.fingerprint = self._trust.check(tls.getpeercert(binary_form=True) or b"")
-            if tls.selected_alpn_protocol() != "h2":
-                raise BadMessage("the server does not speak HTTP/2: is this an orchestrator?")
-        except PeerError as error:
-            self.refused = error
-            cast(asyncio.Transport, transport).abort()
-            return
-        super().connection_made(transport)
+        foreign = "the server does not speak HTTP/2: is this an orchestrator?"
+        super().__init__(trust, client=True, alpn="h2", foreign=foreign, limits=limits)
 
 
 async def dial(
     host: str, port: int, trust: Trust, *, limits: Http2Limits, timeout_s: float
 ) -> ClientConnection:
     """Connect and check the certificate; Unauthorized if it is wrong, Unavailable if it fails."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(
-                lambda: ClientConnection(trust, limits),
-                host,
-                port,
-                ssl=client_context(verify=trust.verify),
-                server_hostname=host,
-                ssl_shutdown_timeout=CLOSE_S,
-            )
-    except ssl.SSLCertVerificationError as error:
-        raise Unauthorized(f"the certificate of {host}:{port} is not trusted: {error}") from None
-    except TimeoutError:
-        raise Unavailable(f"{host}:{port} did not answer within {timeout_s:g} s") from None
-    except OSError as error:
-        raise Unavailable(f"cannot connect to {host}:{port}: {error}") from None
-    if connection.refused is not None:
-        raise connection.refused
-    return connection
+    return await dial_with(
+        lambda: ClientConnection(trust, limits), host, port, trust, alpn="h2", timeout_s=timeout_s
+    )
 
 
 class Registration(AsyncIterator[Notification]):

@@ -5,19 +5,24 @@ HTTP/2 where the client offers it (stock workers register and upload that way), 
 """
 
 import asyncio
+import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import OpenPoolError, SetupError, Unavailable
 from openpool.link.answers import PortLimits
-from openpool.link.interface import PortHandler
+from openpool.link.interface import Caller, PortHandler
+from openpool.link.line_client import LineConnection
 from openpool.link.server_http1 import Http1Server
-from openpool.link.server_http2 import ServerConnection
+from openpool.link.server_http2 import ServerConnection, peer_text
+from openpool.link.tls import LINE_ALPN
 
 __all__ = ["PortLimits", "WorkerPort"]
+
+log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 0.5
 """For the last frames and answers when the port closes, and for a peer's TLS goodbye."""
@@ -46,6 +51,7 @@ class WorkerPort:
         self._server: asyncio.Server | None = None
         self._group: asyncio.TaskGroup | None = None
         self._connections: set[ServerConnection] = set()
+        self._lines: set[LineConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._per_ip: Counter[str] = Counter()
         self._sockets = 0
@@ -123,24 +129,28 @@ class WorkerPort:
             await self._stopped.wait()
 
     async def _shut_down(self) -> None:
-        """Registrations end at once, other requests get `drain_s`, then everything is closed."""
+        """Registrations end at once, calls and uploads get `drain_s`, then everything is closed."""
         self.drain()
         for connection in list(self._connections):
             connection.stop_registrations()
+        for line in list(self._lines):
+            line.line.drain()
         self._http1.pre_shutdown()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.limits.drain_s)
         for task in self._tasks:
             task.cancel()
         await self._http1.shutdown(timeout=LAST_WORDS_S)
+        for line in list(self._lines):
+            line.dismiss(Unavailable("the pool is shutting down; dial again"))
         for connection in list(self._connections):
             connection.close("the server is shutting down")
         self._empty.clear()
-        if self._connections:
+        if self._connections or self._lines:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), LAST_WORDS_S)
-        for connection in list(self._connections):
-            connection.abort("the server is shutting down")
+        for open_one in (*self._connections, *self._lines):
+            open_one.abort("the server is shutting down")
 
     # For connections
 
@@ -171,16 +181,45 @@ class WorkerPort:
     def open(self, transport: asyncio.Transport) -> asyncio.Protocol:
         """The protocol for a connection that was admitted."""
         tls = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
-        if tls.selected_alpn_protocol() != "h2":
+        alpn, peer = tls.selected_alpn_protocol(), transport.get_extra_info("peername")
+        if alpn == LINE_ALPN:
+            line = LineConnection(peer, opened=self._on_line, lost=self._on_line_lost)
+            self._lines.add(line)
+            return line
+        if alpn != "h2":
             return self._http1()
-        connection = ServerConnection(self, transport.get_extra_info("peername"))
+        connection = ServerConnection(self, peer)
         self._connections.add(connection)
         return connection
 
     def on_lost(self, connection: ServerConnection) -> None:
         self._connections.discard(connection)
-        if not self._connections:
+        self._note_empty()
+
+    def _on_line(self, connection: LineConnection) -> None:
+        self.spawn(self._serve_line(connection))
+
+    def _on_line_lost(self, connection: LineConnection) -> None:
+        self.leave(connection.peer[0])
+        self._lines.discard(connection)
+        self._note_empty()
+
+    def _note_empty(self) -> None:
+        if not (self._connections or self._lines):
             self._empty.set()
+
+    async def _serve_line(self, connection: LineConnection) -> None:
+        error: OpenPoolError | None = Unavailable("the pool is shutting down; dial again")
+        try:
+            await self.handler.line(connection.line, Caller(peer_text(connection.peer), ""))
+            error = None
+        except OpenPoolError as refusal:
+            error = refusal
+        except Exception as failure:
+            log.error("a line handler failed", exc_info=failure)
+            error = Unavailable("the pool made a mistake; it is written down there")
+        finally:
+            connection.dismiss(error)
 
 
 class _Doorman(asyncio.Protocol):

@@ -22,6 +22,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from openpool.core.errors import SetupError, Unauthorized
 
+LINE_ALPN = "openpool-line"
+"""By this protocol name a worker says that it wants to be called; see `link.line`."""
+
 _VALID = timedelta(days=20 * 365)
 
 
@@ -57,7 +60,7 @@ def fingerprint(der: bytes) -> str:
 
 
 def server_context(identity: Identity) -> ssl.SSLContext:
-    """TLS for a worker port: HTTP/2 where the client asks for it, HTTP/1.1 for all others.
+    """TLS for a worker port: a line or HTTP/2 for who asks for it, HTTP/1.1 for all others.
 
     SetupError if certificate and key do not fit together.
     """
@@ -65,7 +68,7 @@ def server_context(identity: Identity) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Compression and renegotiation only ever cost memory and security.
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols([LINE_ALPN, "h2", "http/1.1"])
     try:
         context.load_cert_chain(identity.cert_path, identity.key_path)
     except (OSError, ssl.SSLError) as error:

@@ -45,6 +45,7 @@ from openpool.link.interface import (
     RegistrationStream,
     Reply,
 )
+from openpool.link.line import Line
 from openpool.pool.media import Media
 from openpool.store.interface import Receipt
 from openpool.wire.messages import Notification, RegisterRequest
@@ -129,6 +130,8 @@ class Downstream:
     """Keys the hashes that stand for upstream ids; kept across restarts."""
     epoch: int
     workers_max: int = 100_000
+    calls: Callable[[Line, Caller], Awaitable[None]] | None = None
+    """Serves the lines of workers that take AI calls, until each ends; None: there are no calls."""
     connections: dict[str, Connection] = field(default_factory=dict)
     attempts: dict[int, Task] = field(default_factory=dict)
     by_job: dict[str, list[int]] = field(default_factory=dict)
@@ -223,6 +226,12 @@ class Downstream:
         for connection in self.connections.values():
             if which(connection) and not connection.ended.done():
                 connection.ended.set_result(ended)
+
+    async def line(self, line: Line, caller: Caller) -> None:
+        """Serve a worker that takes calls, if this pool makes any."""
+        if self.calls is None:
+            raise Unavailable("this pool makes no AI calls; ask its operator to switch them on")
+        await self.calls(line, caller)
 
     # --- instructions --------------------------------------------------------------------------
 
