@@ -2,7 +2,8 @@
 
 One request is one file: a header that says what to do, then its bytes, over a socket pair. A child
 that dies or takes too long is killed and replaced. The parent's side never blocks the event loop.
-What the children do is in `pool.probe` and `pool.look`; what it means in `pool.verify`.
+What the children do is in `pool.probe`, `pool.look` and `pool.weigh`; what it means in
+`pool.verify` and `pool.answers`.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from msgspec import Struct
 
 from openpool.pool.look import Look, clipped, differs, look
 from openpool.pool.probe import Probe, Unreadable, probe, recount
+from openpool.pool.weigh import Weight, weigh
 
 REPLY_BYTES_MAX = 64_000_000
 MEMORY_BYTES_MAX = 4_000_000_000
@@ -55,14 +57,18 @@ class Compare(Struct, frozen=True, tag=True):
     slack: float = 1.0
 
 
+class Weigh(Struct, frozen=True, tag=True):
+    """How large is this picture, or how long is this sound? Answered by a Weight."""
+
+
 class Fault(Struct, frozen=True, tag=True):
     """Why the file cannot be opened, or what is wrong with it."""
 
     text: str
 
 
-Request = Measure | Recount | See | Compare
-Answer = Probe | Look | Fault
+Request = Measure | Recount | See | Compare | Weigh
+Answer = Probe | Look | Weight | Fault
 
 
 class CheckerLost(Exception):
@@ -215,6 +221,8 @@ def answer(request: Request, data: bytes) -> Answer:
                 return clipped(look(data, strict=True), clip_from_ms, clip_to_ms)
             case Compare(source, slack):
                 return Fault(differs(source, look(data), slack))
+            case Weigh():
+                return weigh(data)
     except Unreadable as fault:
         return Fault(str(fault))
 
