@@ -1,32 +1,26 @@
-"""What a delivered job pays: the price that is known, and the fee split to the wei.
+"""What a delivered job pays: the price that is known, times what was made.
 
-Only whole wei leave here. The fraction that a fee leaves over stays in the worker's carry for
-that denominator, so that nothing is lost over a million segments. Read next: `core.units`.
+Must not compute a fee itself: that is `core.fees`, which calls share. Read next: `core.units`.
 """
 
-from collections.abc import Mapping
 from fractions import Fraction
 
 from openpool.core import units
-from openpool.core.events import CommissionTaken, FeeCredited, PriceChanged
+from openpool.core.events import PriceChanged
 from openpool.core.facts import PriceKnown
+from openpool.core.fees import Due, Fees
 from openpool.core.roster import Worker
 from openpool.core.settings import PoolSettings
 from openpool.core.step import Outbox
 
-CarryKey = tuple[str, int]
-"""Worker, and the denominator of a price."""
-
 
 class Books:
-    """Prices and carries."""
+    """Prices, and the fees made of them."""
 
-    def __init__(
-        self, settings: PoolSettings, out: Outbox, carries: Mapping[CarryKey, int]
-    ) -> None:
+    def __init__(self, settings: PoolSettings, out: Outbox, fees: Fees) -> None:
         self.settings = settings
         self.out = out
-        self.carries = dict(carries)
+        self.fees = fees
         self._prices: dict[tuple[str, str], PriceKnown] = {}
         """By orchestrator and manifest; the manifest changed longest ago comes first."""
         self._manifests = 0
@@ -66,45 +60,19 @@ class Books:
     ) -> int:
         """Credit a delivered job. Returns the worker's part in wei."""
         price, source = self.price(orchestrator, manifest)
-        key = (worker.name, price.denominator)
-        fee_wei, carry = units.fee(pixels, price, self.carries.get(key, 0))
-        commission_wei, worker_wei = units.commission(fee_wei, worker.commission_ppm)
-        self._carry(key, carry)
-        self.out.note(
-            f"{job}/fee-credited",
-            FeeCredited(
-                job=job,
-                orchestrator=orchestrator,
-                worker=worker.name,
-                address=worker.address,
-                pixels=pixels,
-                price_wei=units.price_text(price),
-                price_source=source,
-                fee_wei=str(fee_wei),
-                carry=f"{carry}/{price.denominator}",
-                commission_ppm=worker.commission_ppm,
-                worker_wei=str(worker_wei),
-            ),
+        due = Due(
+            job=job,
+            payer=orchestrator,
+            worker=worker.name,
+            address=worker.address,
+            commission_ppm=worker.commission_ppm,
+            units=pixels,
+            price_wei=price,
+            price_source=source,
         )
-        self.out.note(
-            f"{job}/commission-taken",
-            CommissionTaken(
-                job=job,
-                orchestrator=orchestrator,
-                worker=worker.name,
-                commission_wei=str(commission_wei),
-            ),
-        )
-        return worker_wei
-
-    def _carry(self, key: CarryKey, carry: int) -> None:
-        if carry:
-            self.carries[key] = carry
-        else:
-            self.carries.pop(key, None)
+        return self.fees.credit(due, self.out).worker_wei
 
     def check(self) -> None:
-        """A carry is a fraction of one wei; raises AssertionError."""
-        for (_, denominator), carry in self.carries.items():
-            assert 0 < carry < denominator
+        """A carry is a fraction of one wei, and prices are counted; raises AssertionError."""
+        self.fees.check()
         assert self._manifests == sum(1 for _, manifest in self._prices if manifest)

@@ -11,6 +11,10 @@ from msgspec import Struct
 
 CallSource = Literal["direct", "live-runner", "ai-worker"]
 Unit = Literal["pixel", "token", "ms", "character", "request", "second"]
+CallFailure = Literal[
+    "insufficient-capacity", "no-such-app", "timeout", "worker-failed", "cancelled"
+]
+"""Why a call had no (whole) answer, for programs."""
 
 
 class App(Struct, frozen=True, order=True):

@@ -13,6 +13,7 @@ A field may be added with a default. A change of meaning is a new class with the
     price           changed
     job             received · assigned · hedged · attempt-failed · refused · verified
                     · delivered · failed
+    call            received · assigned · attempt-failed · completed · failed
     money           fee-credited · commission-taken
 """
 
@@ -21,6 +22,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
+from openpool.core.calls import CallFailure, CallSource, Unit
 from openpool.core.model import Profile, Rendition, SourceInfo, WorkerKind
 
 
@@ -230,14 +232,17 @@ class JobFailed(Payload, frozen=True, kw_only=True, tag="job-failed"):
 
 
 class FeeCredited(Payload, frozen=True, kw_only=True, tag="fee-credited"):
-    """A worker earned its part of the expected value of a delivered job."""
+    """A worker earned its part of what a delivered job, or a call found right, is worth."""
 
     job: str
     orchestrator: str
+    """Who pays; `customer:<id>` for a call of the pool's own API."""
     worker: str
     address: str
     pixels: int
+    """How much is paid for, counted in `unit`."""
     price_wei: str
+    """Wei per unit, like every price."""
     price_source: str
     fee_wei: str
     """The whole fee, before commission."""
@@ -245,6 +250,10 @@ class FeeCredited(Payload, frozen=True, kw_only=True, tag="fee-credited"):
     """Fraction of a wei left over for the next fee of this worker, like `"2/3"`."""
     commission_ppm: int
     worker_wei: str
+    unit: Unit = "pixel"
+    pipeline: str = ""
+    """Of a call, as is the next; empty for transcoding."""
+    model: str = ""
 
 
 class CommissionTaken(Payload, frozen=True, kw_only=True, tag="commission-taken"):
@@ -252,6 +261,93 @@ class CommissionTaken(Payload, frozen=True, kw_only=True, tag="commission-taken"
     orchestrator: str
     worker: str
     commission_wei: str
+
+
+class CallReceived(Payload, frozen=True, kw_only=True, tag="call-received"):
+    """Somebody wants an HTTP exchange with an app. Its price is fixed from here on."""
+
+    job: str
+    source: CallSource
+    customer: str
+    orchestrator: str
+    pipeline: str
+    model: str
+    session: str
+    streaming: bool
+    deadline_ms: int
+    """0 has none."""
+    unit: Unit
+    price_wei: str
+    """Wei per unit; empty if nothing is paid for this call."""
+    price_source: str
+    usd: str = ""
+    """The price in the list if it is in USD, such as `"0.50 per 1000000"`."""
+    wei_per_usd: str = ""
+    """The rate it was converted at, when it was taken, and from where."""
+    rate_ms: int = 0
+    rate_source: str = ""
+
+
+class CallAssigned(Payload, frozen=True, kw_only=True, tag="call-assigned"):
+    job: str
+    attempt: int
+    """1, 2, … within the call."""
+    worker: str
+    predicted_ms: int
+    warm: bool
+    """Whether the model was in memory already."""
+    reason: str
+    """`chosen`, `session`, `waited` or `retry`: why this worker."""
+
+
+class CallAttemptFailed(Payload, frozen=True, kw_only=True, tag="call-attempt-failed"):
+    job: str
+    attempt: int
+    worker: str
+    reason: str
+    blamed: bool
+    """Whether this counts against the worker."""
+
+
+class CallCompleted(Payload, frozen=True, kw_only=True, tag="call-completed"):
+    """The answer went to the client. A fee follows only if it was checked and has a price."""
+
+    job: str
+    source: CallSource
+    customer: str
+    orchestrator: str
+    worker: str
+    attempt: int
+    pipeline: str
+    model: str
+    unit: Unit
+    units: int
+    checked: bool
+    blamed: bool
+    """Whether the worker is to blame for what the check found."""
+    note: str
+    """How it was counted, or why it was not accepted."""
+    took_ms: int
+    """From receipt to the end of the answer."""
+    first_byte_ms: int
+    """From receipt to the first byte of the answer."""
+    cancelled: bool = False
+    """The client hung up in the middle; what it had got counts."""
+
+
+class CallFailed(Payload, frozen=True, kw_only=True, tag="call-failed"):
+    job: str
+    source: CallSource
+    customer: str
+    orchestrator: str
+    pipeline: str
+    model: str
+    code: CallFailure
+    reason: str
+    started: bool
+    """Whether a part of an answer had gone out."""
+    attempts: int
+    took_ms: int
 
 
 AnyPayload = (
@@ -281,6 +377,11 @@ AnyPayload = (
     | JobFailed
     | FeeCredited
     | CommissionTaken
+    | CallReceived
+    | CallAssigned
+    | CallAttemptFailed
+    | CallCompleted
+    | CallFailed
 )
 
 

@@ -3,8 +3,10 @@
 Theory of operation. Money moves by immutable transfers; one transfer takes an amount from its
 `debit` account and gives it to its `credit` account, so the sum over all accounts is always zero.
 
-    fees:<orchestrator>   expected value of delivered work, not yet received; the only kind that
-                          may go negative: minus its balance is what the orchestrator owes the pool
+    fees:<orchestrator>   expected value of delivered work, not yet received: minus its balance is
+                          what the orchestrator owes the pool
+    customer:<id>         the same for a customer of the pool's own API; only these two may go
+                          negative, a customer down to its limit (`core.customers`)
     worker:<address>      owed to whoever holds that payout address
     commission            what the pool keeps
 
@@ -21,13 +23,16 @@ from msgspec import Struct
 from openpool.core.events import CommissionTaken, Event, FeeCredited
 
 COMMISSION = "commission"
+FEES = "fees:"
+CUSTOMER = "customer:"
 
 CarryKey = tuple[str, int]
 """Worker, and the denominator of the prices that this carry belongs to."""
 
 
-def fees_account(orchestrator: str) -> str:
-    return f"fees:{orchestrator}"
+def fees_account(payer: str) -> str:
+    """The account that pays. A customer's name as payer (`core.customers`) is its account."""
+    return payer if payer.startswith(CUSTOMER) else f"{FEES}{payer}"
 
 
 def worker_account(address: str) -> str:
@@ -36,7 +41,7 @@ def worker_account(address: str) -> str:
 
 
 def may_go_negative(account: str) -> bool:
-    return account.startswith("fees:")
+    return account.startswith((FEES, CUSTOMER))
 
 
 class Transfer(Struct, frozen=True, kw_only=True):
@@ -130,7 +135,7 @@ class Balances:
 
 
 def balance_faults(balances: Iterable[tuple[str, int]]) -> list[str]:
-    """Check (account, wei) pairs: they sum to zero, and only fees are negative."""
+    """Check (account, wei) pairs: they sum to zero, and only payers are negative."""
     faults, total = [], 0
     for account, amount_wei in balances:
         total += amount_wei

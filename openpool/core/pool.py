@@ -24,7 +24,7 @@ what), `roster` (workers), `orchestrators` (slot groups), `books` (money), `view
 from collections.abc import Mapping
 
 from openpool.core import explain, views
-from openpool.core.books import Books, CarryKey
+from openpool.core.books import Books
 from openpool.core.facts import (
     AttemptErred,
     Delivered,
@@ -47,6 +47,8 @@ from openpool.core.facts import (
     WorkerRemoved,
     WorkerUp,
 )
+from openpool.core.fees import Fees
+from openpool.core.ledger import CarryKey
 from openpool.core.lifecycle import Lifecycle
 from openpool.core.orchestrators import Orchestrators
 from openpool.core.roster import Roster
@@ -58,7 +60,7 @@ __all__ = ["Pool", "PoolSettings", "Step"]
 
 class Pool:
     """Decides. `orchestrators` are names with the weights by which capacity is shared among them;
-    `carries` the fractions of a wei left over by all fees so far."""
+    `carries` the fractions of a wei left over by all fees so far; `core.desk` shares `fees`."""
 
     def __init__(
         self,
@@ -74,7 +76,8 @@ class Pool:
         self.orchestrators = Orchestrators(
             orchestrators, settings, self.out, self.timers, self.roster
         )
-        self.books = Books(settings, self.out, carries or {})
+        self.fees = Fees(carries)
+        self.books = Books(settings, self.out, self.fees)
         self.lifecycle = Lifecycle(
             settings, self.out, self.timers, self.roster, self.orchestrators, self.books
         )

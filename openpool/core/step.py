@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from openpool.core.call_instructions import CallInstruction
 from openpool.core.events import AnyPayload, Event
 from openpool.core.instructions import Instruction
 
@@ -12,7 +13,7 @@ from openpool.core.instructions import Instruction
 class Step(Struct, kw_only=True):
     """The answer to one fact. The events are appended first, then the instructions performed."""
 
-    instructions: list[Instruction]
+    instructions: list[Instruction | CallInstruction]
     events: list[Event]
 
 
@@ -25,7 +26,7 @@ class Outbox:
         self._step = Step(instructions=[], events=[])
         self._serial = 0
 
-    def do(self, instruction: Instruction) -> None:
+    def do(self, instruction: Instruction | CallInstruction) -> None:
         """Tell the shell to do something."""
         self._step.instructions.append(instruction)
 

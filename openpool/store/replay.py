@@ -20,7 +20,7 @@ from msgspec import DecodeError, Struct
 from openpool.core.chain import GENESIS, Tree, chain_hash, leaf_hash
 from openpool.core.errors import SetupError
 from openpool.core.events import Event, decode_payload
-from openpool.core.ledger import Transfer, balance_faults
+from openpool.core.ledger import Transfer, balance_faults, may_go_negative
 from openpool.store import database, tables
 from openpool.store.books import Books, Tallies
 
@@ -50,7 +50,7 @@ class ReplayReport(Struct, frozen=True, kw_only=True):
     checksum: str
     """SHA-256 over everything derived; equal logs give equal checksums."""
     fees_wei: int
-    """Expected value of everything delivered."""
+    """Expected value of everything delivered, to orchestrators and customers."""
     commission_wei: int
     credited_wei: int
 
@@ -238,6 +238,7 @@ class _Replay:
     def report(self) -> ReplayReport:
         amounts = self.books.balances.amounts
         workers = (a for name, a in amounts.items() if name.startswith("worker:"))
+        payers = (a for name, a in amounts.items() if may_go_negative(name))
         return ReplayReport(
             faults=self.faults.all(),
             events=self._events,
@@ -246,7 +247,7 @@ class _Replay:
             chain=self._chain.hex(),
             root=self._tree.root().hex(),
             checksum=checksum(self.books),
-            fees_wei=-sum(a for name, a in amounts.items() if name.startswith("fees:")),
+            fees_wei=-sum(payers),
             commission_wei=amounts.get("commission", 0),
             credited_wei=sum(workers),
         )

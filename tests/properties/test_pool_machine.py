@@ -289,7 +289,7 @@ class PoolMachine(RuleBasedStateMachine):
             price = Fraction(fee.price_wei)
             worth[fee.worker, price.denominator] += price * fee.pixels - int(fee.fee_wei)
         for (worker, denominator), left in worth.items():
-            carry = self.pool.books.carries.get((worker, denominator), 0)
+            carry = self.pool.fees.carries.get((worker, denominator), 0)
             assert left == Fraction(carry, denominator)
 
     @invariant()

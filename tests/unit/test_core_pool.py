@@ -209,7 +209,7 @@ def test_fees_and_carries_go_on_after_a_restart() -> None:
     assert int(fee.fee_wei) == (921_601 + 2) // 3
     assert fee.carry == "0/3"
     assert fee.price_source == "status"
-    assert pool.books.carries == {}
+    assert pool.fees.carries == {}
 
 
 def test_the_account_of_a_restored_worker_is_used() -> None:

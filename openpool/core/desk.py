@@ -1,0 +1,575 @@
+"""The desk: which worker serves a call, and what follows from how it goes. One door, `handle`.
+
+Theory of operation. A call is one HTTP exchange that a client has open. Its states:
+
+    waiting    no place is free, and waiting is allowed            → running, over
+    running    a worker has it; nothing of an answer came yet      → waiting, running, started, over
+    started    the first byte of an answer was passed on           → over
+    over       answered, refused or given up; remembered a while for late and doubled facts
+
+Until the first byte another worker may be tried; after it, never. The client of every call gets
+one answer: an answer that begins, or one `RefuseCall`. A worker is credited only for an answer
+that ended and was found right, or for the part a client took before it hung up, if that was.
+After a restart nothing is taken up again: the exchanges died with the process.
+
+It must not do I/O or read a clock. Parts: `stands` (who serves what), `fees` (shared with
+`core.pool`), `desk_views`.
+"""
+
+from functools import partial
+
+from openpool.core import call_state, desk_views, events
+from openpool.core.call_facts import (
+    CallBroken,
+    CallCancelled,
+    CallEnded,
+    CallFact,
+    CallReceived,
+    CallStarted,
+    LineDown,
+    LineUp,
+    OffersChanged,
+    SessionClosed,
+)
+from openpool.core.call_instructions import RefuseCall, SessionLost, StartCall, StopCall
+from openpool.core.call_state import Call, CallState, Session, SessionKey, payer_of
+from openpool.core.calls import App, CallFailure, Usage
+from openpool.core.explain import Reason
+from openpool.core.facts import Tick, WorkerRemoved
+from openpool.core.fees import Due, Fees
+from openpool.core.jobs import tidy_reason
+from openpool.core.settings import DeskSettings
+from openpool.core.stands import Counter, Line, Server, Stand, Stands
+from openpool.core.step import Outbox, Step, Timers
+
+RELIEF = 4
+"""Successes that make up for one failure."""
+FULL = "insufficient capacity: every worker for {app} is busy; try again shortly"
+NOBODY = "no worker serves {app} at the moment; see the list of models for those that are served"
+
+
+class Desk:
+    """Decides about calls. `fees` are those of the pool: a worker has one carry for all it does."""
+
+    def __init__(self, settings: DeskSettings, epoch: int, fees: Fees) -> None:
+        self.settings = settings
+        self.fees = fees
+        self.out = Outbox(epoch)
+        self.timers = Timers()
+        self.stands = Stands(settings.capacity_max, settings.offers_max)
+        self.calls: dict[str, Call] = {}
+        """Those under way."""
+        self.over: dict[str, Call] = {}
+        self.sessions: dict[SessionKey, Session] = {}
+
+    def handle(self, fact: CallFact, now_ms: int) -> Step:
+        """What follows from a fact. `now_ms` is wall-clock time; if it steps back, it stands still.
+
+        Anything may come twice, late, or never: what was handled once changes nothing again.
+        """
+        self.out.now_ms = now_ms = max(now_ms, self.out.now_ms)
+        self.timers.run(now_ms)
+        self._take(fact)
+        self._serve_waiting()
+        return self.out.take()
+
+    def wake_at(self) -> int | None:
+        """When a `Tick` is wanted at the latest; None if nothing is going on."""
+        return self.timers.next_ms()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every call is over."""
+        return not self.calls
+
+    def capacities(self) -> dict[App, int]:
+        """Calls that can run at once, by app: what may be told to orchestrators."""
+        return {
+            app: capacity
+            for app, counter in self.stands.counters.items()
+            if (capacity := counter.capacity)
+        }
+
+    def snapshot(self, now_ms: int) -> desk_views.DeskView:
+        """The state of everything, for people."""
+        return desk_views.snapshot(self, now_ms)
+
+    def explain(self, worker: str, now_ms: int) -> list[Reason]:
+        """Why a worker gets no, or few, calls; the weightiest reason first."""
+        return desk_views.explain(self, worker, now_ms)
+
+    def check(self) -> None:
+        """Derive what can be derived and compare; raises AssertionError. For tests."""
+        self.stands.check()
+        self.fees.check()
+        for call in self.calls.values():
+            assert (call.stand is None) == (call.state is CallState.WAITING)
+            if call.stand is None:
+                assert call.id in self.stands.counters[call.app].waiting
+            else:
+                assert call.stand.calls[call.id] is call
+                assert call.stand.line.up
+        assert all(call.state is CallState.OVER for call in self.over.values())
+        for key, session in self.sessions.items():
+            calls = [call for call in self.calls.values() if call.session is session]
+            assert session.calls == len(calls)
+            assert session.stand.line.up
+            assert all(call.session_key == key for call in calls)
+        for stand in self.stands.all():
+            loose = sum(call.session is None for call in stand.calls.values())
+            sessions = sum(each.stand is stand for each in self.sessions.values())
+            assert stand.taken == loose + sessions
+
+    def _take(self, fact: CallFact) -> None:
+        match fact:
+            case CallReceived():
+                self._on_received(fact)
+            case CallStarted():
+                self._on_started(fact)
+            case CallEnded():
+                self._on_ended(fact)
+            case CallBroken():
+                self._on_broken(fact)
+            case CallCancelled():
+                self._on_cancelled(fact)
+            case Tick():
+                pass
+            case OffersChanged():
+                if (line := self.stands.lines.get(fact.line)) is not None:
+                    self.stands.offer(line, fact.offers, fact.vram_mb)
+            case LineUp():
+                self._on_line_up(fact)
+            case LineDown():
+                self._on_line_down(fact)
+            case WorkerRemoved():
+                self._on_worker_removed(fact)
+            case SessionClosed():
+                self._on_session_closed(fact)
+
+    # --- calls ------------------------------------------------------------------------------------
+    def _on_received(self, fact: CallReceived) -> None:
+        if fact.call in self.calls or fact.call in self.over:
+            return
+        call = self.calls[fact.call] = Call(fact, self.out.now_ms)
+        self.out.note(f"{call.id}/received", call_state.received(fact))
+        if 0 < fact.deadline_ms <= self.out.now_ms:
+            self._time_out(call)
+            return
+        if fact.deadline_ms:
+            self._at(call, fact.deadline_ms, partial(self._time_out, call))
+        self._place(call, "chosen")
+
+    def _on_started(self, fact: CallStarted) -> None:
+        call = self._running(fact.call, fact.attempt)
+        if call is not None and call.state is CallState.RUNNING:
+            self._start(call)
+
+    def _start(self, call: Call) -> None:
+        call.state, call.began = CallState.STARTED, True
+        call.started_ms = self.out.now_ms
+        if call.session is not None:
+            call.session.used = True
+
+    def _on_ended(self, fact: CallEnded) -> None:
+        call = self._running(fact.call, fact.attempt)
+        if call is None:
+            return
+        if call.state is CallState.RUNNING:
+            self._start(call)
+        stand = call.stand
+        assert stand is not None
+        good = fact.usage.checked
+        if good:
+            self._learn(call, stand)
+        blamed = fact.blamed and not good
+        self._complete(call, stand, fact.usage, blamed=blamed)
+        if blamed:
+            self._blame(stand.line.owner, fact.usage.note)
+
+    def _learn(self, call: Call, stand: Stand) -> None:
+        """A good answer: the worker earns trust, and shows how long it takes and that it is warm.
+
+        Calls of sessions, and those that had to load the model, do not show how long one takes.
+        """
+        owner, took_ms = stand.line.owner, self.out.now_ms - call.assigned_ms
+        owner.completed += 1
+        stand.counter.completed += 1
+        owner.faults = max(0, owner.faults - 1)
+        if not owner.faults:
+            owner.cooldowns = 0
+        if not call.cold and not call.asked.session:
+            for estimate in (stand.estimate, stand.counter.usual):
+                estimate.observe(took_ms, max(1, call.asked.work), call.load, self.out.now_ms)
+        stand.warm = True
+
+    def _complete(
+        self, call: Call, stand: Stand, usage: Usage, *, blamed: bool, cancelled: bool = False
+    ) -> None:
+        """The client has its answer; it is paid if it was found right."""
+        owner = stand.line.owner
+        done = call_state.completed(
+            call, owner.name, usage, self.out.now_ms, blamed=blamed, cancelled=cancelled
+        )
+        self.out.note(f"{call.id}/completed", done)
+        if usage.checked:
+            self._credit(call, owner, usage)
+        self._finish(call)
+
+    def _credit(self, call: Call, owner: Server, usage: Usage) -> None:
+        """Pay, if this call has a price and was counted in its unit."""
+        quote = call.asked.quote
+        if quote is None or quote.unit != usage.unit or usage.units < 0:
+            return
+        due = Due(
+            job=call.id,
+            payer=call.payer,
+            worker=owner.name,
+            address=owner.address,
+            commission_ppm=owner.commission_ppm,
+            units=usage.units,
+            unit=usage.unit,
+            price_wei=quote.price_wei,
+            price_source=quote.source,
+            pipeline=call.app.pipeline,
+            model=call.app.model,
+        )
+        self.fees.credit(due, self.out)
+
+    def _on_broken(self, fact: CallBroken) -> None:
+        call = self._running(fact.call, fact.attempt)
+        if call is not None:
+            self._break(call, fact.reason, blamed=fact.blamed)
+
+    def _break(self, call: Call, reason: str, *, blamed: bool) -> None:
+        """The attempt failed: another worker is tried if nothing of an answer went out."""
+        stand, session = call.stand, call.session
+        assert stand is not None
+        self._note_failed(call, stand, reason, blamed)
+        tied = session is not None and session.used
+        self._let_go(call)
+        if blamed:
+            self._blame(stand.line.owner, reason)
+        if call.began or tied or call.attempts >= self.settings.attempts_max:
+            self._fail(call, "worker-failed", f"the worker failed: {call.reason}")
+        else:
+            self._place(call, "retry")
+
+    def _note_failed(self, call: Call, stand: Stand, reason: str, blamed: bool) -> None:
+        call.reason = reason = tidy_reason(reason)
+        call.tried.append(stand.worker)
+        self.out.note(
+            f"{call.id}/{call.attempts}/failed",
+            events.CallAttemptFailed(
+                job=call.id,
+                attempt=call.attempts,
+                worker=stand.worker,
+                reason=reason,
+                blamed=blamed,
+            ),
+        )
+
+    def _on_cancelled(self, fact: CallCancelled) -> None:
+        """Nobody waits for it any more; what a client took of an answer is paid, if counted."""
+        call = self.calls.get(fact.call)
+        if call is None:
+            return
+        stand = call.stand
+        self._stop(call)
+        usage = fact.usage
+        if stand is not None and call.began and usage is not None and usage.checked:
+            self._complete(call, stand, usage, blamed=False, cancelled=True)
+        else:
+            self._end(call, "cancelled", "the client hung up")
+
+    def _time_out(self, call: Call) -> None:
+        """No time is left. A worker that began no answer is to blame; one that did may have waited
+        for a slow client."""
+        stand = call.stand
+        if stand is not None:
+            self._stop(call)
+            reason = "it was not done by the deadline"
+            self._note_failed(call, stand, reason, blamed=not call.began)
+            self._let_go(call)
+            if not call.began:
+                self._blame(stand.line.owner, reason)
+        self._fail(call, "timeout", call.reason or "no worker came free in time; try again shortly")
+
+    def _lose_patience(self, call: Call, attempt: int) -> None:
+        """A worker that says nothing for long: another may be quicker, if one is free."""
+        stand = call.stand
+        if stand is None or call.began or call.attempts != attempt:
+            return
+        if call.attempts < self.settings.attempts_max and self._choose(call, stand.worker):
+            self._stop(call)
+            self._break(call, "no answer began in the time that one worker has", blamed=True)
+
+    def _stop(self, call: Call) -> None:
+        """Tell the shell to cancel what runs."""
+        if call.stand is not None:
+            line = call.stand.line.id
+            self.out.do(StopCall(call=call.id, attempt=call.attempts, line=line))
+
+    def _running(self, call_id: str, attempt: int) -> Call | None:
+        """The call, if this is its running attempt."""
+        call = self.calls.get(call_id)
+        return call if call and call.stand is not None and call.attempts == attempt else None
+
+    # --- the end of a call ------------------------------------------------------------------------
+    def _fail(self, call: Call, code: CallFailure, text: str) -> None:
+        """No answer, or no whole one: the client is told."""
+        if counter := self.stands.counters.get(call.app):
+            counter.failed += 1
+        self.out.do(RefuseCall(call=call.id, code=code, text=text))
+        self._end(call, code, text)
+
+    def _end(self, call: Call, code: CallFailure, reason: str) -> None:
+        self.out.note(f"{call.id}/failed", call_state.failed(call, code, reason, self.out.now_ms))
+        self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        """The call is over: its place is free, its id is remembered a while."""
+        self._let_go(call)
+        if (counter := self.stands.counters.get(call.app)) is not None:
+            counter.waiting.pop(call.id, None)
+            self.stands.forget_if_unused(counter)
+        for timer in call.timers:
+            self.timers.cancel(timer)
+        call.timers.clear()
+        call.state = CallState.OVER
+        self.over[call.id] = self.calls.pop(call.id)
+        self.timers.at(self.out.now_ms + self.settings.linger_ms, partial(self._forget, call.id))
+
+    def _forget(self, call_id: str) -> None:
+        del self.over[call_id]
+
+    def _at(self, call: Call, when_ms: int, action: partial[None]) -> None:
+        call.timers.append(self.timers.at(when_ms, action))
+
+    # --- giving calls to workers ------------------------------------------------------------------
+    def _place(self, call: Call, reason: str) -> None:
+        """Give a call to a worker, have it wait for one, or refuse it."""
+        if self._assign(call, reason):
+            return
+        counter = self.stands.counters.get(call.app)
+        if counter is None:
+            self._fail(call, "no-such-app", NOBODY.format(app=call.app))
+        elif not call.tried and len(counter.waiting) < self.settings.queue_max:
+            call.state = CallState.WAITING
+            counter.waiting[call.id] = call
+            until_ms = self.out.now_ms + self.settings.queue_wait_ms
+            self._at(call, until_ms, partial(self._waited_in_vain, call))
+        else:
+            self._refuse(call, counter)
+
+    def _assign(self, call: Call, reason: str) -> bool:
+        """Have a worker begin, if a place is free."""
+        session = self.sessions.get(call.session_key) if call.session_key else None
+        if session is not None:
+            self._begin(call, session.stand, "session")
+            return True
+        stand = self._choose(call, *call.tried)
+        if stand is not None:
+            self._begin(call, stand, reason)
+        return stand is not None
+
+    def _choose(self, call: Call, *without: str) -> Stand | None:
+        counter = self.stands.counters.get(call.app)
+        if counter is None:
+            return None
+        cold_load_ms = self.settings.cold_load_ms
+        return counter.choose(call.asked.work, self.out.now_ms, cold_load_ms, without)
+
+    def _begin(self, call: Call, stand: Stand, reason: str) -> None:
+        asked, now_ms, owner = call.asked, self.out.now_ms, stand.line.owner
+        stand.counter.waiting.pop(call.id, None)
+        predicted_ms = stand.predict_ms(asked.work)
+        if not stand.warm:
+            predicted_ms += self.settings.cold_load_ms
+        call.state, call.stand = CallState.RUNNING, stand
+        call.assigned_ms, call.load, call.cold = now_ms, stand.load, not stand.warm
+        call.attempts += 1
+        stand.calls[call.id] = call
+        self._take_place(call, stand)
+        stand.counter.charge(stand, asked.work)
+        stand.estimate.begin(now_ms)
+        owner.assigned += 1
+        owner.last_assigned_ms = now_ms
+        if asked.patience_ms:
+            patience = partial(self._lose_patience, call, call.attempts)
+            self._at(call, now_ms + asked.patience_ms, patience)
+        self._say(call, stand, predicted_ms, reason)
+
+    def _take_place(self, call: Call, stand: Stand) -> None:
+        """A place for the call, or for its session if that has none yet."""
+        key = call.session_key
+        if key is None:
+            self.stands.take(stand)
+            return
+        session = self.sessions.get(key)
+        if session is None:
+            self.stands.take(stand)
+            session = self.sessions[key] = Session(key, call.asked, stand, self.out.now_ms)
+            self._watch(session)
+        session.calls += 1
+        call.session = session
+
+    def _say(self, call: Call, stand: Stand, predicted_ms: int, reason: str) -> None:
+        self.out.do(
+            StartCall(
+                call=call.id,
+                attempt=call.attempts,
+                worker=stand.worker,
+                line=stand.line.id,
+                app=call.app,
+                deadline_ms=call.asked.deadline_ms,
+            )
+        )
+        self.out.note(
+            f"{call.id}/{call.attempts}/assigned",
+            events.CallAssigned(
+                job=call.id,
+                attempt=call.attempts,
+                worker=stand.worker,
+                predicted_ms=predicted_ms,
+                warm=stand.warm,
+                reason=reason,
+            ),
+        )
+
+    def _let_go(self, call: Call) -> None:
+        """The call does not occupy its worker any more; saying so twice is no error."""
+        stand, session = call.stand, call.session
+        if stand is None:
+            return
+        call.stand = call.session = None
+        del stand.calls[call.id]
+        if session is None:
+            self.stands.give_back(stand)
+            return
+        session.calls -= 1
+        session.last_ms = self.out.now_ms
+        if not session.calls and (session.closed or not session.used):
+            self._end_session(session)
+
+    def _refuse(self, call: Call, counter: Counter) -> None:
+        counter.refused += 1
+        if call.reason:
+            self._fail(call, "worker-failed", f"the worker failed: {call.reason}")
+        else:
+            self._fail(call, "insufficient-capacity", FULL.format(app=call.app))
+
+    def _waited_in_vain(self, call: Call) -> None:
+        if call.state is CallState.WAITING:
+            self._refuse(call, self.stands.counters[call.app])
+
+    def _serve_waiting(self) -> None:
+        """Give places that came free to waiting calls, oldest first."""
+        freed = self.stands.freed
+        while freed:
+            _, counter = freed.popitem()
+            while counter.waiting and self._assign(next(iter(counter.waiting.values())), "waited"):
+                pass
+
+    # --- sessions ---------------------------------------------------------------------------------
+    def _on_session_closed(self, fact: SessionClosed) -> None:
+        """Its place is free at once, or when its last call ends."""
+        name = payer_of(fact.customer, fact.orchestrator)
+        session = self.sessions.get((name, fact.app, fact.session))
+        if session is None:
+            return
+        session.closed = True
+        if not session.calls:
+            self._end_session(session)
+
+    def _end_session(self, session: Session) -> None:
+        if self.sessions.get(session.key) is session:
+            del self.sessions[session.key]
+            self.timers.cancel(session.timer)
+            self.stands.give_back(session.stand)
+
+    def _watch(self, session: Session) -> None:
+        due_ms = max(session.last_ms + self.settings.session_idle_ms, self.out.now_ms + 1)
+        session.timer = self.timers.at(due_ms, partial(self._expire, session))
+
+    def _expire(self, session: Session) -> None:
+        if session.calls:
+            session.last_ms = self.out.now_ms
+        if self.out.now_ms < session.last_ms + self.settings.session_idle_ms:
+            self._watch(session)
+        else:
+            self._end_session(session)
+
+    # --- lines and workers ------------------------------------------------------------------------
+    def _on_line_up(self, fact: LineUp) -> None:
+        if fact.line in self.stands.lines:
+            return
+        server = self.stands.know(fact.worker, fact.address, fact.commission_ppm)
+        server.banned = ""
+        self.stands.connect(fact.line, server, fact.peer, self.out.now_ms)
+
+    def _on_line_down(self, fact: LineDown) -> None:
+        line = self.stands.lines.get(fact.line)
+        if line is not None:
+            self._lose(line, fact.reason)
+
+    def _on_worker_removed(self, fact: WorkerRemoved) -> None:
+        """A banned worker serves nothing any more, and earns nothing with what it has."""
+        server = self.stands.servers.get(fact.worker)
+        if server is None:
+            return
+        server.banned = fact.reason or "no reason was given"
+        for line in list(server.lines.values()):
+            self._lose(line, "the worker was banned")
+
+    def _lose(self, line: Line, reason: str) -> None:
+        """A line is gone: its calls are tried elsewhere, if nothing of an answer went out."""
+        stands = list(line.stands.values())
+        calls = [call for stand in stands for call in stand.calls.values()]
+        for session in [each for each in self.sessions.values() if each.stand.line is line]:
+            self._lose_session(session, reason)
+        for stand in stands:
+            stand.counter.stands.pop(line.id, None)
+        for call in calls:
+            self._stop(call)
+            self._break(call, f"its connection was lost ({reason})", blamed=False)
+        self.stands.disconnect(line)
+
+    def _lose_session(self, session: Session, reason: str) -> None:
+        self._end_session(session)
+        if session.used:
+            asked = session.opened
+            self.out.do(
+                SessionLost(
+                    app=asked.app,
+                    session=asked.session,
+                    customer=asked.customer,
+                    orchestrator=asked.orchestrator,
+                    reason=f"its worker is gone ({reason})",
+                )
+            )
+
+    def _blame(self, owner: Server, reason: str) -> None:
+        """A call failed by this worker's fault; after too many it has to cool down."""
+        settings = self.settings
+        owner.failed += 1
+        owner.faults += RELIEF
+        owner.last_reason = reason = tidy_reason(reason)
+        if owner.faults < RELIEF * settings.cooldown_failures or owner.cooling_until_ms:
+            return
+        wait_ms = min(settings.cooldown_ms << min(owner.cooldowns, 20), settings.cooldown_ms_max)
+        owner.cooldowns += 1
+        owner.cooling_until_ms = self.out.now_ms + wait_ms
+        self.stands.pause(owner)
+        self.timers.at(owner.cooling_until_ms, partial(self._warm_up, owner))
+        self.out.note(
+            f"{owner.name}/calls-cooled-down/{self.out.serial()}",
+            events.WorkerCooledDown(
+                worker=owner.name, until_ms=owner.cooling_until_ms, reason=reason
+            ),
+        )
+
+    def _warm_up(self, owner: Server) -> None:
+        """Cooled down: one more failure sends it back."""
+        owner.cooling_until_ms = 0
+        owner.faults = RELIEF * max(0, self.settings.cooldown_failures - 1)
+        self.stands.resume(owner)
