@@ -1,0 +1,234 @@
+"""The exchange: has calls served by workers, for whoever asks for them.
+
+The shell around `core.desk`, between the entry points (which make calls) and the lines that
+workers dialled (on which they serve them). The desk decides who serves what; here bodies are
+passed both ways, hang-ups are passed on, and what was used is counted. Must not know any protocol
+of clients. Read next: `pool.open_call`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from openpool.core.call_facts import (
+    CallFact,
+    CallReceived,
+    LineDown,
+    LineUp,
+    OffersChanged,
+    SessionClosed,
+)
+from openpool.core.call_instructions import RefuseCall, SessionLost, StartCall, StopCall
+from openpool.core.call_requests import CallRequest, Checked, Transcript
+from openpool.core.calls import App, CallSource, Offer
+from openpool.core.errors import Banned, OpenPoolError, Unauthorized
+from openpool.core.prices import Quote
+from openpool.link.interface import Caller
+from openpool.link.line import Line
+from openpool.pool.open_call import CallAnswer, OpenCall
+from openpool.pool.spool import Spool
+from openpool.store.interface import Receipt
+
+__all__ = ["CallAnswer", "Exchange", "OpenCall"]
+
+log = structlog.get_logger()
+
+LOOK_S = 1.0
+"""How often silent workers are looked for."""
+
+
+class KnownWorker(Protocol):
+    """Who a token belongs to."""
+
+    @property
+    def worker(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def commission_ppm(self) -> int: ...
+
+
+Admit = Callable[[str], Awaitable[KnownWorker]]
+"""The worker of a secret, if it may work. Raises Unauthorized, or Refusal."""
+Price = Callable[[App, CallSource], Quote | None]
+"""What a unit of an app pays, for calls that come this way."""
+Check = Callable[[Transcript], Awaitable[Checked]]
+"""Counts and judges what was asked and answered."""
+
+
+class Exchange:
+    """Serves calls. `run` looks after those that hang; `tasks` outlives every call."""
+
+    def __init__(
+        self,
+        *,
+        feed: Callable[[CallFact], None],
+        tasks: asyncio.TaskGroup,
+        clock_ms: Callable[[], int],
+        epoch: int,
+        admit: Admit,
+        price: Price,
+        check: Check,
+        body_bytes_max: int,
+        timeout_ms: int,
+        idle_ms: int,
+    ) -> None:
+        """A call that does not last is over `timeout_ms` after it came; `idle_ms` is how long a
+        client may pause within a request, or a worker within an answer."""
+        self.feed = feed
+        self.tasks = tasks
+        self.check = check
+        self.now = asyncio.get_running_loop().time
+        self.lines: dict[str, Line] = {}
+        self._clock_ms = clock_ms
+        self._epoch = epoch
+        self._admit = admit
+        self._price = price
+        self._body_bytes_max = body_bytes_max
+        self._timeout_ms, self._idle_s = timeout_ms, idle_ms / 1000
+        self._calls: dict[str, OpenCall] = {}
+        self._offers: dict[str, tuple[Offer, ...]] = {}
+        self._owners: dict[str, KnownWorker] = {}
+        self._session_lost: list[Callable[[SessionLost], None]] = []
+        self._serial = 0
+
+    async def run(self) -> None:
+        """Give up workers that fell silent within an answer; ends by cancellation."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self.now()
+            for call in list(self._calls.values()):
+                call.look(now, self._idle_s)
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    def spool(self, source: AsyncIterator[bytes] | bytes, *, kept: bool = True) -> Spool:
+        """The body of a request; a source that is no generator can be sent again."""
+        return Spool(source, bytes_max=self._body_bytes_max, idle_s=self._idle_s, kept=kept)
+
+    def call(self, request: CallRequest, body: Spool | AsyncIterator[bytes] | bytes) -> OpenCall:
+        """Have a call served: `async with exchange.call(...) as answer`.
+
+        Entering raises CallFailed if nobody has an answer, or what is wrong with the body. The
+        answer's body raises CallFailed if it breaks off. Leaving the block ends the call: early,
+        the worker is told within moments.
+        """
+        self._serial += 1
+        spool = body if isinstance(body, Spool) else self.spool(body, kept=not request.lasting)
+        quote = self._price(request.app, request.source)
+        call_id = f"call.{self._epoch}-{self._serial}"
+        return OpenCall(self, call_id, request, spool, quote)
+
+    def receive(self, call: OpenCall, request: CallRequest, spool: Spool) -> None:
+        """Ask the desk for a worker. For calls."""
+        self._calls[call.id] = call
+        now_ms = self._clock_ms()
+        self.feed(
+            CallReceived(
+                call=call.id,
+                app=request.app,
+                source=request.source,
+                customer=request.customer,
+                orchestrator=request.orchestrator,
+                session=request.session,
+                streaming=request.streaming,
+                work=max(1, spool.size),
+                deadline_ms=0 if request.lasting else now_ms + self._timeout_ms,
+                patience_ms=0 if request.lasting else self._timeout_ms // 2,
+                quote=call.quote,
+            )
+        )
+
+    def forget(self, call: OpenCall) -> None:
+        """A call is over. For calls."""
+        self._calls.pop(call.id, None)
+
+    def close_session(
+        self, app: App, session: str, *, customer: str = "", orchestrator: str = ""
+    ) -> None:
+        """No more calls of this session will come."""
+        self.feed(
+            SessionClosed(app=app, session=session, customer=customer, orchestrator=orchestrator)
+        )
+
+    def apps(self) -> dict[App, list[Offer]]:
+        """What workers offer at this moment."""
+        found: dict[App, list[Offer]] = {}
+        for offers in self._offers.values():
+            for offer in offers:
+                found.setdefault(offer.app, []).append(offer)
+        return found
+
+    # --- instructions --------------------------------------------------------------------------
+
+    def start_call(self, what: StartCall, _receipt: Receipt) -> None:
+        """A worker is to serve a call."""
+        if call := self._calls.get(what.call):
+            call.order(what)
+
+    def stop_call(self, what: StopCall, _receipt: Receipt) -> None:
+        """An attempt is not wanted any more."""
+        if call := self._calls.get(what.call):
+            call.stop(what.attempt)
+
+    def refuse_call(self, what: RefuseCall, _receipt: Receipt) -> None:
+        """A call has failed."""
+        if call := self._calls.get(what.call):
+            call.order(what)
+
+    def session_lost(self, what: SessionLost, _receipt: Receipt) -> None:
+        """A session's worker is gone; whoever sells sessions wants to know."""
+        for told in self._session_lost:
+            told(what)
+
+    def on_session_lost(self, told: Callable[[SessionLost], None]) -> None:
+        """Have `told` called when a session's worker is gone."""
+        self._session_lost.append(told)
+
+    # --- lines ---------------------------------------------------------------------------------
+
+    async def line(self, line: Line, caller: Caller) -> None:
+        """Serve calls over a line that a worker dialled, until it ends."""
+        hello = await line.hello()
+        known = await self._admit(hello.token)
+        self._serial += 1
+        name = f"{self._epoch}-{self._serial}"
+        self.lines[name], self._owners[name] = line, known
+        self.feed(
+            LineUp(
+                line=name,
+                worker=known.worker,
+                address=known.address,
+                commission_ppm=known.commission_ppm,
+                peer=caller.peer,
+            )
+        )
+        reason = "the worker closed it"
+        try:
+            async for offers in hello.offers:
+                self._offers[name] = tuple(offers)
+                self.feed(OffersChanged(line=name, offers=tuple(offers)))
+            reason = await line.wait_closed()
+        except OpenPoolError as error:
+            reason = str(error)
+            raise
+        finally:
+            del self.lines[name], self._owners[name]
+            self._offers.pop(name, None)
+            self.feed(LineDown(line=name, reason=reason))
+
+    def end_token(self, token: str, reason: str) -> None:
+        """End the lines that a revoked token opened; the worker may come back with another."""
+        for name, line in list(self.lines.items()):
+            if self._owners[name].token == token:
+                line.close(Unauthorized(reason))
+
+    def end_worker(self, worker: str) -> None:
+        """End the lines of a banned worker for good."""
+        for name, line in list(self.lines.items()):
+            if self._owners[name].worker == worker:
+                line.close(Banned())

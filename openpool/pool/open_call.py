@@ -1,0 +1,354 @@
+"""One call on its way: asked of the desk, tried at workers, passed on, counted.
+
+Entered, it gives the head and the body of an answer; left, it ends at the worker as well. An
+answer that need not be streamed is held back until it was checked, so that a bad one is redone
+elsewhere and never seen. Once a byte was passed on there is no second try: the body then ends
+with `CallFailed`. Read next: `pool.exchange`, which makes these.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+from urllib.parse import quote as percent
+
+from openpool.core.call_facts import CallBroken, CallCancelled, CallEnded, CallStarted
+from openpool.core.call_instructions import RefuseCall, StartCall
+from openpool.core.call_requests import CallFailed, CallRequest, Checked, Transcript
+from openpool.core.errors import NoCapacity
+from openpool.core.prices import Quote
+from openpool.core.usage import units_of
+from openpool.link.line import Answer, BrokenOff, Call, NotAnswered
+from openpool.pool.spool import Spool
+
+if TYPE_CHECKING:
+    from openpool.pool.exchange import Exchange
+
+SMALL_BYTES = 1 << 20
+"""A request that came whole and is no larger goes out in one piece."""
+HELD_BYTES = 16 << 20
+"""An answer that is longer is passed on before it was checked."""
+KEPT_BYTES = 64 << 20
+"""How much of an answer that is passed on is kept for counting."""
+BUSY = (429, 503)
+"""What a worker answers that is full; nobody is to blame for it."""
+REASON_CHARS_MAX = 300
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswer:
+    """What the client gets."""
+
+    status: int
+    headers: Mapping[str, str]
+    """As the worker sent them: the entry point decides which of them may be believed."""
+    body: AsyncIterator[bytes]
+    """Raises `CallFailed` if it does not come to its end."""
+    length: int | None
+    """Of the whole body, if it is known."""
+
+
+class _Stopped(Exception):
+    """The desk wants this attempt no more."""
+
+
+class _Failed(Exception):
+    """The attempt came to nothing."""
+
+    def __init__(self, reason: str, *, blamed: bool) -> None:
+        super().__init__(reason[:REASON_CHARS_MAX])
+        self.blamed = blamed
+
+
+class OpenCall:
+    """One call, as an asynchronous context manager that gives its answer."""
+
+    def __init__(
+        self,
+        exchange: "Exchange",
+        call_id: str,
+        request: CallRequest,
+        spool: Spool,
+        quote: Quote | None,
+    ) -> None:
+        self.id = call_id
+        self.quote = quote
+        self._exchange = exchange
+        self._request = request
+        self._spool = spool
+        self._orders: deque[StartCall | RefuseCall] = deque()
+        self._ordered: asyncio.Future[None] | None = None
+        self._attempt = 0
+        self._call: Call | None = None
+        self._head: Answer | None = None
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._began = time.monotonic()
+        self._silent_since = 0.0
+        """Since when the next piece of an answer is waited for; 0 if it is not."""
+        self._started = False
+        self._settled = False
+        """Whether the desk knows how it ended, or will be told."""
+
+    # --- what the exchange tells it ------------------------------------------------------------
+
+    def order(self, order: StartCall | RefuseCall) -> None:
+        """The desk has decided what happens next."""
+        self._orders.append(order)
+        if self._ordered is not None and not self._ordered.done():
+            self._ordered.set_result(None)
+        if isinstance(order, RefuseCall):
+            self.stop(self._attempt)
+
+    def stop(self, attempt: int) -> None:
+        """The desk wants this attempt no more."""
+        if attempt == self._attempt and self._call is not None:
+            self._call.fail(_Stopped())
+
+    def look(self, now: float, idle_s: float) -> None:
+        """Give up a worker that fell silent within its answer."""
+        silent = self._silent_since and now - self._silent_since > idle_s
+        if silent and self._call is not None and not self._request.lasting:
+            reason = f"it was silent for {idle_s:g} s in the middle of its answer"
+            self._call.fail(_Failed(reason, blamed=True))
+
+    # --- the answer ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> CallAnswer:
+        try:
+            self._exchange.receive(self, self._request, self._spool)
+            while True:
+                order = await self._next_order()
+                try:
+                    return await self._try(order)
+                except _Failed as error:
+                    await self._broken(error)
+                except _Stopped:
+                    await self._end_attempt()
+        except BaseException:
+            await self._leave()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._leave()
+
+    async def _next_order(self) -> StartCall:
+        """What to do next. Raises CallFailed if that is to give up."""
+        while not self._orders:
+            self._ordered = asyncio.get_running_loop().create_future()
+            await self._ordered
+        order = self._orders.popleft()
+        if isinstance(order, RefuseCall):
+            self._settled = True
+            raise CallFailed(order.code, order.text, started=self._started)
+        return order
+
+    async def _try(self, order: StartCall) -> CallAnswer:
+        """The answer of one worker. Raises _Failed, _Stopped, or what is wrong with the request."""
+        self._attempt = order.attempt
+        self._kept, self._kept_bytes = [], 0
+        try:
+            head = await self._ask(order)
+            if head.status >= 500 or head.status in BUSY:
+                busy = head.status in BUSY
+                raise _Failed(f"it answered with status {head.status}", blamed=not busy)
+            if not (self._request.streaming or self._request.lasting) and await self._hold(head):
+                return await self._passed_whole(head)
+        except (NotAnswered, NoCapacity) as error:
+            full = isinstance(error, NoCapacity) or error.cause == NoCapacity.code
+            raise _Failed(str(error), blamed=not full) from None
+        except BrokenOff as error:
+            raise _Failed(str(error), blamed=True) from None
+        return CallAnswer(head.status, head.headers, _Passing(self, self._kept), None)
+
+    async def _ask(self, order: StartCall) -> Answer:
+        line = self._exchange.lines.get(order.line)
+        if line is None:
+            raise _Failed("its line is gone", blamed=False)
+        request, spool = self._request, self._spool
+        headers, small = dict(request.headers), spool.ended and spool.size <= SMALL_BYTES
+        if spool.ended:
+            headers["content-length"] = str(spool.size)
+        app = f"/call/{percent(order.app.pipeline, safe='')}/{percent(order.app.model, safe='')}"
+        body = await spool.read(SMALL_BYTES) if small else spool.chunks()
+        self._call = line.call(request.method, app + request.path, headers, body)
+        self._head = None
+        try:
+            self._head = await self._call.__aenter__()
+        except BaseException:
+            self._call = None  # it has left already
+            raise
+        return self._head
+
+    async def _hold(self, head: Answer) -> bool:
+        """Read the answer; whether all of it came before there was too much to hold."""
+        while chunk := await self._read(head):
+            self._keep(chunk)
+            if self._kept_bytes > HELD_BYTES:
+                return False
+        return True
+
+    async def _read(self, head: Answer) -> bytes:
+        """The next piece of an answer; empty at its end."""
+        self._silent_since = self._exchange.now()
+        try:
+            return await anext(head.body, b"")
+        finally:
+            self._silent_since = 0.0
+
+    def _keep(self, chunk: bytes) -> None:
+        self._kept_bytes += len(chunk)
+        if self._kept_bytes <= KEPT_BYTES and not self._request.lasting:
+            self._kept.append(chunk)
+
+    async def _passed_whole(self, head: Answer) -> CallAnswer:
+        """Pass on an answer that was found right, or at least honest."""
+        checked = await self._check(head, whole=True)
+        if checked.blamed:
+            raise _Failed(checked.usage.note or "its answer is not right", blamed=True)
+        await self._end_attempt()
+        if self._orders:
+            raise _Stopped  # it was over before the answer was found right
+        self._end(checked)
+        return CallAnswer(head.status, head.headers, _Whole(self._kept), self._kept_bytes)
+
+    # --- while it is passed on -----------------------------------------------------------------
+
+    async def next_chunk(self) -> bytes:
+        """The next piece of an answer that is passed on; empty at its end. Raises CallFailed."""
+        head = self._head
+        assert head is not None
+        try:
+            if self._orders:
+                raise _Stopped
+            self.starts()
+            chunk = await self._read(head)
+        except (BrokenOff, _Failed) as error:
+            blamed = not isinstance(error, _Failed) or error.blamed
+            await self._broken(_Failed(str(error), blamed=blamed))
+            await self._next_order()  # which is to give up, since it had begun
+        except _Stopped:
+            await self._end_attempt()
+            await self._next_order()
+        else:
+            self._keep(chunk)
+            if not chunk:
+                self._finish(head)
+            return chunk
+        raise AssertionError("a call that has begun is never tried again")
+
+    def starts(self) -> None:
+        """The first byte goes out."""
+        if not self._started:
+            self._started = True
+            self._exchange.feed(CallStarted(call=self.id, attempt=self._attempt))
+
+    def _finish(self, head: Answer) -> None:
+        """All was passed on: it is counted while the client goes on."""
+        self._settled = True
+
+        async def count() -> None:
+            self._end(await self._check(head, whole=True))
+            self._spool.close()
+
+        self._exchange.tasks.create_task(count(), name=f"count {self.id}")
+
+    # --- the ends ------------------------------------------------------------------------------
+
+    async def _broken(self, error: _Failed) -> None:
+        await self._end_attempt()
+        self._exchange.feed(
+            CallBroken(call=self.id, attempt=self._attempt, reason=str(error), blamed=error.blamed)
+        )
+
+    async def _check(self, head: Answer, *, whole: bool) -> Checked:
+        request, spool = self._request, self._spool
+        return await self._exchange.check(
+            Transcript(
+                app=request.app,
+                source=request.source,
+                path=request.path,
+                unit=self.quote.unit if self.quote else units_of(request.app.pipeline)[0],
+                request_type=request.headers.get("content-type", ""),
+                request=b"" if request.lasting else await spool.read(spool.size),
+                status=head.status,
+                answer_type=head.headers.get("content-type", ""),
+                answer=b"".join(self._kept),
+                whole=whole and self._kept_bytes <= KEPT_BYTES,
+                took_ms=int((time.monotonic() - self._began) * 1000),
+            )
+        )
+
+    def _end(self, checked: Checked) -> None:
+        self.starts()
+        self._settled = True
+        ended = CallEnded(
+            call=self.id, attempt=self._attempt, usage=checked.usage, blamed=checked.blamed
+        )
+        self._exchange.feed(ended)
+
+    async def _end_attempt(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            await call.leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._end_attempt()
+        finally:
+            if self._settled:
+                self._exchange.forget(self)
+            else:
+                self._settled = True
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """The client hung up. What it had got is counted, if it was the beginning of a stream."""
+        head, exchange = self._head, self._exchange
+        if not (self._started and self._kept and head is not None):
+            exchange.feed(CallCancelled(call=self.id))
+            exchange.forget(self)
+            return
+
+        async def count() -> None:
+            checked = await self._check(head, whole=False)
+            exchange.feed(CallCancelled(call=self.id, usage=checked.usage))
+            exchange.forget(self)
+
+        exchange.tasks.create_task(count(), name=f"count {self.id}")
+
+
+class _Whole(AsyncIterator[bytes]):
+    """A body that is there."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self._chunks = iter(chunks)
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+
+class _Passing(AsyncIterator[bytes]):
+    """A body that is passed on as it comes, after what was held of it already."""
+
+    def __init__(self, call: OpenCall, held: list[bytes]) -> None:
+        self._call = call
+        self._held = iter(list(held))
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._held:
+            self._call.starts()
+            return chunk
+        if chunk := await self._call.next_chunk():
+            return chunk
+        raise StopAsyncIteration
