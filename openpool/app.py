@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from openpool import __version__
+from openpool.app_calls import make_customers, make_desk, make_exchange
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
 from openpool.core.errors import SetupError, Unavailable
@@ -47,9 +48,11 @@ from openpool.core.units import price
 from openpool.link.client import TranscoderClient
 from openpool.link.server import WorkerPort
 from openpool.link.tls import Identity, Trust, load_or_create_identity, server_context
+from openpool.pool.customers import Customers
 from openpool.pool.downstream import Downstream
 from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.enrolment import Enrolment
+from openpool.pool.exchange import Exchange
 from openpool.pool.media import Media
 from openpool.pool.pricing import Pricing
 from openpool.pool.upstream import Upstream
@@ -100,8 +103,10 @@ class PoolProcess:
     media: Media
     verifier: Verifier
     enrolment: Enrolment
+    customers: Customers
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     downstream: Downstream | None = None
+    exchange: Exchange | None = None
     worker_port: int = 0
     """The port in use, where the settings leave it to the system."""
     web_url: str = ""
@@ -112,6 +117,7 @@ class PoolProcess:
         """Serve until `stopping` is set, then drain. Raises what made serving impossible."""
         await self._append(PoolStarted(epoch=self.epoch, version=__version__), "started")
         await self.enrolment.start()
+        await self.customers.start()
         await self.verifier.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -131,6 +137,7 @@ class PoolProcess:
         stopping: asyncio.Event,
         started: Callable[[Running], None],
     ) -> None:
+        self.exchange = self._make_exchange(tasks)
         downstream = self.downstream = self._make_downstream(tasks)
         self._make_upstreams(tasks)
         self._wire(downstream)
@@ -143,6 +150,8 @@ class PoolProcess:
         async with port.running():
             tasks.create_task(self.driver.run(), name="driver")
             tasks.create_task(self.enrolment.run(), name="enrolment")
+            tasks.create_task(self.customers.run(), name="customers")
+            tasks.create_task(self.exchange.run(), name="exchange")
             tasks.create_task(self._watch_disk(), name="disk")
             for orchestrator in self.config.orchestrators:
                 tasks.create_task(self._pricing(orchestrator).run(), name="pricing")
@@ -190,12 +199,16 @@ class PoolProcess:
         """A token was revoked: the streams that it opened end."""
         if self.downstream is not None:
             self.downstream.end_token(token, reason)
+        if self.exchange is not None:
+            self.exchange.end_token(token, reason)
 
     def worker_banned(self, worker: str, reason: str) -> None:
         """A worker was banned: its streams end for good, its results are not wanted."""
         self.driver.feed(WorkerRemoved(worker=worker, reason=reason))
         if self.downstream is not None:
             self.downstream.end_worker(worker)
+        if self.exchange is not None:
+            self.exchange.end_worker(worker)
 
     def _running(self) -> Running:
         return Running(
@@ -220,6 +233,16 @@ class PoolProcess:
             secret=self.secret,
             epoch=self.epoch,
             workers_max=self.config.workers.max,
+            calls=self.exchange.line if self.exchange and self.config.ai.enabled else None,
+        )
+
+    def _make_exchange(self, tasks: asyncio.TaskGroup) -> Exchange:
+        return make_exchange(
+            self.config,
+            driver=self.driver,
+            tasks=tasks,
+            epoch=self.epoch,
+            admit=self.enrolment.admit,
         )
 
     def _make_upstreams(self, tasks: asyncio.TaskGroup) -> None:
@@ -374,7 +397,7 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         secret=secret,
         operator_token=ensure_secret(data_dir / "operator.token", "The operator's token"),
         epoch=epoch,
-        driver=Driver(core, store),
+        driver=Driver(core, make_desk(config, epoch, core.fees), store),
         media=Media(config.limits.memory_bytes),
         verifier=_verifier(config, secret),
         enrolment=Enrolment(
@@ -396,6 +419,7 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
             on_revoked=lambda worker, token, reason: process.token_ended(token, reason),
             on_banned=lambda worker, reason: process.worker_banned(worker, reason),
         ),
+        customers=make_customers(config, store, secret),
     )
     return process
 

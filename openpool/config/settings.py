@@ -7,12 +7,13 @@ hands each its plain arguments. How values get here is in `config.load`.
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Struct
 
 from openpool.config import kinds
 from openpool.config.kinds import HostPort, Kind, Money, Secret
+from openpool.core.calls import Unit
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -273,13 +274,16 @@ class AiPriceSettings(Section, frozen=True, kw_only=True):
     model: Annotated[str, Setting(kinds.MODEL, "One model; empty: all of the pipeline")] = ""
     price: Annotated[Money, Setting(kinds.MONEY, "The price of `per` units")]
     per: Annotated[
-        int,
-        Setting(
-            kinds.integer(1, 10**15),
-            "How many units that buys: tokens, ms of sound, characters, pixels, requests, or "
-            "seconds of a session",
-        ),
+        int, Setting(kinds.integer(1, 10**15), "How many units that buys, like 1000000 tokens")
     ] = 1
+    unit: Annotated[
+        Unit | Literal[""],
+        Setting(
+            kinds.choice("", *get_args(Unit)),
+            "What is counted; empty: what the pipeline is usually counted in. Orchestrators buy by "
+            "request, and sessions by second",
+        ),
+    ] = ""
 
 
 class LiveRunnerSettings(Section, frozen=True, kw_only=True):

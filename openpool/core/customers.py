@@ -77,12 +77,12 @@ def key_id(text: str) -> str:
     return match[1]
 
 
-def amount_wei(text: str, wei_per_usd: Fraction) -> int:
+def amount_wei(text: str, wei_per_usd: int) -> int:
     """Whole wei of `20 USD`, `0.5 ETH`, `30 gwei` or `1000 wei`, rounded down. BadMessage."""
     match = AMOUNT.fullmatch(text.strip())
     if not match:
         raise BadMessage("An amount is a number and a unit: `20 USD`, `0.5 ETH` or `1000 wei`.")
-    units = {"wei": Fraction(1), "gwei": Fraction(GWEI), "eth": Fraction(ETHER), "usd": wei_per_usd}
+    units = {"wei": 1, "gwei": GWEI, "eth": ETHER, "usd": wei_per_usd}
     unit = units[match[2].lower()]
     if not unit:
         raise BadMessage("The pool knows no rate for USD; set ai.usd_per_eth, or use ETH.")

@@ -9,7 +9,6 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from fractions import Fraction
 from typing import Protocol
 
 import msgspec
@@ -64,7 +63,7 @@ class Customers:
         clock_ms: Callable[[], int],
         secret_key: bytes,
         requests_per_minute: int,
-        wei_per_usd: Fraction = Fraction(0),
+        wei_per_usd: int = 0,
         grace_ms: int = 86_400_000,
     ) -> None:
         """`secret_key` (32 bytes) keys the stored hashes. `requests_per_minute` is for customers

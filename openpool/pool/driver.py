@@ -1,18 +1,23 @@
 """The one loop: facts in, remembered facts out, then deeds. In that order, always.
 
 `feed` is synchronous and never waits for the disk: dispatch must not. What must be on disk first
-(the answer to a worker) receives the step's receipt and waits for it itself.
+(the answer to a worker) receives the step's receipt and waits for it itself. One driver runs the
+pool's core and the desk: a fact goes to whichever knows its kind, some go to both.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, get_args
 
+from openpool.core.call_facts import CallFact
+from openpool.core.call_instructions import CallInstruction
+from openpool.core.desk import Desk
 from openpool.core.facts import Fact, Tick
 from openpool.core.instructions import Instruction
 from openpool.core.pool import Pool
+from openpool.core.step import Step
 from openpool.store.interface import Appender, Receipt
 
 Performer = Callable[[Any, Receipt], None]
@@ -24,27 +29,45 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class _Core(Protocol):
+    """What `core.pool` and `core.desk` have in common."""
+
+    def handle(self, fact: Any, now_ms: int) -> Step: ...
+    def wake_at(self) -> int | None: ...
+    @property
+    def is_idle(self) -> bool: ...
+
+
 class Driver:
-    """Feeds the core, appends its events, performs its instructions, wakes it when it asks."""
+    """Feeds the cores, appends their events, performs their instructions, wakes them in time."""
 
     def __init__(
-        self, pool: Pool, appender: Appender, clock_ms: Callable[[], int] = wall_ms
+        self,
+        pool: Pool,
+        desk: Desk,
+        appender: Appender,
+        clock_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        self.pool = pool
+        self.pool, self.desk = pool, desk
+        self._cores: tuple[_Core, ...] = (pool, desk)
+        self._takers: dict[type, list[_Core]] = {}
+        for core, facts in ((pool, Fact), (desk, CallFact)):
+            for kind in get_args(facts):
+                self._takers.setdefault(kind, []).append(core)
         self.clock_ms = clock_ms
         self._appender = appender
         self._performers: dict[type, Performer] = {}
-        self._inbox: deque[Fact] = deque()
+        self._inbox: deque[Fact | CallFact] = deque()
         self._feeding = False
         self._rewake = asyncio.Event()
         self._failed: BaseException | None = None
         self._fed = asyncio.Event()
 
-    def on(self, kind: type[Instruction], performer: Performer) -> None:
+    def on(self, kind: type[Instruction] | type[CallInstruction], performer: Performer) -> None:
         """Have `performer` perform instructions of this kind."""
         self._performers[kind] = performer
 
-    def feed(self, fact: Fact) -> None:
+    def feed(self, fact: Fact | CallFact) -> None:
         """Handle a fact now, or right after the one being handled."""
         self._inbox.append(fact)
         if self._feeding:
@@ -61,18 +84,19 @@ class Driver:
             self._rewake.set()
             self._fed.set()
 
-    def _step(self, fact: Fact) -> None:
-        step = self.pool.handle(fact, self.clock_ms())
-        receipt = self._appender.append(step.events)
-        for instruction in step.instructions:
-            self._performers[type(instruction)](instruction, receipt)
+    def _step(self, fact: Fact | CallFact) -> None:
+        for core in self._takers[type(fact)]:
+            step = core.handle(fact, self.clock_ms())
+            receipt = self._appender.append(step.events)
+            for instruction in step.instructions:
+                self._performers[type(instruction)](instruction, receipt)
 
     async def run(self) -> None:
-        """Send ticks when the core wants them. Raises what a bug in the core raised."""
+        """Send ticks when a core wants them. Raises what a bug in a core raised."""
         while True:
             if self._failed is not None:
                 raise self._failed
-            wake_at = self.pool.wake_at()
+            wake_at = self._wake_at()
             delay_s = 60.0 if wake_at is None else (wake_at - self.clock_ms()) / 1000
             if delay_s <= 0:
                 self.feed(Tick())
@@ -85,8 +109,12 @@ class Driver:
             except TimeoutError:
                 self.feed(Tick())
 
+    def _wake_at(self) -> int | None:
+        times = [at_ms for core in self._cores if (at_ms := core.wake_at()) is not None]
+        return min(times, default=None)
+
     async def wait_idle(self) -> None:
-        """Wait until every job has its answer."""
-        while not self.pool.is_idle:
+        """Wait until every job and every call has its answer."""
+        while not all(core.is_idle for core in self._cores):
             self._fed.clear()
             await self._fed.wait()

@@ -20,7 +20,13 @@ from openpool.core.call_facts import (
     OffersChanged,
     SessionClosed,
 )
-from openpool.core.call_instructions import RefuseCall, SessionLost, StartCall, StopCall
+from openpool.core.call_instructions import (
+    CallInstruction,
+    RefuseCall,
+    SessionLost,
+    StartCall,
+    StopCall,
+)
 from openpool.core.call_requests import CallRequest, Checked, Transcript
 from openpool.core.calls import App, CallSource, Offer
 from openpool.core.errors import Banned, OpenPoolError, Unauthorized
@@ -164,6 +170,13 @@ class Exchange:
         return found
 
     # --- instructions --------------------------------------------------------------------------
+
+    def perform(self, on: Callable[[type[CallInstruction], Callable[..., None]], None]) -> None:
+        """Say what is performed here."""
+        on(StartCall, self.start_call)
+        on(StopCall, self.stop_call)
+        on(RefuseCall, self.refuse_call)
+        on(SessionLost, self.session_lost)
 
     def start_call(self, what: StartCall, _receipt: Receipt) -> None:
         """A worker is to serve a call."""
