@@ -1,0 +1,113 @@
+"""The part of the composition root for HTTP work: prices, the desk, the exchange, customers.
+
+Reads the settings so that none of those parts has to. Used by `openpool.app` only.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from openpool.config import Config
+from openpool.core.call_requests import Checked, Transcript
+from openpool.core.calls import App, CallSource, Unit, Usage
+from openpool.core.desk import Desk
+from openpool.core.fees import Fees
+from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, rate_of
+from openpool.core.settings import DeskSettings
+from openpool.core.usage import units_of
+from openpool.pool.customers import Customers
+from openpool.pool.driver import Driver, wall_ms
+from openpool.pool.exchange import Admit, Exchange
+from openpool.store.sqlite import SqliteStore
+
+RUNNER_UNITS: tuple[Unit, ...] = ("request", "second")
+"""What an orchestrator sells apps by."""
+
+
+def price_list(config: Config) -> PriceList:
+    """The price list of the settings."""
+    return PriceList(
+        PriceRow(
+            pipeline=row.pipeline,
+            model=row.model or ANY,
+            unit=row.unit or units_of(row.pipeline)[0],
+            amount=row.price.amount,
+            currency="usd" if row.price.currency == "USD" else "wei",
+            per=row.per,
+        )
+        for row in config.ai.prices
+    )
+
+
+def rate(config: Config) -> Rate | None:
+    """What a USD is worth by the settings; None if they do not say."""
+    if not config.ai.usd_per_eth:
+        return None
+    return rate_of(str(config.ai.usd_per_eth), wall_ms(), "config")
+
+
+def pricer(config: Config) -> Callable[[App, CallSource], Quote | None]:
+    """What a unit of an app pays, for calls that come this or that way."""
+    prices, now = price_list(config), rate(config)
+
+    def price(app: App, source: CallSource) -> Quote | None:
+        units = units_of(app.pipeline) if source == "direct" else RUNNER_UNITS
+        return prices.quote(app, now, *units)
+
+    return price
+
+
+async def check_nothing(call: Transcript) -> Checked:
+    """Nothing is credited until answers are opened."""
+    usage = Usage(unit=call.unit, units=0, checked=False, note="answers are not checked")
+    return Checked(usage=usage)
+
+
+def make_desk(config: Config, epoch: int, fees: Fees) -> Desk:
+    """The desk; it shares the carries of the pool's own fees."""
+    dispatch = config.dispatch
+    return Desk(
+        DeskSettings(
+            cooldown_failures=dispatch.cooldown_failures,
+            cooldown_ms=dispatch.cooldown_ms,
+        ),
+        epoch,
+        fees,
+    )
+
+
+def make_customers(config: Config, store: SqliteStore, secret: bytes) -> Customers:
+    """Who may use the direct API."""
+    now = rate(config)
+    return Customers(
+        store=store,
+        clock_ms=wall_ms,
+        secret_key=secret,
+        requests_per_minute=config.ai.requests_per_minute,
+        wei_per_usd=now.wei_per_usd if now else 0,
+        grace_ms=config.enrolment.grace_ms,
+    )
+
+
+def make_exchange(
+    config: Config,
+    *,
+    driver: Driver,
+    tasks: asyncio.TaskGroup,
+    epoch: int,
+    admit: Admit,
+) -> Exchange:
+    """The exchange, performing what the desk decides."""
+    exchange = Exchange(
+        feed=driver.feed,
+        tasks=tasks,
+        clock_ms=wall_ms,
+        epoch=epoch,
+        admit=admit,
+        price=pricer(config),
+        check=check_nothing,
+        body_bytes_max=config.ai.body_bytes_max,
+        timeout_ms=config.ai.timeout_ms,
+        idle_ms=config.ai.idle_ms,
+    )
+    exchange.perform(driver.on)
+    return exchange
