@@ -506,6 +506,8 @@ class Desk:
         server = self.stands.know(fact.worker, fact.address, fact.commission_ppm)
         server.banned = ""
         self.stands.connect(fact.line, server, fact.peer, self.out.now_ms)
+        opened = events.LineOpened(worker=server.name, line=fact.line)
+        self.out.note(f"{fact.line}/opened", opened)
 
     def _on_line_down(self, fact: LineDown) -> None:
         line = self.stands.lines.get(fact.line)
@@ -533,6 +535,8 @@ class Desk:
             self._stop(call)
             self._break(call, f"its connection was lost ({reason})", blamed=False)
         self.stands.disconnect(line)
+        closed = events.LineClosed(worker=line.owner.name, line=line.id, reason=tidy_reason(reason))
+        self.out.note(f"{line.id}/closed", closed)
 
     def _lose_session(self, session: Session, reason: str) -> None:
         self._end_session(session)

@@ -13,6 +13,7 @@ A field may be added with a default. A change of meaning is a new class with the
     price           changed
     job             received · assigned · hedged · attempt-failed · refused · verified
                     · delivered · failed
+    line            opened · closed
     call            received · assigned · attempt-failed · completed · failed
     money           fee-credited · commission-taken
 """
@@ -263,6 +264,19 @@ class CommissionTaken(Payload, frozen=True, kw_only=True, tag="commission-taken"
     commission_wei: str
 
 
+class LineOpened(Payload, frozen=True, kw_only=True, tag="line-opened"):
+    """A worker dialled a line for calls."""
+
+    worker: str
+    line: str
+
+
+class LineClosed(Payload, frozen=True, kw_only=True, tag="line-closed"):
+    worker: str
+    line: str
+    reason: str
+
+
 class CallReceived(Payload, frozen=True, kw_only=True, tag="call-received"):
     """Somebody wants an HTTP exchange with an app. Its price is fixed from here on."""
 
@@ -377,6 +391,8 @@ AnyPayload = (
     | JobFailed
     | FeeCredited
     | CommissionTaken
+    | LineOpened
+    | LineClosed
     | CallReceived
     | CallAssigned
     | CallAttemptFailed

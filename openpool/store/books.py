@@ -13,12 +13,15 @@ from msgspec import Struct, field, structs
 from openpool.core import events
 from openpool.core.events import Event
 from openpool.core.ledger import Balances, CarryKey, Transfer, carry_of, transfers_of
-from openpool.store.interface import RollupPoint, WorkerRow
+from openpool.store.interface import AppRow, RollupPoint, WorkerRow
 
 MINUTE_MS = 60_000
 BUCKETS_MAX = 100_000
 POOL = ""
 """The worker name under which the rollups of the whole pool stand."""
+
+AppKey = tuple[str, str]
+"""Pipeline and model."""
 
 TallyKey = tuple[str, int]
 """Worker (or POOL), and the start of a minute."""
@@ -37,6 +40,11 @@ class Tally(Struct):
     pixels: int = 0
     fee_wei: int = 0
     worker_wei: int = 0
+    calls: int = 0
+    calls_failed: int = 0
+    call_ms: int = 0
+    call_fee_wei: int = 0
+    call_worker_wei: int = 0
 
     def add(self, other: "Tally | RollupPoint") -> None:
         for name in TALLY_FIELDS:
@@ -64,9 +72,27 @@ class WorkerTally(Struct):
     failed: int = 0
     refused: int = 0
     credited_wei: int = 0
+    calls: int = 0
+    calls_failed: int = 0
+    call_worker_wei: int = 0
 
     def row(self) -> WorkerRow:
         return WorkerRow(**structs.asdict(self))
+
+
+class AppTally(Struct):
+    """An `AppRow` under construction."""
+
+    pipeline: str
+    model: str
+    calls: int = 0
+    failed: int = 0
+    took_ms: int = 0
+    first_byte_ms: int = 0
+    fee_wei: int = 0
+
+    def row(self) -> AppRow:
+        return AppRow(**structs.asdict(self))
 
 
 class OpenJob(Struct):
@@ -89,6 +115,7 @@ class Changes(Struct):
     workers: set[str] = field(default_factory=set)
     types: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
+    apps: set[AppKey] = field(default_factory=set)
 
 
 class Tallies(dict[TallyKey, Tally]):
@@ -115,6 +142,7 @@ class Books:
         self.workers: dict[str, WorkerTally] = {}
         self.counts: dict[str, int] = {}
         self.open_jobs: dict[str, OpenJob] = {}
+        self.apps: dict[AppKey, AppTally] = {}
         self.changes = Changes()
 
     def apply(self, seq: int, event: Event) -> tuple[Transfer, ...]:
@@ -157,6 +185,12 @@ class Books:
                 for name in (data.worker, POOL):
                     self._tally(name, event).refused += 1
                 self._worker(data.worker).refused += 1
+            case events.CallCompleted() as data:
+                self._on_call_completed(event, data)
+            case events.CallFailed() as data:
+                self._on_call_failed(event, data)
+            case events.CallAttemptFailed(worker=name, blamed=True):
+                self._blame_call(name, event)
             case _:
                 self._apply_membership(event)
 
@@ -172,12 +206,12 @@ class Books:
                 self._worker(data.worker).state = "approved"
             case events.WorkerBanned() as data:
                 self._worker(data.worker).state = "banned"
-            case events.WorkerConnected() as data:
+            case events.WorkerConnected() | events.LineOpened() as data:
                 worker = self._worker(data.worker)
                 worker.last_connected_ms = event.time_ms
                 if not worker.enrolled_ms:  # known from the configuration, never enrolled
                     worker.state = "approved"
-            case events.WorkerDisconnected() as data:
+            case events.WorkerDisconnected() | events.LineClosed() as data:
                 self._worker(data.worker).last_disconnected_ms = event.time_ms
 
     def _on_verified(self, data: events.JobVerified) -> None:
@@ -201,6 +235,8 @@ class Books:
             tally.fee_wei += fee_wei
             tally.worker_wei += worker_wei
         self._worker(data.worker).credited_wei += worker_wei
+        if data.pipeline:
+            self._on_call_credited(event, data, fee_wei, worker_wei)
         if (carry := carry_of(event)) is not None:
             key, numerator = carry
             self.changes.carries.add(key)
@@ -208,6 +244,41 @@ class Books:
                 self.carries[key] = numerator
             else:
                 self.carries.pop(key, None)
+
+    def _on_call_completed(self, event: Event, data: events.CallCompleted) -> None:
+        """Only answers that were found right count; a bad one counts against its worker."""
+        if data.blamed:
+            self._blame_call(data.worker, event)
+        if not data.checked:
+            return
+        for name in (data.worker, POOL):
+            self._tally(name, event).add(Tally(calls=1, call_ms=data.took_ms))
+        self._worker(data.worker).calls += 1
+        app = self._app(data.pipeline, data.model)
+        app.calls += 1
+        app.took_ms += data.took_ms
+        app.first_byte_ms += data.first_byte_ms
+
+    def _on_call_failed(self, event: Event, data: events.CallFailed) -> None:
+        """A client that hung up is nobody's failure. Names that no worker ever served are not
+        kept: a client may ask for anything."""
+        if data.code == "cancelled":
+            return
+        self._tally(POOL, event).calls_failed += 1
+        if (data.pipeline, data.model) in self.apps:
+            self._app(data.pipeline, data.model).failed += 1
+
+    def _blame_call(self, worker: str, event: Event) -> None:
+        self._tally(worker, event).calls_failed += 1
+        self._worker(worker).calls_failed += 1
+
+    def _on_call_credited(
+        self, event: Event, data: events.FeeCredited, fee_wei: int, worker_wei: int
+    ) -> None:
+        for name in (data.worker, POOL):
+            self._tally(name, event).add(Tally(call_fee_wei=fee_wei, call_worker_wei=worker_wei))
+        self._worker(data.worker).call_worker_wei += worker_wei
+        self._app(data.pipeline, data.model).fee_wei += fee_wei
 
     def _open(self, name: str, job: OpenJob) -> None:
         self.open_jobs[name] = job
@@ -226,6 +297,14 @@ class Books:
         key = (worker, event.time_ms - event.time_ms % MINUTE_MS)
         self.changes.tallies.add(key)
         return self.tallies[key]
+
+    def _app(self, pipeline: str, model: str) -> AppTally:
+        key = (pipeline, model)
+        self.changes.apps.add(key)
+        app = self.apps.get(key)
+        if app is None:
+            app = self.apps[key] = AppTally(pipeline=pipeline, model=model)
+        return app
 
     def _worker(self, name: str) -> WorkerTally:
         self.changes.workers.add(name)

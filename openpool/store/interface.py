@@ -54,7 +54,17 @@ class RollupPoint(Struct, frozen=True, kw_only=True):
     """Sum of the orchestrator's round trips (`JobDelivered.took_ms`)."""
     pixels: int
     fee_wei: int
+    """Of segments and of calls, as is the next."""
     worker_wei: int
+    calls: int = 0
+    """Answered, and found right."""
+    calls_failed: int = 0
+    """For one worker: failures of calls that count against it. For all: failed calls."""
+    call_ms: int = 0
+    """Time from receipt to the end of the answer, of the calls."""
+    call_fee_wei: int = 0
+    """The part of the fees that calls earned, as is the next."""
+    call_worker_wei: int = 0
 
 
 class Balance(Struct, frozen=True, kw_only=True):
@@ -82,6 +92,26 @@ class WorkerRow(Struct, frozen=True, kw_only=True):
     failed: int
     refused: int
     credited_wei: int
+    """For segments and for calls."""
+    calls: int = 0
+    calls_failed: int = 0
+    call_worker_wei: int = 0
+    """The part of it that calls earned."""
+
+
+class AppRow(Struct, frozen=True, kw_only=True):
+    """A model over all time, derived from the log; there once it has answered a call."""
+
+    pipeline: str
+    model: str
+    calls: int
+    """Answered, and found right."""
+    failed: int
+    took_ms: int
+    """Sum over the calls, from receipt to the end of the answer."""
+    first_byte_ms: int
+    """Sum over the calls, from receipt to the first byte of the answer."""
+    fee_wei: int
 
 
 class TokenRow(Struct, frozen=True, kw_only=True):
@@ -157,6 +187,9 @@ class Reader(Protocol):
 
     def workers(self) -> list[WorkerRow]: ...
     def worker(self, worker: str) -> WorkerRow | None: ...
+    def apps(self) -> list[AppRow]:
+        """Every model that ever answered a call, by name."""
+
     def counts(self) -> dict[str, int]:
         """Events of each type over all time."""
 

@@ -18,6 +18,7 @@ from openpool.core.ledger import Transfer
 from openpool.store.books import POOL, Books, attempts_of, empty_buckets
 from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import (
+    AppRow,
     Balance,
     CustomerRow,
     EventFilter,
@@ -126,6 +127,9 @@ class MemoryLog:
     def worker(self, worker: str) -> WorkerRow | None:
         tally = self._books.workers.get(worker)
         return None if tally is None else tally.row()
+
+    def apps(self) -> list[AppRow]:
+        return [tally.row() for _, tally in sorted(self._books.apps.items())]
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(self._books.counts.items()))

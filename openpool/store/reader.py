@@ -20,6 +20,7 @@ from openpool.core.ledger import Transfer
 from openpool.store import database
 from openpool.store.books import attempts_of, empty_buckets
 from openpool.store.interface import (
+    AppRow,
     Balance,
     CustomerRow,
     EventFilter,
@@ -29,7 +30,15 @@ from openpool.store.interface import (
     TokenRow,
     WorkerRow,
 )
-from openpool.store.tables import SELECT_TALLY, SELECT_WORKER, Row, tally_of, worker_of
+from openpool.store.tables import (
+    SELECT_APP,
+    SELECT_TALLY,
+    SELECT_WORKER,
+    Row,
+    app_of,
+    tally_of,
+    worker_of,
+)
 
 CONNECTIONS_KEPT = 8
 JOB_EVENTS_MAX = 1_000
@@ -137,6 +146,9 @@ class SqliteReader:
     def worker(self, worker: str) -> WorkerRow | None:
         row = self._one(f"{SELECT_WORKER} WHERE worker = ?", (worker,))
         return None if row is None else worker_of(row).row()
+
+    def apps(self) -> list[AppRow]:
+        return [app_of(row).row() for row in self._all(f"{SELECT_APP} ORDER BY pipeline, model")]
 
     def counts(self) -> dict[str, int]:
         return dict(self._all("SELECT type, events FROM event_count ORDER BY type"))

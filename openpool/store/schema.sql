@@ -53,6 +53,11 @@ CREATE TABLE rollup (                       -- one minute of one worker; worker 
     pixels     INTEGER NOT NULL,
     fee_wei    TEXT    NOT NULL,
     worker_wei TEXT    NOT NULL,
+    calls           INTEGER NOT NULL,       -- what follows is about calls only
+    calls_failed    INTEGER NOT NULL,
+    call_ms         INTEGER NOT NULL,
+    call_fee_wei    TEXT    NOT NULL,
+    call_worker_wei TEXT    NOT NULL,
     PRIMARY KEY (worker, start_ms)
 ) STRICT, WITHOUT ROWID;
 
@@ -68,7 +73,21 @@ CREATE TABLE worker (
     segments             INTEGER NOT NULL,
     failed               INTEGER NOT NULL,
     refused              INTEGER NOT NULL,
-    credited_wei         TEXT    NOT NULL
+    credited_wei         TEXT    NOT NULL,
+    calls                INTEGER NOT NULL,
+    calls_failed         INTEGER NOT NULL,
+    call_worker_wei      TEXT    NOT NULL   -- the part of credited_wei that calls earned
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE app (                          -- a model that answered a call, over all time
+    pipeline      TEXT    NOT NULL,
+    model         TEXT    NOT NULL,
+    calls         INTEGER NOT NULL,
+    failed        INTEGER NOT NULL,
+    took_ms       INTEGER NOT NULL,
+    first_byte_ms INTEGER NOT NULL,
+    fee_wei       TEXT    NOT NULL,
+    PRIMARY KEY (pipeline, model)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE event_count (

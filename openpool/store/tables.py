@@ -5,19 +5,29 @@ Wei and the parts of a carry cross this border as decimal text, because SQLite's
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 from msgspec import structs
 
 from openpool.core.ledger import Transfer
-from openpool.store.books import Books, Changes, OpenJob, Tallies, Tally, TallyKey, WorkerTally
+from openpool.store.books import (
+    AppTally,
+    Books,
+    Changes,
+    OpenJob,
+    Tallies,
+    Tally,
+    TallyKey,
+    WorkerTally,
+)
 
 ROLLUPS_CACHED_MAX = 20_000
 INTEGER_MAX = 2**63 - 1
 
 _TALLY = (
-    "segments, failed, refused, hedged, media_ms, busy_ms, latency_ms, pixels, fee_wei, worker_wei"
+    "segments, failed, refused, hedged, media_ms, busy_ms, latency_ms, pixels, fee_wei, worker_wei,"
+    " calls, calls_failed, call_ms, call_fee_wei, call_worker_wei"
 )
 COLUMNS = {
     "balance": (1, "account, amount_wei"),
@@ -26,21 +36,25 @@ COLUMNS = {
     "worker": (
         1,
         'worker, address, name, "group", state, enrolled_ms, last_connected_ms,'
-        " last_disconnected_ms, segments, failed, refused, credited_wei",
+        " last_disconnected_ms, segments, failed, refused, credited_wei,"
+        " calls, calls_failed, call_worker_wei",
     ),
     "event_count": (1, "type, events"),
     "open_job": (1, "job, seq, deadline_ms, busy_ms, pixels"),
+    "app": (2, "pipeline, model, calls, failed, took_ms, first_byte_ms, fee_wei"),
 }
 """Derived tables: how many columns make the key, and all columns."""
 
 SELECT_WORKER = f"SELECT {COLUMNS['worker'][1]} FROM worker"
 SELECT_TALLY = f"SELECT {_TALLY}, start_ms FROM rollup"
+SELECT_APP = f"SELECT {COLUMNS['app'][1]} FROM app"
 SELECT_TRANSFER = "SELECT id, event_seq, debit, credit, amount_wei, kind FROM transfer"
 _PUT_TRANSFER = (
     "INSERT INTO transfer (id, event_seq, debit, credit, amount_wei, kind) VALUES (?,?,?,?,?,?)"
 )
 
 Row = tuple[Any, ...]
+T = TypeVar("T", Tally, WorkerTally, AppTally)
 
 
 class StoredTallies(Tallies):
@@ -61,12 +75,23 @@ class StoredTallies(Tallies):
 
 def tally_of(row: Row) -> Tally:
     """A tally from the columns of `SELECT_TALLY`."""
-    return Tally(*(*row[:8], int(row[8]), int(row[9])))
+    return _loaded(Tally, row)
 
 
 def worker_of(row: Row) -> WorkerTally:
     """A worker from the columns of `SELECT_WORKER`."""
-    return WorkerTally(*(*row[:11], int(row[11])))
+    return _loaded(WorkerTally, row)
+
+
+def app_of(row: Row) -> AppTally:
+    """A model from the columns of `SELECT_APP`."""
+    return _loaded(AppTally, row)
+
+
+def _loaded(kind: type[T], row: Row) -> T:
+    """The reverse of `_stored`; columns beyond the fields are for others."""
+    named: dict[str, Any] = dict(zip(kind.__struct_fields__, row, strict=False))
+    return kind(**{name: int(at) if name.endswith("_wei") else at for name, at in named.items()})
 
 
 def load_books(connection: apsw.Connection) -> Books:
@@ -86,6 +111,7 @@ def load_books(connection: apsw.Connection) -> Books:
     books.counts.update(run("SELECT type, events FROM event_count"))
     jobs = run(f"SELECT {COLUMNS['open_job'][1]} FROM open_job")
     books.open_jobs.update((row[0], OpenJob(*row[1:])) for row in jobs)
+    books.apps.update(((row[0], row[1]), app_of(row)) for row in run(SELECT_APP))
     return books
 
 
@@ -128,6 +154,7 @@ def rows_of(books: Books) -> dict[str, list[Row]]:
         "worker": books.workers,
         "event_count": books.counts,
         "open_job": books.open_jobs,
+        "app": books.apps,
     }
     rows = {table: [_row(books, table, key) for key in each] for table, each in keys.items()}
     return {table: sorted(row for row in each if row) for table, each in rows.items()}
@@ -149,6 +176,7 @@ def _keys(changes: Changes) -> dict[str, set[Any]]:
         "worker": changes.workers,
         "event_count": changes.types,
         "open_job": changes.jobs,
+        "app": changes.apps,
     }
 
 
@@ -161,11 +189,11 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
             numerator = books.carries.get(key)
             return None if numerator is None else (*_stored_key(key), str(numerator))
         case "rollup":
-            *counts, fee_wei, worker_wei = structs.astuple(books.tallies[key])
-            return (*key, *map(_fit, counts), str(fee_wei), str(worker_wei))
+            return (*key, *_stored(books.tallies[key]))
         case "worker":
-            *values, credited_wei = structs.astuple(books.workers[key])
-            return (*values, str(credited_wei))
+            return _stored(books.workers[key])
+        case "app":
+            return _stored(books.apps[key])
         case "event_count":
             return key, books.counts[key]
         case _:
@@ -176,6 +204,15 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
 def _stored_key(key: Any) -> Row:
     """Key columns as stored; the denominator of a carry may be of any size."""
     return (key[0], str(key[1])) if isinstance(key, tuple) else (key,)
+
+
+def _stored(tally: Tally | WorkerTally | AppTally) -> Row:
+    """Its fields as columns: money as text, counts as they fit."""
+    values = structs.asdict(tally).items()
+    return tuple(
+        value if isinstance(value, str) else str(value) if name.endswith("_wei") else _fit(value)
+        for name, value in values
+    )
 
 
 def _fit(number: int) -> int:
