@@ -16,6 +16,7 @@ from openpool.core.errors import (
 )
 from openpool.link.http2 import Http2Limits
 from openpool.link.interface import Ended, GrpcStatus, Reply
+from openpool.link.line_stream import CLIENT_LIMITS
 from openpool.wire.results import BODY_BYTES_MAX, BadUpload
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class PortLimits:
     """What one worker port puts up with."""
 
     http2: Http2Limits = field(default_factory=Http2Limits)
+    line: Http2Limits = CLIENT_LIMITS
+    """Of a worker that is called, see `link.line`."""
     body_bytes_max: int = BODY_BYTES_MAX
     request_bytes_max: int = 1 << 20
     """Of a registration message."""

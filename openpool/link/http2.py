@@ -26,6 +26,9 @@ Fields = Iterable[tuple[str, str | bytes]]
 CLOSE_S = 5.0
 """How long a closing connection may take to take its last bytes."""
 
+UNFLUSHED_BYTES_MAX = 256 << 10
+"""More than this is written at once, so that a slow transport can say so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http2Limits:
@@ -114,6 +117,7 @@ class Stream:
             last = end and start + step >= len(data)
             self._call(self.connection.h2.send_data, data[start : start + step], end_stream=last)
         self.connection.meter.allow(len(data))
+        self.connection.unflushed += len(data)
         self._flush_and(end)
         return True
 
@@ -218,6 +222,8 @@ class Http2Connection(asyncio.Protocol):
         self.meter = FrameMeter(self.received_at, skip=skip, frames_max=limits.frames_max)
         self.last_words = b""
         """What the peer said when it said goodbye."""
+        self.unflushed = 0
+        """Bytes of DATA that the library still has."""
         self._flush_due = False
         self._pinged_at = 0.0
         self._paused_at = 0.0
@@ -287,7 +293,7 @@ class Http2Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Hand over to the transport what the library has prepared, soon or now."""
-        if not self.limits.busy:
+        if not self.limits.busy or self.unflushed > UNFLUSHED_BYTES_MAX:
             self.flush_now()
         elif not self._flush_due:
             self._flush_due = True
@@ -296,6 +302,7 @@ class Http2Connection(asyncio.Protocol):
     def flush_now(self) -> None:
         """Hand over to the transport what the library has prepared."""
         self._flush_due = False
+        self.unflushed = 0
         data = self.h2.data_to_send()
         if data and not self.transport.is_closing():
             self.transport.write(data)

@@ -86,7 +86,7 @@ class PortHandler(Protocol):
         """
 
     async def line(self, line: Line, caller: Caller) -> None:
-        """Serve a worker that wants to be called; returning closes its line.
+        """Serve a worker that wants to be called; returning closes its line after its last call.
 
         Must return when the line is gone (its offers end, or `wait_closed`). An `OpenPoolError` is
         told to the worker: Unauthorized and Banned keep it from dialling again. Cancelled when the

@@ -21,8 +21,8 @@ from openpool.link.floods import DATA, HEADERS, RESET
 from openpool.link.http2 import Http2Connection, Http2Limits
 from openpool.link.line_stream import (
     CALLS_MAX,
-    CLIENT_LIMITS,
     FAILED,
+    FIELDS_MAX,
     HELLO_PATH,
     OFFERS_BYTES_MAX,
     SENTENCE_CHARS_MAX,
@@ -42,6 +42,8 @@ from openpool.link.line_stream import (
 HELLO_S = 10.0
 """For a worker to say who it is."""
 OFFERS_MAX = 256
+OFFERS_EVERY_S = 0.2
+"""A worker that changes its offers more often than this is heard later."""
 NAME_CHARS_MAX = 200
 TOKEN_CHARS_MAX = 512
 _IDS_END = 2**31 - 1000
@@ -171,7 +173,7 @@ class LineConnection(Http2Connection):
         *,
         opened: Callable[["LineConnection"], None],
         lost: Callable[["LineConnection"], None],
-        limits: Http2Limits = CLIENT_LIMITS,
+        limits: Http2Limits,
     ) -> None:
         super().__init__(client=True, limits=limits)
         self.peer = peer
@@ -259,6 +261,11 @@ class Call:
     ) -> None:
         await self.leave()
 
+    def fail(self, error: Exception) -> None:
+        """Break the call off from elsewhere: whoever waits for its answer is told this error."""
+        if self._stream is not None:
+            self._stream.fail(error)
+
     async def leave(self) -> None:
         """End the call, whatever its state; the worker stops what it was doing for it."""
         if self._timer is not None:
@@ -317,8 +324,11 @@ class _Call(LineStream):
     def on_headers(self, fields: dict[str, str]) -> None:
         if self._head is not None:
             return  # trailers
+        if len(fields) > FIELDS_MAX + 1:
+            self.connection.blame(f"an answer has more than {FIELDS_MAX} header fields")
+            return
         status = fields.get(":status", "")
-        if not (len(status) == 3 and status.isascii() and status.isdigit() and status >= "200"):
+        if not (status.isascii() and status.isdigit() and "200" <= status <= "599"):
             self.connection.blame("an answer has no valid status")
             return
         if FAILED in fields:
@@ -343,13 +353,15 @@ class _Call(LineStream):
 
 
 async def _read_offers(body: Incoming) -> AsyncIterator[list[Offer]]:
+    """Only the last list counts where several have come, so that nobody is kept busy by them."""
     rest = b""
     async for chunk in body:
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > OFFERS_BYTES_MAX or any(len(line) > OFFERS_BYTES_MAX for line in lines):
             raise BadMessage(f"a list of offers is larger than {OFFERS_BYTES_MAX} bytes")
-        for line in lines:
-            yield _parse_offers(line)
+        if lines:
+            yield _parse_offers(lines[-1])
+            await asyncio.sleep(OFFERS_EVERY_S)
 
 
 def _parse_offers(line: bytes) -> list[Offer]:

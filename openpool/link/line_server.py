@@ -16,6 +16,7 @@ from h2.errors import ErrorCodes
 
 from openpool.core.calls import Offer
 from openpool.core.errors import (
+    BadMessage,
     Banned,
     NotAllowed,
     OpenPoolError,
@@ -33,6 +34,7 @@ from openpool.link.line_stream import (
     Fields,
     LineStream,
     announced,
+    close_body,
     once,
     plain_fields,
     received,
@@ -48,6 +50,7 @@ DRAIN_S = 600.0
 _FOREIGN = "this pool takes no AI calls: it is too old for this worker, or no pool at all"
 _OUR_MISTAKE = "the worker made a mistake; it is written down there"
 _RESERVED = "openpool-"
+_WITHOUT_BODY = frozenset({204, 205, 304})
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +263,7 @@ class _Served(LineStream):
         super().__init__(connection, stream_id)
         self.task: asyncio.Task[None] | None = None
         self._fields = fields
+        self._method = fields.get(":method", "")
         self._begun = False
 
     def on_gone(self, reason: str) -> None:
@@ -269,36 +273,45 @@ class _Served(LineStream):
 
     async def serve(self, answer: Handler) -> None:
         """Answer the call; what goes wrong costs this call only."""
-        fields = self._fields
-        request = LineRequest(fields[":method"], fields[":path"], received(fields), self.body)
+        path = self._fields.get(":path", "")
+        request = LineRequest(self._method, path, received(self._fields), self.body)
         try:
-            await self._send(await answer(request))
+            given = await answer(request)
+            try:
+                await self._send(given)
+            finally:
+                await close_body(given.body)
         except OpenPoolError as error:
             self._fail(error.code, str(error))
         except Exception as error:
             log.error("a call failed", exc_info=error)
             self._fail("error", _OUR_MISTAKE)
         finally:
+            self.task = None
             # NO_ERROR: the answer is whole, the rest of the request is not wanted.
             self.cancel(ErrorCodes.NO_ERROR if self.sent_end else ErrorCodes.INTERNAL_ERROR)
 
     async def _send(self, answer: LineAnswer) -> None:
-        body = answer.body
-        fields = self._head(answer)
-        length = announced(answer.headers)
+        bare = self._method == "HEAD" or answer.status in _WITHOUT_BODY
+        body = b"" if bare else answer.body
+        fields, length = self._head(answer), None if bare else announced(answer.headers)
+        if isinstance(body, bytes) and length not in (None, len(body)):
+            raise BadMessage("the body is not as long as was announced")
+        self._begun = True
+        self.send_headers(fields, end=body == b"")
         if isinstance(body, bytes):
-            self._begun = True
-            self.send_headers(fields, end=not body)
             if not body or self.send_now(body, end=True):
                 return
             body = once(body)
-        self._begun = True
-        self.send_headers(fields)
         await self.send_body(body, length)
 
     def _head(self, answer: LineAnswer) -> Fields:
+        if not 200 <= answer.status <= 599:
+            raise BadMessage("the status of an answer is between 200 and 599")
         headers = {k: v for k, v in answer.headers.items() if not k.lower().startswith(_RESERVED)}
-        return [(":status", f"{answer.status:03d}"), *plain_fields(headers)]
+        if answer.status in _WITHOUT_BODY:
+            headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
+        return [(":status", str(answer.status)), *plain_fields(headers)]
 
     def _fail(self, code: str, sentence: str) -> None:
         """Tell the pool, as far as that is still possible, that there will be no answer."""

@@ -118,8 +118,8 @@ class Waiter:
 class Incoming(AsyncIterator[bytes]):
     """A body as it comes. Reading it is what lets the sender go on.
 
-    Chunks that wait are handed out in one piece. After the last byte the iteration ends, or raises
-    why there is no more.
+    Chunks that wait are handed out in one piece, at most a window of them. After the last byte the
+    iteration ends, or raises why there is no more.
     """
 
     def __init__(self, stream: "LineStream") -> None:
@@ -155,7 +155,7 @@ class Incoming(AsyncIterator[bytes]):
 
     def discard(self) -> None:
         """Nobody will read the rest."""
-        self.end()
+        self.end(BrokenOff("the call was left before its body had come"))
         self._waiting.clear()
         self._release(flush=True)
 
@@ -210,15 +210,11 @@ class LineStream(Stream):
     async def send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
         """Send all of it as the peer takes it, and end; `length` is what was announced."""
         sent = 0
-        try:
-            async for chunk in body:
-                sent += len(chunk)
-                if length is not None and sent > length:
-                    raise BadMessage("the body is longer than was announced")
-                await self.send(chunk)
-        finally:
-            if isinstance(body, AsyncGenerator):
-                await body.aclose()
+        async for chunk in body:
+            sent += len(chunk)
+            if length is not None and sent > length:
+                raise BadMessage("the body is longer than was announced")
+            await self.send(chunk)
         if length is not None and sent < length:
             raise BadMessage("the body is shorter than was announced")
         self.send_now(b"", end=True)
@@ -227,6 +223,12 @@ class LineStream(Stream):
         """Break off what is left of the call."""
         self.reset(code)
         self.body.discard()
+
+
+async def close_body(body: Body) -> None:
+    """Let a generator clean up, whether it came to its end or not."""
+    if isinstance(body, AsyncGenerator):
+        await body.aclose()
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:

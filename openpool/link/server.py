@@ -183,7 +183,9 @@ class WorkerPort:
         tls = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
         alpn, peer = tls.selected_alpn_protocol(), transport.get_extra_info("peername")
         if alpn == LINE_ALPN:
-            line = LineConnection(peer, opened=self._on_line, lost=self._on_line_lost)
+            line = LineConnection(
+                peer, opened=self._on_line, lost=self._on_line_lost, limits=self.limits.line
+            )
             self._lines.add(line)
             return line
         if alpn != "h2":
@@ -212,7 +214,8 @@ class WorkerPort:
         error: OpenPoolError | None = Unavailable("the pool is shutting down; dial again")
         try:
             await self.handler.line(connection.line, Caller(peer_text(connection.peer), ""))
-            error = None
+            connection.line.drain()
+            await connection.line.wait_closed()
         except OpenPoolError as refusal:
             error = refusal
         except Exception as failure:
