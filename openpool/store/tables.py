@@ -91,7 +91,10 @@ def app_of(row: Row) -> AppTally:
 def _loaded(kind: type[T], row: Row) -> T:
     """The reverse of `_stored`; columns beyond the fields are for others."""
     named: dict[str, Any] = dict(zip(kind.__struct_fields__, row, strict=False))
-    return kind(**{name: int(at) if name.endswith("_wei") else at for name, at in named.items()})
+    for name in named:
+        if name.endswith("_wei"):
+            named[name] = int(named[name])
+    return kind(**named)
 
 
 def load_books(connection: apsw.Connection) -> Books:
