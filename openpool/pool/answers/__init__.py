@@ -1,0 +1,84 @@
+"""Is an answer what was asked for, and how much was that?
+
+No worker is credited for an answer that was not opened here and found right. `Answers.check` is
+what `pool.exchange` asks; each pipeline has its check in `text`, `sound`, `pictures` or
+`sessions`. Sizes are the pool's own: pictures and sounds are opened in `pool.checkers`, numbers
+that only the worker knows (tokens) are held against the bytes that went to and fro.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from openpool.core.call_requests import Checked, Transcript
+from openpool.core.calls import Usage
+from openpool.core.errors import BadMessage, BadResult
+from openpool.core.usage import Measured, units
+from openpool.pool.answers import pictures, sessions, sound, text
+from openpool.pool.answers.nouns import Finding, Opener, TokenCounter, Unmeasured
+
+__all__ = ["Answers"]
+
+OK = range(200, 300)
+FAULTY = range(500, 600)
+
+Check = Callable[[Transcript, Opener], Awaitable[Finding]]
+
+CHECKS: dict[str, Check] = {
+    "embeddings": text.check_embeddings,
+    "moderation": text.check_moderation,
+    "speech-to-text": sound.check_transcription,
+    "audio-to-text": sound.check_transcription,
+    "text-to-speech": sound.check_speech,
+    "image-to-text": pictures.check_reading,
+    "segmentation": pictures.check_cut,
+    "segment-anything-2": pictures.check_masks,
+    "object-detection": pictures.check_detections,
+    "text-to-image": pictures.check_made,
+    "image-to-image": pictures.check_made,
+    "upscale": pictures.check_made,
+    "live-video-analysis": sessions.check_live,
+}
+
+
+class Answers:
+    """Checks the answers of all workers."""
+
+    def __init__(self, opener: Opener, count_tokens: TokenCounter | None = None) -> None:
+        """`count_tokens` counts with a model's own tokenizer; None where it is not known."""
+        self._opener = opener
+        self._count_tokens = count_tokens
+
+    async def check(self, said: Transcript) -> Checked:
+        """What a call that has ended comes to. Never raises for what was said in it."""
+        if said.status not in OK:
+            return _nothing(said, f"answered with status {said.status}", said.status in FAULTY)
+        try:
+            finding = await self._find(said)
+            count = units(said.app.pipeline, said.source, finding.seen, said.unit)
+        except BadResult as fault:
+            return _nothing(said, str(fault), blamed=True)
+        except (BadMessage, Unmeasured) as fault:
+            return _nothing(said, f"the request could not be measured: {fault}")
+        except ValueError as fault:
+            return _nothing(said, str(fault))
+        usage = Usage(unit=said.unit, units=count, checked=True, note=finding.note)
+        return Checked(usage=usage)
+
+    async def _find(self, said: Transcript) -> Finding:
+        if said.app.pipeline == "llm":
+            return await text.check_chat(said, self._count_tokens)
+        check = CHECKS.get(said.app.pipeline, _check_own)
+        if not said.whole and check not in (sessions.check_live, _check_own):
+            raise Unmeasured("the answer is not complete")
+        return await check(said, self._opener)
+
+
+async def _check_own(said: Transcript, _: Opener) -> Finding:
+    """A pipeline of the operator's own: nothing is known but that there is an answer."""
+    if not said.answer:
+        raise BadResult("the answer is empty")
+    seen = Measured(session_ms=said.took_ms)
+    return Finding(seen, "an answer came; what it should be is not known to the pool")
+
+
+def _nothing(said: Transcript, why: str, blamed: bool = False) -> Checked:
+    return Checked(usage=Usage(unit=said.unit, units=0, checked=False, note=why), blamed=blamed)

@@ -1,0 +1,87 @@
+"""What the checks of answers have in common."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from openpool.core.call_requests import Transcript
+from openpool.core.errors import BadResult
+from openpool.core.usage import Measured
+from openpool.pool.checkers import CheckerHung, CheckerLost, Checkers, Fault, Weigh
+from openpool.pool.weigh import Weight
+
+LARGE_BYTES = 256_000
+
+Shape = TypeVar("Shape")
+TokenCounter = Callable[[str, str], int | None]
+"""Tokens of a text (second) for a model (first); None if its tokenizer is not known."""
+
+
+class Unmeasured(Exception):
+    """Something cannot be measured, and not through the worker's fault; why, in words."""
+
+
+class Finding:
+    """An answer that is right: what was measured, and how, in words."""
+
+    def __init__(self, seen: Measured, note: str) -> None:
+        self.seen = seen
+        self.note = note
+
+
+class Opener(Protocol):
+    """Opens files that strangers sent."""
+
+    def __call__(self, data: bytes) -> Awaitable[Weight]:
+        """What is in the file. Raises Unmeasured."""
+
+
+def opener(checkers: Checkers, limit_s: float) -> Opener:
+    """Opens files in the checker processes."""
+
+    async def weigh(data: bytes) -> Weight:
+        try:
+            found = await checkers.ask(Weigh(), data, limit_s)
+        except (CheckerLost, CheckerHung):
+            raise Unmeasured("it crashed or blocked what opens it") from None
+        if isinstance(found, Fault):
+            raise Unmeasured(f"it {found.text}")
+        assert isinstance(found, Weight)  # what a Weigh is answered by
+        return found
+
+    return weigh
+
+
+async def open_result(opened: Opener, data: bytes, what: str) -> Weight:
+    """What is in a file that a worker made. Raises BadResult if it cannot be opened."""
+    try:
+        return await opened(data)
+    except Unmeasured as fault:
+        raise BadResult(f"{what} is damaged: {fault}") from None
+
+
+def read_answer(answer: bytes, kind: type[Shape]) -> Shape:
+    """The JSON of an answer in its shape. Raises BadResult."""
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as fault:
+        raise BadResult(f"the answer has not the right shape: {fault}") from None
+
+
+async def off_loop(said: Transcript, work: Callable[[], Finding]) -> Finding:
+    """Do the work in a thread if the answer is so large that the event loop would stand still."""
+    return await asyncio.to_thread(work) if len(said.answer) > LARGE_BYTES else work()
+
+
+def demand(is_right: bool, otherwise: str) -> None:
+    """Raises BadResult with the sentence unless it is right."""
+    if not is_right:
+        raise BadResult(otherwise)
+
+
+def is_share(value: float) -> bool:
+    """Whether it is a number from 0 to 1."""
+    return math.isfinite(value) and 0 <= value <= 1
