@@ -10,11 +10,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
-from eth_account.signers.local import LocalAccount
-
 from openpool.core.errors import SetupError
+from openpool.ethereum import Account, LocalAccount, encode_defunct
 from openpool.private_files import read_private_text, write_private
 
 Passphrase = Callable[[], str]

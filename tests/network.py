@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
+from openpool.ethereum import Account
+from openpool.ethereum import encode_defunct
 from msgspec import structs
 
 from openpool.app import PoolProcess, Running, build

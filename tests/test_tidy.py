@@ -17,7 +17,7 @@ ALLOWED = {
     "wire": {"core"},
     "store": {"core"},
     "link": {"core", "wire"},
-    "pool": {"core", "wire", "link", "store.interface"},
+    "pool": {"core", "wire", "link", "store.interface", "ethereum"},
     "worker": {"core", "wire", "link"},
     "web": {"core", "store.interface"},
 }
@@ -129,5 +129,16 @@ def test_no_task_is_an_orphan() -> None:
         and node.func.attr == "create_task"
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in {"asyncio", "loop"}
+    ]
+    assert wrong == []
+
+
+def test_eth_account_is_imported_in_one_place() -> None:
+    """`openpool.ethereum` undoes what importing it does; nobody goes round that."""
+    wrong = [
+        f"{where(path)} imports {name}"
+        for path in sources()
+        for name in imports(parsed(path))
+        if name.partition(".")[0] == "eth_account" and path.name != "ethereum.py"
     ]
     assert wrong == []

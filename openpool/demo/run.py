@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from eth_account import Account
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -31,6 +30,7 @@ from openpool.demo.children import Child, Children
 from openpool.demo.gateway import Gateway, StreamPlan, ladder, make_sources
 from openpool.demo.orchestrator import Outcome, StandIn
 from openpool.demo.report import Summary
+from openpool.ethereum import Account
 from openpool.private_files import read_private_text, write_private
 from openpool.web.shapes import Balances, EventView, Status, Worker
 

@@ -11,9 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
-
 from openpool.core.enrolment import (
     Message,
     build_message,
@@ -22,6 +19,7 @@ from openpool.core.enrolment import (
     parse_message,
 )
 from openpool.core.errors import BadMessage, NoCapacity, Unauthorized
+from openpool.ethereum import Account, encode_defunct
 
 USED_NONCES_MAX = 100_000
 

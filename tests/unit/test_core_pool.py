@@ -301,7 +301,7 @@ def test_a_slow_worker_is_told_the_numbers() -> None:
         bench(ResultChecked(attempt=assign.attempt, verdict=GOOD))
         bench(Delivered(job=assign.job, accepted=True))
     reasons = {each.code: each.text for each in bench.pool.explain("slow", bench.now)}
-    assert "1600 ms were wanted" in reasons["too-slow"]
+    assert "1100 ms were wanted" in reasons["too-slow"]
 
 
 def test_a_peers_words_are_made_fit_for_a_line() -> None:

@@ -1,0 +1,18 @@
+"""Ethereum signatures (eth-account), and nothing else that comes with importing it.
+
+One of its dependencies raises Python's recursion limit a hundredfold. Parsers in C rely on that
+limit to refuse deeply nested input: without it a hostile JSON body could end the process. So the
+limit is put back here, and the rest of the project imports eth-account from here only.
+"""
+
+import sys
+
+_limit = sys.getrecursionlimit()
+
+from eth_account import Account  # noqa: E402
+from eth_account.messages import encode_defunct  # noqa: E402
+from eth_account.signers.local import LocalAccount  # noqa: E402
+
+sys.setrecursionlimit(_limit)
+
+__all__ = ["Account", "LocalAccount", "encode_defunct"]
