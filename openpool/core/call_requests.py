@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from openpool.core.calls import App, CallFailure, CallSource, Unit, Usage
 from openpool.core.errors import OpenPoolError
+from openpool.core.payment import Payment
 
 
 class CallFailed(OpenPoolError):
@@ -45,6 +46,9 @@ class CallRequest(Struct, frozen=True, kw_only=True):
     """Whether the answer is to be passed on as it comes, not after it was checked."""
     lasting: bool = False
     """Whether it is a session without a deadline; then nothing is kept for a second try."""
+    payment: Payment | None = None
+    """What a gateway paid for this one request, where that is known: for comparison, it credits
+    nobody."""
 
 
 class Transcript(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,208 @@
+"""How an answer goes back to an orchestrator: as plain HTTP, or over a WebSocket.
+
+Both end a failure in words: as a status while nothing was sent, as an error event where a stream
+or a WebSocket has begun, and by breaking off where neither is possible. None of a worker's own
+words about a failure, and none of its headers but a few, leave the pool.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Protocol
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from openpool.core.errors import BadMessage, OpenPoolError, Timeout, Unavailable
+from openpool.wire import framing
+
+PASSED = {
+    "content-type", "content-encoding", "content-disposition", "content-language",
+    "cache-control", "retry-after",
+}  # fmt: skip
+"""The answer headers that leave the pool."""
+FULL = "insufficient capacity"
+FAULTS: dict[str, tuple[int, str]] = {
+    "insufficient-capacity": (503, FULL),
+    "no-such-app": (503, FULL),
+    "no-capacity": (503, FULL),
+    "worker-failed": (502, "The worker failed; send the request again."),
+    "timeout": (504, "This took too long; send the request again."),
+    "cancelled": (502, "The request was cancelled."),
+    "session-ended": (410, "The session has ended; reserve another one."),
+    "too-large": (413, ""),
+    "too-slow": (408, ""),
+    "bad-message": (400, ""),
+}
+"""Status and text of a failure; an empty text is the error's own, which is about the request."""
+OUR_FAULT = (502, "The pool cannot serve this at the moment; send the request again.")
+CLOSE = {503: aiohttp.WSCloseCode.TRY_AGAIN_LATER, 410: aiohttp.WSCloseCode.GOING_AWAY}
+LINE_BYTES_MAX = 16 << 20
+_LINE = re.compile(rb"\n+")
+
+
+class Head(Protocol):
+    """The answer of a worker, its body perhaps still on its way."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> AsyncIterator[bytes]: ...
+
+
+class Outlet(Protocol):
+    """Where one answer goes."""
+
+    response: web.StreamResponse | None
+
+    async def send(self, answer: Head) -> None:
+        """Pass the whole answer on."""
+
+    async def fail(self, error: OpenPoolError) -> web.StreamResponse:
+        """End it with an error, in the way that is left."""
+
+
+class Plain:
+    """An ordinary answer, streamed as it comes."""
+
+    def __init__(self, request: web.Request, idle_s: float) -> None:
+        self.response: web.StreamResponse | None = None
+        self._request = request
+        self._idle_s = idle_s
+
+    async def send(self, answer: Head) -> None:
+        if not 200 <= answer.status <= 599:
+            raise Unavailable
+        self.response = response = web.StreamResponse(status=answer.status)
+        passed = ((name, value) for name, value in answer.headers.items() if name in PASSED)
+        response.headers.update(passed)
+        await self._in_time(response.prepare(self._request))
+        async for chunk in answer.body:
+            await self._in_time(response.write(chunk))
+        await self._in_time(response.write_eof())
+
+    async def _in_time(self, step: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                await step
+        except TimeoutError:
+            raise Timeout("the customer does not read") from None
+        except OSError:
+            raise Unavailable("the orchestrator hung up") from None
+
+    async def fail(self, error: OpenPoolError) -> web.StreamResponse:
+        status, text = told(error)
+        response = self.response
+        if response is None or not response.prepared:
+            return web.Response(status=status, text=f"{text}\n")
+        event = _error_event(response.content_type, error.code, text)
+        try:
+            if not event:
+                raise Unavailable
+            await self._in_time(response.write(event))
+            await self._in_time(response.write_eof())
+        except OpenPoolError:
+            # a broken connection is the only sign left that this is not the whole answer
+            if self._request.transport is not None:
+                self._request.transport.abort()
+        return response
+
+
+class Socket:
+    """A WebSocket: messages in become a framed body, lines of the answer become messages."""
+
+    def __init__(self, request: web.Request, idle_s: float, silent_s: float) -> None:
+        """`idle_s` bounds each message out, `silent_s` the wait for the next one in."""
+        self.response: web.WebSocketResponse | None = None
+        self._request = request
+        self._idle_s, self._silent_s = idle_s, silent_s
+
+    async def open(self) -> "Messages":
+        """Accept it; what comes in is the body of the call."""
+        self.response = web.WebSocketResponse(
+            max_msg_size=framing.MESSAGE_BYTES_MAX, heartbeat=self._idle_s / 2, compress=False
+        )
+        await self.response.prepare(self._request)
+        return Messages(self.response, self._silent_s)
+
+    async def send(self, answer: Head) -> None:
+        if answer.status != 200:
+            raise Unavailable
+        assert self.response is not None
+        rest = b""
+        async for chunk in answer.body:
+            *lines, rest = _LINE.split(rest + chunk)
+            if len(rest) > LINE_BYTES_MAX:
+                raise Unavailable
+            for line in filter(None, lines):
+                await self._line(line)
+        if rest:
+            await self._line(rest)
+        await self.response.close()
+
+    async def _line(self, line: bytes) -> None:
+        assert self.response is not None
+        try:
+            async with asyncio.timeout(self._idle_s):
+                await self.response.send_str(line.decode(errors="replace"))
+        except TimeoutError:
+            raise Timeout("the customer does not read") from None
+        except (OSError, aiohttp.ClientError):
+            raise Unavailable("the customer hung up") from None
+
+    async def fail(self, error: OpenPoolError) -> web.StreamResponse:
+        status, text = told(error)
+        if self.response is None or not self.response.prepared:
+            return web.Response(status=status, text=f"{text}\n")
+        code = CLOSE.get(status, aiohttp.WSCloseCode.INTERNAL_ERROR)
+        try:
+            await self._line(_error_json(error.code, text))
+            await self.response.close(code=code, message=text.encode()[:120])
+        except OpenPoolError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+        return self.response
+
+
+class Messages(AsyncIterator[bytes]):
+    """The messages of a WebSocket as a framed body. A cancelled wait loses nothing."""
+
+    def __init__(self, socket: web.WebSocketResponse, silent_s: float) -> None:
+        self._socket = socket
+        self._silent_s = silent_s
+
+    async def __anext__(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._silent_s):
+                message = await self._socket.receive()
+        except TimeoutError:
+            raise Timeout("The session was silent for too long.") from None
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return framing.pack(message.data.encode())
+        if message.type is aiohttp.WSMsgType.BINARY:
+            return framing.pack(message.data)
+        if message.type is aiohttp.WSMsgType.ERROR:
+            raise BadMessage("A WebSocket frame cannot be read.")
+        raise StopAsyncIteration
+
+
+def told(error: OpenPoolError) -> tuple[int, str]:
+    """What a customer is told of a failure."""
+    status, text = FAULTS.get(error.code, OUR_FAULT)
+    return status, text or str(error)
+
+
+def _error_json(code: str, text: str) -> bytes:
+    return msgspec.json.encode({"error": {"code": code, "message": text}})
+
+
+def _error_event(content_type: str, code: str, text: str) -> bytes:
+    """The last words of a stream, if its kind knows any."""
+    if content_type == "text/event-stream":
+        return b"\n\nevent: error\ndata: " + _error_json(code, text) + b"\n\n"
+    if content_type in ("application/jsonl", "application/x-ndjson"):
+        return b"\n" + _error_json(code, text) + b"\n"
+    return b""
