@@ -47,6 +47,8 @@ class Runtime(ABC):
     streaming: ClassVar[bool] = False
     session: ClassVar[bool] = False
     """Whether it serves long sessions too: then `open` is called for a framed request body."""
+    known_options: ClassVar[Mapping[str, str] | None] = None
+    """The options it has, each with its meaning; None takes any without a check."""
 
     def __init__(self, model: str, options: Mapping[str, str], cache: Path) -> None:
         self.model = model

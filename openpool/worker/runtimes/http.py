@@ -1,0 +1,323 @@
+"""The runtime that is a server elsewhere: vLLM, Ollama, any container that speaks HTTP.
+
+Requests and answers stream through it in both directions and are never kept whole, except that a
+JSON request is read to change the model's name in it. It is offered while its health check
+succeeds. Nothing of the pool's or the customer's identity is passed on.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+import msgspec
+import structlog
+from msgspec import Struct
+
+from openpool.core.calls import App, Offer
+from openpool.core.errors import NoCapacity, SetupError, Unavailable
+from openpool.link.line import LineAnswer, LineRequest
+from openpool.worker.runtimes.base import BadRequest
+from openpool.worker.runtimes.spool import TooLarge
+
+log = structlog.get_logger()
+
+OPTIONS = {
+    "url": "Where the server is, like http://127.0.0.1:8000",
+    "upstream_model": "What the model is called there; as it is offered, if left out",
+    "token_file": "A file with the bearer token that the server wants",
+    "health": "The path that answers 200 when all is well; /v1/models if left out",
+    "paths": "Beginnings of the paths that may be asked for, with commas; / if left out",
+    "session": "true if calls are long sessions",
+    "request_mb": "The largest request, 64 if left out",
+    "idle_s": "How long the server may say nothing before it is given up, 300 if left out",
+}
+"""What can be set, and what it means."""
+
+HEALTH_EVERY_S = 10.0
+HEALTH_S = 5.0
+CONNECT_S = 5.0
+JSON_BYTES_MAX = 32 << 20
+PASSED_ON = frozenset({"accept", "content-type", "content-length", "user-agent"})
+"""What the server hears of the client."""
+PASSED_BACK = frozenset(
+    {"cache-control", "content-disposition", "content-length", "content-type", "retry-after"}
+)
+
+
+class ProxySettings(Struct, frozen=True, kw_only=True):
+    """Where a server is, and how to ask it."""
+
+    url: str
+    upstream_model: str = ""
+    token_file: Path | None = None
+    health: str = "/v1/models"
+    paths: tuple[str, ...] = ("/",)
+    session: bool = False
+    request_bytes_max: int = 64_000_000
+    idle_s: float = 300.0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> "ProxySettings":
+        """The settings that the texts of the file mean. Raises SetupError."""
+        url = options.get("url", "").rstrip("/")
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise SetupError("an http runtime needs `url`, like http://127.0.0.1:8000")
+        paths = tuple(text.strip() for text in options.get("paths", "/").split(","))
+        health = options.get("health", "/v1/models")
+        if not all(path.startswith("/") for path in (*paths, health)):
+            raise SetupError("`paths` and `health` must begin with a slash")
+        token_file = options.get("token_file", "")
+        try:
+            return cls(
+                url=url,
+                upstream_model=options.get("upstream_model", ""),
+                token_file=Path(token_file).expanduser() if token_file else None,
+                health=health,
+                paths=paths,
+                session={"true": True, "false": False}[options.get("session", "false")],
+                request_bytes_max=int(options.get("request_mb", "64")) * 1_000_000,
+                idle_s=float(options.get("idle_s", "300")),
+            )
+        except (KeyError, ValueError):
+            raise SetupError(
+                "`session` must be true or false, `request_mb` and `idle_s` numbers"
+            ) from None
+
+    def token(self) -> str:
+        """The bearer token, read anew each time so that it can be changed. Raises Unavailable."""
+        if self.token_file is None:
+            return ""
+        try:
+            return self.token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise Unavailable(f"The token file {self.token_file} cannot be read.") from None
+
+
+class Proxy:
+    """One app that another server serves."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: ProxySettings,
+        *,
+        capacity: int,
+        tasks: asyncio.TaskGroup,
+        changed: Callable[[], None],
+        health_every_s: float = HEALTH_EVERY_S,
+    ) -> None:
+        self.app = app
+        self.fault = "It was not reached yet."
+        self._settings = settings
+        self._capacity = capacity
+        self._tasks = tasks
+        self._changed = changed
+        self._health_every_s = health_every_s
+        self._running = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    def start(self) -> None:
+        """Look after the server from now on."""
+        self._tasks.create_task(self._watch(), name=f"health {self.app}")
+
+    def offer(self) -> Offer | None:
+        """What can be done; None while the server is not well."""
+        if self.fault:
+            return None
+        return Offer(
+            app=self.app,
+            capacity=self._capacity,
+            warm=True,
+            streaming=True,
+            session=self._settings.session,
+        )
+
+    def serves(self, path: str) -> bool:
+        """Whether the path is one of those allowed."""
+        is_plain = ".." not in path and "//" not in path and "\\" not in path
+        return is_plain and any(path.startswith(allowed) for allowed in self._settings.paths)
+
+    async def answer(
+        self, path: str, options: Mapping[str, str], request: LineRequest
+    ) -> LineAnswer:
+        """Hand the call on. Raises BadRequest, TooLarge, NoCapacity and Unavailable."""
+        if self._running >= self._capacity:
+            raise NoCapacity(f"{self.app} is busy on this worker; try another.")
+        self._running += 1
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await self._ask(path, options, request)
+            return LineAnswer(response.status, _passed_back(response), _Body(self, response))
+        finally:
+            if response is None:
+                self.release()
+
+    def release(self) -> None:
+        """A call has ended."""
+        self._running -= 1
+
+    async def _ask(
+        self, path: str, options: Mapping[str, str], request: LineRequest
+    ) -> aiohttp.ClientResponse:
+        headers = {k: v for k, v in request.headers.items() if k in PASSED_ON}
+        headers |= self._authorization()
+        limit = self._settings.request_bytes_max
+        if int(headers.get("content-length") or 0) > limit:
+            raise TooLarge(
+                f"The request is larger than {limit // 1_000_000} MB; send a smaller one."
+            )
+        body: AsyncIterator[bytes] | bytes = _bounded(request.body, limit)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self._settings.upstream_model and kind == "application/json":
+            body = await self._renamed(_bounded(request.body, JSON_BYTES_MAX))
+            headers["content-length"] = str(len(body))
+        if request.method in {"GET", "HEAD"}:
+            body = b""
+            headers.pop("content-length", None)
+        query = f"?{urlencode(options)}" if options else ""
+        url = f"{self._settings.url}{path}{query}"
+        return await self._send(request.method, url, body, headers)
+
+    async def _send(
+        self, method: str, url: str, body: AsyncIterator[bytes] | bytes, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await self._http().request(
+                method, url, data=body or None, headers=headers, allow_redirects=False
+            )
+        except TimeoutError:
+            raise Unavailable(f"The server of {self.app} did not answer in time.") from None
+        except aiohttp.ClientConnectorError:
+            self._note("its server cannot be reached")
+            raise Unavailable(f"The server of {self.app} cannot be reached.") from None
+        except aiohttp.ClientError as error:
+            for cause in (error, error.__cause__, error.__context__):
+                if isinstance(cause, TooLarge):
+                    raise cause from None
+            raise Unavailable(f"The server of {self.app} failed on this request.") from None
+
+    async def _renamed(self, body: AsyncIterator[bytes]) -> bytes:
+        """The JSON of a request, with the model's name as the server knows it."""
+        whole = bytearray()
+        async for chunk in body:
+            whole += chunk
+        try:
+            fields = msgspec.json.decode(whole, type=dict[str, msgspec.Raw])
+        except (msgspec.MsgspecError, RecursionError):
+            raise BadRequest("the body is not a JSON object") from None
+        if "model" in fields:
+            fields["model"] = msgspec.Raw(msgspec.json.encode(self._settings.upstream_model))
+        return msgspec.json.encode(fields)
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._settings.token()
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            patience = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_S, sock_read=self._settings.idle_s
+            )
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=patience,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=["accept-encoding", "user-agent"],
+            )
+        return self._session
+
+    # --- health --------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        try:
+            while True:
+                self._note(await self._check())
+                await asyncio.sleep(self._health_every_s)
+        finally:
+            if self._session is not None:
+                await self._session.close()
+
+    async def _check(self) -> str:
+        """What is wrong with the server; empty if nothing is."""
+        try:
+            async with self._http().get(
+                self._settings.url + self._settings.health,
+                headers=self._authorization(),
+                timeout=aiohttp.ClientTimeout(total=HEALTH_S),
+                allow_redirects=False,
+            ) as response:
+                if response.status < 400:
+                    return ""
+                return f"its health check answers {response.status}"
+        except Unavailable as error:
+            return str(error)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return f"{self._settings.url} cannot be reached"
+
+    def _note(self, fault: str) -> None:
+        if fault != self.fault:
+            self.fault = fault
+            if fault:
+                log.warning("server not well", runtime=str(self.app), reason=fault)
+            self._changed()
+
+
+class _Body(AsyncGenerator[bytes, None]):
+    """The body of an answer as it comes. Closing it, even unread, hangs up."""
+
+    def __init__(self, proxy: Proxy, response: aiohttp.ClientResponse) -> None:
+        self._proxy = proxy
+        self._response = response
+        self._chunks = response.content.iter_any()
+        self._is_open = True
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._chunks.__anext__()
+        except StopAsyncIteration:
+            self._end()
+            raise
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            raise Unavailable("the server broke its answer off") from None
+
+    async def asend(self, value: None) -> bytes:
+        return await self.__anext__()
+
+    async def athrow(
+        self,
+        kind: type[BaseException] | BaseException,
+        value: object = None,
+        trace: TracebackType | None = None,
+    ) -> bytes:
+        self._end()
+        raise kind
+
+    async def aclose(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._response.close()
+            self._proxy.release()
+
+
+def _passed_back(response: aiohttp.ClientResponse) -> dict[str, str]:
+    headers = {k.lower(): v for k, v in response.headers.items()}
+    return {k: v for k, v in headers.items() if k in PASSED_BACK}
+
+
+async def _bounded(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in body:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(
+                f"The request is larger than {limit // 1_000_000} MB; send a smaller one."
+            )
+        yield chunk

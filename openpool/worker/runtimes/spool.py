@@ -1,0 +1,75 @@
+"""A request's body while it arrives: small ones in memory, large ones in a file, never too large.
+
+The file is in a private folder and goes when the call ends; the runtime's process reads it, so
+that no body is in memory twice.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+from openpool.core.errors import OpenPoolError
+
+MEMORY_BYTES_MAX = 1 << 20
+
+
+class TooLarge(OpenPoolError):
+    """The request is too large."""
+
+    code = "too-large"
+
+
+class Spool:
+    """One body. Use as `async with`; then either `data` or `file` has it."""
+
+    def __init__(self, folder: Path, bytes_max: int) -> None:
+        self.data = b""
+        self.file: Path | None = None
+        self._folder = folder
+        self._bytes_max = bytes_max
+
+    async def __aenter__(self) -> "Spool":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+    async def take(self, body: AsyncIterator[bytes], announced: str = "") -> None:
+        """Take all of it. Raises TooLarge as soon as it is known to be so."""
+        if announced.isdigit():
+            self._check(int(announced))
+        waiting, size = bytearray(), 0
+        async for chunk in body:
+            size += len(chunk)
+            self._check(size)
+            waiting += chunk
+            if len(waiting) > MEMORY_BYTES_MAX:
+                await self._write(bytes(waiting))
+                waiting.clear()
+        if self.file is None:
+            self.data = bytes(waiting)
+        elif waiting:
+            await self._write(bytes(waiting))
+
+    def _check(self, size: int) -> None:
+        if size > self._bytes_max:
+            limit_mb = self._bytes_max / 1_000_000
+            raise TooLarge(f"The request is larger than {limit_mb:g} MB; send a smaller one.")
+
+    async def _write(self, data: bytes) -> None:
+        if self.file is None:
+            self.file = self._folder / uuid4().hex
+        await asyncio.to_thread(_append, self.file, data)
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
