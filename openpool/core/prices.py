@@ -5,6 +5,7 @@ is whole wei per USD, so that prices keep few different denominators (`core.fees
 for each). Read next: `core.usage`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Literal, get_args
@@ -18,6 +19,7 @@ Currency = Literal["usd", "wei"]
 RunnerUnit = Literal["fixed", "hour"]
 
 ANY = "*"
+AMOUNT = re.compile(r"[0-9]+(\.[0-9]+|/0*[1-9][0-9]*)?")
 DIGITS_MAX = 40
 HOUR_S = 3600
 USD_DECIMALS = 12
@@ -105,13 +107,9 @@ def _amount(value: object) -> Fraction:
     text = str(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or len(text) > DIGITS_MAX:
         raise ValueError(f"an amount is a number in quotes, such as '0.50', not {value!r}")
-    try:
-        amount = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"an amount is a number such as '0.50', not {text!r}") from None
-    if amount < 0:
-        raise ValueError(f"an amount cannot be negative: {text!r}")
-    return amount
+    if not AMOUNT.fullmatch(text):
+        raise ValueError(f"an amount is a number such as '0.50' or '1/3', not {text!r}")
+    return Fraction(text)
 
 
 class PriceList:
