@@ -107,7 +107,7 @@ class Line:
         except BaseException:
             stream.cancel(ErrorCodes.CANCEL)
             raise
-        return Hello(token, _read_offers(answer.body))
+        return Hello(token, _read_offers(answer.body, self._connection.over))
 
     def call(
         self,
@@ -352,7 +352,7 @@ class _Call(LineStream):
             self.body.end(error)
 
 
-async def _read_offers(body: Incoming) -> AsyncIterator[list[Offer]]:
+async def _read_offers(body: Incoming, over: asyncio.Future[str]) -> AsyncIterator[list[Offer]]:
     """Only the last list counts where several have come, so that nobody is kept busy by them."""
     rest = b""
     async for chunk in body:
@@ -361,7 +361,7 @@ async def _read_offers(body: Incoming) -> AsyncIterator[list[Offer]]:
             raise BadMessage(f"a list of offers is larger than {OFFERS_BYTES_MAX} bytes")
         if lines:
             yield _parse_offers(lines[-1])
-            await asyncio.sleep(OFFERS_EVERY_S)
+            await asyncio.wait([over], timeout=OFFERS_EVERY_S)
 
 
 def _parse_offers(line: bytes) -> list[Offer]:

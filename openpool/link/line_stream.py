@@ -61,6 +61,8 @@ SERVER_LIMITS = Http2Limits(
 )
 """What a worker puts up with from its pool, whose certificate it knows: 10,000 calls a second."""
 
+FRAME_BYTES = 16 << 10
+"""Small chunks are put together up to this size."""
 BODY_STALL_S = 300.0
 """How long a body may wait for its reader, such as a runtime that loads its model first."""
 
@@ -196,6 +198,9 @@ class LineStream(Stream):
     def __init__(self, connection: Http2Connection, stream_id: int) -> None:
         super().__init__(connection, stream_id)
         self.body = Incoming(self)
+        self._pieces = bytearray()
+        """Small chunks that go out together when the event loop comes round."""
+        self._emitting = False
 
     @property
     def patience_s(self) -> float:
@@ -209,15 +214,57 @@ class LineStream(Stream):
 
     async def send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
         """Send all of it as the peer takes it, and end; `length` is what was announced."""
+        try:
+            await self._send_measured(body, length)
+        except BaseException:
+            self._emit()  # what came before is worth having
+            raise
+        if not self._emit(end=True):
+            await self._send_pieces()
+            self.send_now(b"", end=True)
+
+    async def _send_measured(self, body: AsyncIterator[bytes], length: int | None) -> None:
         sent = 0
         async for chunk in body:
             sent += len(chunk)
             if length is not None and sent > length:
                 raise BadMessage("the body is longer than was announced")
-            await self.send(chunk)
+            await self._push(chunk)
         if length is not None and sent < length:
             raise BadMessage("the body is shorter than was announced")
-        self.send_now(b"", end=True)
+
+    def on_writable(self) -> None:
+        super().on_writable()
+        self._emit()
+
+    async def _push(self, data: bytes) -> None:
+        """Send data as the peer takes it, but not every token in a frame of its own."""
+        if len(self._pieces) + len(data) > min(FRAME_BYTES, self.room):
+            await self._send_pieces()
+            await self.send(data)
+        else:
+            self._pieces += data
+            if not self._emitting:
+                self._emitting = True
+                self.connection.loop.call_soon(self._emit)
+
+    async def _send_pieces(self) -> None:
+        pieces = bytes(self._pieces)
+        self._pieces.clear()
+        await self.send(pieces)
+
+    def _emit(self, *, end: bool = False) -> bool:
+        """Send the pieces that wait, if they may be sent now; whether they were."""
+        self._emitting = False
+        if self.gone or not (self._pieces or end):
+            return False
+        try:
+            if not self.send_now(bytes(self._pieces), end=end):
+                return False
+        except Unavailable:
+            return False
+        self._pieces.clear()
+        return True
 
     def cancel(self, code: ErrorCodes) -> None:
         """Break off what is left of the call."""
