@@ -83,7 +83,7 @@ def test_the_core_is_pure() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("name", ["units.py", "ledger.py"])
+@pytest.mark.parametrize("name", ["units.py", "ledger.py", "fees.py", "usage.py"])
 def test_money_is_never_a_float(name: str) -> None:
     """No float and no true division stands in a file that handles money."""
     tree = parsed(PACKAGE / "core" / name)

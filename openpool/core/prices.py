@@ -1,14 +1,14 @@
 """What a unit of an app costs: price lists in USD or wei, exact, converted at a recorded rate.
 
-Money is never a float here: amounts are decimal text, prices are `Fraction`s of a wei, and a rate
+Money is never a float here: prices are `Fraction`s of a wei, and a rate
 is whole wei per USD, so that prices keep few different denominators (`core.fees` keeps a carry
 for each). Read next: `core.usage`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
 from msgspec import Struct
 
@@ -19,8 +19,7 @@ Currency = Literal["usd", "wei"]
 RunnerUnit = Literal["fixed", "hour"]
 
 ANY = "*"
-AMOUNT = re.compile(r"[0-9]+(\.[0-9]+|/0*[1-9][0-9]*)?")
-DIGITS_MAX = 40
+AMOUNT = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 HOUR_S = 3600
 USD_DECIMALS = 12
 """Decimals of a price in USD that is told to an orchestrator."""
@@ -66,60 +65,22 @@ class RunnerPrice(Struct, frozen=True, kw_only=True):
 
 def rate_of(usd_per_eth: str, time_ms: int, source: str) -> Rate:
     """The rate from what an ETH costs, such as `"3120.45"`. ValueError if that is no price."""
-    price = _amount(usd_per_eth)
-    if price <= 0 or ETHER // price == 0:
+    price = Fraction(usd_per_eth) if AMOUNT.fullmatch(usd_per_eth) else Fraction(0)
+    if price == 0 or ETHER // price == 0:
         raise ValueError(f"an ETH cannot cost {usd_per_eth!r} USD")
     return Rate(wei_per_usd=ETHER // price, time_ms=time_ms, source=source)
-
-
-def row_of(plain: Mapping[str, object]) -> PriceRow:
-    """A row from plain values; ValueError says in one sentence what is wrong with it."""
-    unknown = sorted(set(plain) - {"pipeline", "model", "unit", "amount", "currency", "per"})
-    if unknown:
-        raise ValueError(f"a price has no {unknown[0]!r}")
-    unit, currency = str(plain.get("unit", "")), str(plain.get("currency", "usd")).lower()
-    units, per = {each: each for each in get_args(Unit)}, plain.get("per", 1)
-    if unit not in units:
-        raise ValueError(f"a price is per {', '.join(units)}, not per {unit!r}")
-    if currency not in ("usd", "wei"):
-        raise ValueError(f"a price is in usd or wei, not in {currency!r}")
-    if not isinstance(per, int) or isinstance(per, bool) or not 1 <= per <= 10**DIGITS_MAX:
-        raise ValueError(f"`per` is a whole number of units, at least 1, not {per!r}")
-    return PriceRow(
-        pipeline=_name(plain, "pipeline"),
-        model=_name(plain, "model"),
-        unit=units[unit],
-        amount=_amount(plain.get("amount")),
-        currency="usd" if currency == "usd" else "wei",
-        per=per,
-    )
-
-
-def _name(plain: Mapping[str, object], key: str) -> str:
-    name = str(plain.get(key, ANY)).strip()
-    if not name:
-        raise ValueError(f"the {key} of a price is a name, or * for any")
-    return name
-
-
-def _amount(value: object) -> Fraction:
-    """An exact amount, from text or a whole number: a float has lost what was written."""
-    text = str(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or len(text) > DIGITS_MAX:
-        raise ValueError(f"an amount is a number in quotes, such as '0.50', not {value!r}")
-    if not AMOUNT.fullmatch(text):
-        raise ValueError(f"an amount is a number such as '0.50' or '1/3', not {text!r}")
-    return Fraction(text)
 
 
 class PriceList:
     """Rows in the order they were written, found by app: the most specific first."""
 
     def __init__(self, rows: Iterable[PriceRow], source: str = "config") -> None:
-        """ValueError if two rows say different things about the same."""
+        """ValueError if two rows say different things about the same, or one makes no sense."""
         self.source = source
         self._rows: dict[tuple[str, str], dict[Unit, PriceRow]] = {}
         for row in rows:
+            if row.amount < 0 or row.per < 1:
+                raise ValueError(f"{row.pipeline}/{row.model} has a price that is none")
             by_unit = self._rows.setdefault((row.pipeline, row.model), {})
             if row.unit in by_unit:
                 raise ValueError(f"{row.pipeline}/{row.model} has two prices per {row.unit}")

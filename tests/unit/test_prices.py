@@ -7,20 +7,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openpool.core.calls import App
-from openpool.core.prices import PriceList, Rate, rate_of, row_of
+from openpool.core.calls import App, Unit
+from openpool.core.prices import Currency, PriceList, PriceRow, Rate, rate_of
 from openpool.core.units import ETHER
 
 RATE = Rate(wei_per_usd=ETHER // 3000, time_ms=1_700_000_000_000, source="feed")
 TINY, LARGE = App("llm", "tiny"), App("llm", "org/large")
 
 
-def row(pipeline: str, model: str, unit: str, amount: str, **more: Any) -> dict[str, object]:
-    return {"pipeline": pipeline, "model": model, "unit": unit, "amount": amount, **more}
+def row(
+    pipeline: str,
+    model: str,
+    unit: Unit,
+    amount: str,
+    per: int = 1,
+    currency: Currency = "usd",
+) -> PriceRow:
+    return PriceRow(
+        pipeline=pipeline,
+        model=model,
+        unit=unit,
+        amount=Fraction(amount),
+        currency=currency,
+        per=per,
+    )
 
 
-def listed(*rows: dict[str, object]) -> PriceList:
-    return PriceList(map(row_of, rows))
+def listed(*rows: PriceRow) -> PriceList:
+    return PriceList(rows)
 
 
 def test_the_most_specific_row_counts_wherever_it_stands() -> None:
@@ -115,30 +129,11 @@ def test_a_runner_price_of_nothing_is_none() -> None:
         assert prices.runner_price(TINY, session=False, rate=None) is None
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"unit": "parsec"}, "not per 'parsec'"),
-        ({"currency": "eur"}, "in usd or wei"),
-        ({"amount": 0.5}, "in quotes"),
-        ({"amount": "a lot"}, "number such as"),
-        ({"amount": "1/0"}, "number such as"),
-        ({"amount": "-1"}, "number such as"),
-        ({"amount": "1e999999999"}, "number such as"),
-        ({"amount": True}, "in quotes"),
-        ({"amount": None}, "in quotes"),
-        ({"amount": "1" * 41}, "in quotes"),
-        ({"per": 0}, "at least 1"),
-        ({"per": "10"}, "at least 1"),
-        ({"per": True}, "at least 1"),
-        ({"model": " "}, "or * for any"),
-        ({"modle": "x"}, "has no 'modle'"),
-    ],
-)
-def test_a_bad_row_is_told_what_is_wrong(change: dict[str, object], words: str) -> None:
-    """Whatever is wrong with a row is one sentence; a float has already lost what was written."""
-    with pytest.raises(ValueError, match=words.replace("*", r"\*")):
-        row_of({**row("llm", "*", "token", "1"), **change})
+@pytest.mark.parametrize("change", [{"amount": "-1"}, {"per": 0}])
+def test_a_price_that_is_none_is_refused(change: dict[str, Any]) -> None:
+    """A negative price, and a price for no units, never reach a fee."""
+    with pytest.raises(ValueError, match=r"llm/\* has a price that is none"):
+        listed(row(**{"pipeline": "llm", "model": "*", "unit": "token", "amount": "1", **change}))
 
 
 def test_two_prices_for_the_same_are_refused() -> None:
@@ -147,10 +142,10 @@ def test_two_prices_for_the_same_are_refused() -> None:
         listed(row("llm", "tiny", "token", "1"), row("llm", "tiny", "token", "2"))
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "free", "1e40", "1" + "0" * 30])
+@pytest.mark.parametrize("text", ["0", "0.0", "-1", "free", "1e40", "1" + "0" * 19, "9" * 99])
 def test_a_rate_is_a_price_above_zero(text: str) -> None:
     """An ETH has a price; one so high that a USD is worth no wei is none."""
-    with pytest.raises(ValueError, match=r"ETH cannot cost|number such as"):
+    with pytest.raises(ValueError, match=r"an ETH cannot cost"):
         rate_of(text, 0, "config")
 
 
