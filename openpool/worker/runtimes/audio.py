@@ -1,6 +1,7 @@
 """Sound of any format as plain samples, with every limit checked while it is decoded."""
 
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import av
@@ -22,30 +23,30 @@ def samples_of(data: bytes, seconds_max: float) -> "NDArray[np.int16]":
     """One channel of 16-bit samples, 16,000 a second. Raises BadRequest."""
     import numpy as np
 
-    pieces: list[NDArray[np.int16]] = []
-    count, allowed = 0, int(seconds_max * RATE)
+    sound, bytes_max = bytearray(), int(seconds_max * RATE) * 2
     try:
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             assert isinstance(container, InputContainer)
-            if not container.streams.audio:
-                raise BadRequest("the file has no sound in it")
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-            for frame in container.decode(audio=0):
-                for plain in resampler.resample(frame):
-                    pieces.append(_row(plain))
-                    count += plain.samples
-                if count > allowed:
+            for piece in _pieces(container):
+                sound += piece
+                if len(sound) > bytes_max:
                     raise BadRequest(f"the sound is longer than {seconds_max / 60:g} minutes")
-            pieces += [_row(plain) for plain in resampler.resample(None)]
     except (FFmpegError, ValueError, OSError):
-        if not pieces:
+        if not sound:
             raise BadRequest("the file is no sound that can be read") from None
-    if not count:
+    if not sound:
         raise BadRequest("the file has no sound in it")
-    return np.concatenate(pieces)
+    return np.frombuffer(sound, np.int16)
 
 
-def _row(frame: AudioFrame) -> "NDArray[np.int16]":
-    import numpy as np
+def _pieces(container: InputContainer) -> Iterator[bytes]:
+    if not container.streams.audio:
+        raise BadRequest("the file has no sound in it")
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    for frame in container.decode(audio=0):
+        yield from map(_bytes, resampler.resample(frame))
+    yield from map(_bytes, resampler.resample(None))
 
-    return np.frombuffer(frame.planes[0], np.int16, frame.samples).copy()
+
+def _bytes(frame: AudioFrame) -> bytes:
+    return bytes(frame.planes[0])[: frame.samples * 2]
