@@ -52,11 +52,11 @@ def draw(width: int, height: int, frame: int = 0) -> Image.Image:
     return picture
 
 
-def write(text: str, width: int = 640, height: int = 120) -> Image.Image:
-    """Text in black on white."""
+def write(text: str, width: int = 640, height: int = 160) -> Image.Image:
+    """Lines of text in black on white."""
     picture = Image.new("RGB", (width, height), "white")
-    font = ImageFont.load_default(height // 3)
-    ImageDraw.Draw(picture).text((height // 6, height // 4), text, fill="black", font=font)
+    font = ImageFont.load_default(height // 4)
+    ImageDraw.Draw(picture).text((height // 8, height // 6), text, fill="black", font=font)
     return picture
 
 

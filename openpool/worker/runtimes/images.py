@@ -37,7 +37,10 @@ def open_picture(data: bytes, pixels_max: int = PIXELS_MAX) -> "Picture":
                 _judge_size(picture.width, picture.height, pixels_max)
                 upright = ImageOps.exif_transpose(picture)
                 return np.asarray(upright.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        limit = pixels_max // 1_000_000
+        raise BadRequest(f"the picture is huge; at most {limit} megapixels are taken") from None
+    except UnidentifiedImageError:
         raise BadRequest("the picture is no PNG, JPEG or WebP file") from None
     except (OSError, SyntaxError, ValueError, EOFError):
         raise BadRequest("the picture is damaged or cut off") from None

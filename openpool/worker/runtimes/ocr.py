@@ -66,13 +66,14 @@ class Ocr(Runtime):
         found = self._engine(picture[:, :, ::-1])  # it expects the channels in OpenCV's order
         assert isinstance(found, RapidOCROutput)  # what it gives with all three networks in use
         lines = [
-            Line(text, round(float(score), 4), _corners(box, width, height))
+            Line(text.strip(), round(float(score), 4), _corners(box, width, height))
             for box, text, score in zip(
                 found.boxes if found.boxes is not None else (),
                 found.txts or (),
                 found.scores or (),
                 strict=True,
             )
+            if text.strip()
         ]
         return json_answer(Reading("\n".join(line.text for line in lines), lines, width, height))
 
