@@ -8,7 +8,7 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -175,7 +175,7 @@ def _made_tokens(
 
 
 class _EmbeddingsAsked(Struct):
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     dimensions: int | None = None
 
 
@@ -227,14 +227,20 @@ def _vector(embedding: list[float] | str) -> list[float]:
         raise BadResult("a vector is not base64 of 32-bit numbers") from None
 
 
-def _input_tokens(given: list[str] | list[int] | list[list[int]], told: int) -> tuple[int, str]:
-    exact = sum(1 if isinstance(part, int) else len(part) for part in given)
-    if not any(isinstance(part, str) for part in given):
+def _input_tokens(given: Sequence[str | int | list[int]], told: int) -> tuple[int, str]:
+    """Tokens of the inputs: numbers are tokens as they are, texts are believed to be."""
+    texts = [part for part in given if isinstance(part, str)]
+    exact = sum(
+        1 if isinstance(part, int) else len(part) for part in given if not isinstance(part, str)
+    )
+    if not texts:
         return exact, "as sent"
-    size = sum(len(part.encode()) for part in given if isinstance(part, str))
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     if told > 0:
-        return min(told, size + SPARE_TOKENS * len(given)), "as told, no more than its bytes"
-    return -(-size // BYTES_PER_TOKEN), "estimated from its bytes"
+        return min(
+            told, exact + size + SPARE_TOKENS * len(texts)
+        ), "as told, no more than its bytes"
+    return exact - (-size // BYTES_PER_TOKEN), "estimated from its bytes"
 
 
 # --- moderation ----------------------------------------------------------------------------------

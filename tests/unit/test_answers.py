@@ -1,0 +1,483 @@
+"""What is a right answer, and how much was it? A worker's answer is believed as far as it shows."""
+
+import base64
+import io
+import math
+import struct
+import wave
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from openpool.core.call_requests import Checked, Transcript
+from openpool.core.calls import App, CallSource, Unit
+from openpool.demo import scenes
+from openpool.pool.answers import Answers
+from openpool.pool.answers.nouns import Unmeasured, opener
+from openpool.pool.checkers import Checkers
+from openpool.pool.probe import Unreadable
+from openpool.pool.weigh import Weight, weigh
+from openpool.wire.forms import to_data_url
+
+PICTURE = scenes.to_file(scenes.draw(64, 48))
+JSON = "application/json"
+SSE = "text/event-stream"
+
+
+async def open_here(data: bytes) -> Weight:
+    """Opens a file in this process."""
+    try:
+        return weigh(data)
+    except Unreadable as fault:
+        raise Unmeasured(f"it {fault}") from None
+
+
+def said(
+    pipeline: str,
+    unit: Unit,
+    request: bytes | dict[str, Any],
+    answer: bytes | dict[str, Any],
+    **rest: Any,
+) -> Transcript:
+    """A call that went well, unless `rest` says other."""
+    fields: dict[str, Any] = {
+        "app": App(pipeline, "m"),
+        "source": "direct",
+        "path": "/",
+        "unit": unit,
+        "request_type": JSON,
+        "request": request if isinstance(request, bytes) else msgspec.json.encode(request),
+        "status": 200,
+        "answer_type": JSON,
+        "answer": answer if isinstance(answer, bytes) else msgspec.json.encode(answer),
+        "whole": True,
+        "took_ms": 1000,
+        **rest,
+    }
+    return Transcript(**fields)
+
+
+async def check(*args: Any, **rest: Any) -> Checked:
+    """What the pool makes of it."""
+    return await Answers(open_here).check(said(*args, **rest))
+
+
+async def units(*args: Any, **rest: Any) -> int:
+    """The units of an answer that is right."""
+    checked = await check(*args, **rest)
+    assert checked.usage.checked, checked
+    assert not checked.blamed
+    return checked.usage.units
+
+
+async def blame(*args: Any, **rest: Any) -> str:
+    """Why the worker is to blame for an answer that is wrong."""
+    checked = await check(*args, **rest)
+    assert checked.blamed, checked
+    assert (checked.usage.checked, checked.usage.units) == (False, 0)
+    return checked.usage.note
+
+
+def tone(seconds: float, loudness: int = 9000) -> bytes:
+    """A WAV file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        samples = (int(loudness * math.sin(i / 5)) for i in range(round(8000 * seconds)))
+        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+    return buffer.getvalue()
+
+
+# --- every answer --------------------------------------------------------------------------------
+
+
+async def test_a_failed_answer_earns_nothing() -> None:
+    """A refusal is nobody's fault, a failure is the worker's; neither is credited."""
+    assert not (await check("llm", "token", {}, b"", status=400)).blamed
+    assert "status 500" in await blame("llm", "token", {}, b"", status=500)
+
+
+async def test_an_unknown_pipeline_counts_requests() -> None:
+    """Of an operator's own pipeline the pool knows only that there is an answer."""
+    assert await units("own", "request", b"", b"x") == 1
+    assert await units("own", "second", b"", b"x", took_ms=1200) == 2
+    assert "empty" in await blame("own", "request", b"", b"")
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "llm", "embeddings", "moderation", "text-to-speech", "speech-to-text", "image-to-text",
+        "segmentation", "object-detection", "text-to-image", "live-video-analysis",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("answer", [b"", b"garbage", b"[" * 200_000, b'{"a":1}', b"\xff" * 100])
+async def test_garbage_earns_nothing(pipeline: str, answer: bytes) -> None:
+    """Whatever a worker sends instead of an answer, it is not credited and nothing breaks."""
+    requests = {
+        "llm": {"messages": [{"role": "user", "content": "hi"}]},
+        "embeddings": {"input": "hi"},
+        "moderation": {"input": "hi"},
+        "text-to-speech": {"input": "hi"},
+        "speech-to-text": {"file": to_data_url("audio/wav", tone(0.5))},
+        "text-to-image": {"prompt": "a cat"},
+    }
+    request = requests.get(pipeline, {"image": to_data_url("image/png", PICTURE)})
+    assert await blame(pipeline, "request", request, answer)
+
+
+@pytest.mark.parametrize("request_body", [b"", b"garbage", b"[" * 200_000])
+async def test_a_garbled_request_is_not_the_workers_fault(request_body: bytes) -> None:
+    """What cannot be measured is not credited, but the worker is not blamed."""
+    for pipeline in ("llm", "embeddings", "moderation", "speech-to-text", "object-detection"):
+        checked = await check(pipeline, "request", request_body, b"{}")
+        assert not checked.usage.checked
+        assert not checked.blamed, pipeline
+
+
+# --- chat ----------------------------------------------------------------------------------------
+
+ASKED = {"messages": [{"role": "user", "content": "Say hello"}], "max_tokens": 50}
+
+
+def chat(text: str, usage: dict[str, int] | None = None, finish: str | None = "stop") -> Any:
+    """A chat's answer."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    return {"choices": [{**choice, "finish_reason": finish}], "usage": usage}
+
+
+def stream(*texts: str, end: bool = True, usage: dict[str, int] | None = None) -> bytes:
+    """A streamed chat."""
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+        for text in texts
+    ]
+    if end:
+        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    if usage:
+        events.append({"choices": [], "usage": usage})
+    lines = [b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]
+    return b"".join(lines) + (b"data: [DONE]\n\n" if end else b"")
+
+
+async def test_tokens_are_believed_within_reason() -> None:
+    """A worker's count of tokens is taken, but never more than bytes or than was asked for."""
+    honest = {"prompt_tokens": 9, "completion_tokens": 3}
+    assert await units("llm", "token", ASKED, chat("Hello there", honest)) == 12
+    liar = {"prompt_tokens": 9, "completion_tokens": 4000}
+    assert await units("llm", "token", ASKED, chat("Hello there", liar)) == 9 + 11 + 16
+    long = chat("Hello there " * 40, liar)
+    assert await units("llm", "token", ASKED, long) == 9 + 50
+    greedy = {"prompt_tokens": 10**9, "completion_tokens": 3}
+    assert await units("llm", "token", ASKED, chat("Hello", greedy)) < 200
+
+
+async def test_a_stream_counts_like_a_whole_answer() -> None:
+    """Pieces of a stream are counted where the worker tells no number."""
+    texts = ["Hel", "lo", " there"]
+    assert await units("llm", "token", ASKED, stream(*texts), answer_type=SSE) == 10 + 3
+    usage = {"prompt_tokens": 5, "completion_tokens": 4}
+    counted = stream(*texts, usage=usage)
+    assert await units("llm", "token", ASKED, counted, answer_type=SSE) == 9
+
+
+async def test_a_known_tokenizer_decides() -> None:
+    """Where the model's tokenizer is at hand, the worker's number is of no matter."""
+    answers = Answers(open_here, lambda model, text: len(text.split()))
+    usage = {"prompt_tokens": 9, "completion_tokens": 20}
+    checked = await answers.check(said("llm", "token", ASKED, chat("one two three", usage)))
+    assert checked.usage.units == 9 + 3
+
+
+async def test_a_stream_that_was_given_up_counts_as_far_as_it_went() -> None:
+    """A client that hangs up pays for the tokens it got; before the first there is nothing."""
+    cut = stream("Hel", "lo", end=False) + b'data: {"choi'
+    assert await units("llm", "token", ASKED, cut, answer_type=SSE, whole=False) == 10 + 2
+    role = b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'
+    checked = await check("llm", "token", ASKED, role, answer_type=SSE, whole=False)
+    assert (checked.usage.checked, checked.blamed) == (False, False)
+
+
+async def test_an_unfinished_chat_is_refused() -> None:
+    """An answer without text or without an end was not made by a model."""
+    assert "no text" in await blame("llm", "token", ASKED, chat(""))
+    assert "finish_reason" in await blame("llm", "token", ASKED, chat("Hi", finish=None))
+    unfinished = stream("Hi", end=False)
+    assert "finish_reason" in await blame("llm", "token", ASKED, unfinished, answer_type=SSE)
+    error = b'data: {"error":{"message":"out of memory"}}\n\n'
+    assert "shape" in await blame("llm", "token", ASKED, error, answer_type=SSE)
+
+
+async def test_tool_calls_are_an_answer() -> None:
+    """A model that calls a tool instead of speaking has answered."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    answer = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    assert await units("llm", "token", ASKED, answer) > 10
+
+
+# --- embeddings ----------------------------------------------------------------------------------
+
+
+def vectors(*found: Any, tokens: int = 0) -> dict[str, Any]:
+    """An answer with these vectors."""
+    data = [{"index": index, "embedding": vector} for index, vector in enumerate(found)]
+    return {"data": data, "usage": {"prompt_tokens": tokens}}
+
+
+async def test_vectors_are_counted_and_compared() -> None:
+    """Each input has its vector, as numbers or packed; tokens are believed within the bytes."""
+    packed = base64.b64encode(struct.pack("<8f", *range(8))).decode()
+    answer = vectors([1.0] * 8, packed, tokens=5)
+    assert await units("embeddings", "token", {"input": ["a cat", "a dog"]}, answer) == 5
+    ids = {"input": [[1, 2, 3], [4, 5]]}
+    assert await units("embeddings", "token", ids, vectors([1.0] * 8, [2.0] * 8, tokens=999)) == 5
+    greedy = vectors([1.0] * 8, tokens=10**6)
+    assert await units("embeddings", "token", {"input": "a cat"}, greedy) == 5 + 16
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (vectors([1.0] * 8), "1 vectors came for 2 inputs"),
+        (vectors([1.0] * 8, [1.0] * 9), "differ in length"),
+        (vectors([1.0] * 8, [0.0] * 8), "no direction"),
+        (vectors([1.0] * 8, "!"), "base64"),
+        (vectors([1.0] * 9, [1.0] * 9), "vectors of 8 numbers"),
+        (vectors([], []), "vectors of 8 numbers"),
+    ],
+)
+async def test_wrong_vectors(answer: dict[str, Any], reason: str) -> None:
+    """Missing, empty and unequal vectors are refused."""
+    asked = {"input": ["a", "b"], "dimensions": 8}
+    assert reason in await blame("embeddings", "token", asked, answer)
+
+
+# --- moderation ----------------------------------------------------------------------------------
+
+
+def judgement(score: float, flagged: bool) -> dict[str, Any]:
+    """One result."""
+    return {
+        "flagged": flagged,
+        "categories": {"hate": score >= 0.5},
+        "category_scores": {"hate": score},
+    }
+
+
+async def test_judgements() -> None:
+    """A judgement for each text; flags and scores agree; a picture counts by its pixels."""
+    two = {"results": [judgement(0.1, False), judgement(0.9, True)]}
+    assert await units("moderation", "character", {"input": ["nice", "awful"]}, two) == 9
+    url = to_data_url("image/png", PICTURE)
+    parts = {"input": [{"type": "image_url", "image_url": {"url": url}}]}
+    one = {"results": [judgement(0.1, False)]}
+    assert await units("moderation", "pixel", parts, one) == 64 * 48
+    assert "2 judgements came for 1" in await blame("moderation", "character", parts, two)
+    for score, flagged in ((1.5, True), (0.9, False)):
+        wrong = {"results": [judgement(score, flagged)]}
+        assert await blame("moderation", "character", {"input": "x"}, wrong)
+
+
+# --- sound ---------------------------------------------------------------------------------------
+
+
+async def test_transcriptions() -> None:
+    """The length of a sound is the pool's own; so much text cannot be said in so little time."""
+    asked = {"file": to_data_url("audio/wav", tone(2))}
+    assert await units("speech-to-text", "ms", asked, {"text": "hello"}) == 2000
+    assert await units("speech-to-text", "ms", asked, b"hello", answer_type="text/plain") == 2000
+    assert "cannot be said" in await blame("speech-to-text", "ms", asked, {"text": "a" * 600})
+    assert "not silent" in await blame("speech-to-text", "ms", asked, {"text": " "})
+    silent = {"file": to_data_url("audio/wav", tone(2, loudness=50))}
+    assert await units("speech-to-text", "ms", silent, {"text": ""}) == 2000
+
+
+async def test_a_lying_header_does_not_stretch_a_sound() -> None:
+    """A file of one second whose head claims hours is one second."""
+    lie = bytearray(tone(1))
+    lie[4:8] = lie[40:44] = struct.pack("<I", 500_000_000)
+    asked = {"file": to_data_url("audio/wav", bytes(lie))}
+    assert await units("speech-to-text", "ms", asked, {"text": "hello"}) == 1000
+
+
+async def test_speech() -> None:
+    """Speech must be about as long as its text, and heard."""
+    asked = {"input": "The quick brown fox jumps over the lazy dog"}
+    rest = {"answer_type": "audio/wav"}
+    assert await units("text-to-speech", "character", asked, tone(3), **rest) == 43
+    assert "silent" in await blame("text-to-speech", "character", asked, tone(3, 10), **rest)
+    assert "how long" in await blame("text-to-speech", "character", asked, tone(0.2), **rest)
+    assert "damaged" in await blame("text-to-speech", "character", asked, b"RIFF", **rest)
+    in_json = {"audio": {"url": to_data_url("audio/wav", tone(3))}}
+    assert await units("text-to-speech", "character", asked, in_json) == 43
+    raw = struct.pack("<h", 9000) * 48_000
+    assert await units("text-to-speech", "character", asked, raw, answer_type="audio/pcm") == 43
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+SENT = {"image": to_data_url("image/png", PICTURE)}
+SIZE = {"width": 64, "height": 48}
+
+
+def box(**changes: Any) -> dict[str, Any]:
+    """A box that is right, but for the changes."""
+    return {"label": "cat", "score": 0.5, "x": 1, "y": 2, "w": 10, "h": 20, **changes}
+
+
+async def test_boxes() -> None:
+    """Boxes lie inside a picture whose size the pool measured."""
+    right = {**SIZE, "boxes": [box()]}
+    assert await units("object-detection", "pixel", SENT, right) == 64 * 48
+    turned = {"width": 48, "height": 64, "boxes": []}
+    assert await units("object-detection", "pixel", SENT, turned) == 64 * 48
+    for wrong in ({"x": -1}, {"w": 64}, {"h": 0}, {"score": 1.1}, {"label": ""}, {"y": 40}):
+        answer = {**SIZE, "boxes": [box(**wrong)]}
+        assert await blame("object-detection", "pixel", SENT, answer), wrong
+    other = {"width": 640, "height": 480, "boxes": []}
+    assert "640x480" in await blame("object-detection", "pixel", SENT, other)
+
+
+async def test_a_damaged_picture_is_not_the_workers_fault() -> None:
+    """What was asked about cannot be opened: nothing is credited, nobody is blamed."""
+    broken = {"image": to_data_url("image/png", PICTURE[:100])}
+    checked = await check("object-detection", "pixel", broken, {**SIZE, "boxes": []})
+    assert (checked.usage.checked, checked.blamed) == (False, False)
+
+
+def line(text: str, **changes: Any) -> dict[str, Any]:
+    """A line of text."""
+    return {"text": text, "score": 0.9, "box": [[0, 0], [9, 0], [9, 9], [0, 9]], **changes}
+
+
+async def test_reading() -> None:
+    """The text is that of its lines, which lie inside the picture; a description is not empty."""
+    right = {**SIZE, "text": "a\nb", "lines": [line("a"), line("b")]}
+    assert await units("image-to-text", "pixel", SENT, right) == 64 * 48
+    assert await units("image-to-text", "pixel", SENT, {"text": "a cat"}) == 64 * 48
+    assert "empty" in await blame("image-to-text", "pixel", SENT, {"text": " "})
+    assert "that of its lines" in await blame(
+        "image-to-text", "pixel", SENT, {**right, "text": "c"}
+    )
+    outside = {**SIZE, "text": "a", "lines": [line("a", box=[[0, 0], [99, 0], [9, 9], [0, 9]])]}
+    assert "corners" in await blame("image-to-text", "pixel", SENT, outside)
+
+
+def mask(**changes: Any) -> dict[str, Any]:
+    """A mask: the left column of the picture."""
+    png = to_data_url("image/png", scenes.to_file(scenes.draw(64, 48).convert("L")))
+    rle = {"size": [48, 64], "counts": [0, 48, 63 * 48]}
+    return {"x": 0, "y": 0, "w": 1, "h": 48, "area": 48, "rle": rle, "png": png, **changes}
+
+
+async def test_masks() -> None:
+    """The three forms of a mask agree with each other and with the picture."""
+    assert await units("segmentation", "pixel", SENT, {**SIZE, "masks": [mask()]}) == 64 * 48
+    small = to_data_url("image/png", scenes.to_file(scenes.draw(32, 24)))
+    for wrong in (
+        {"area": 49},
+        {"w": 65},
+        {"h": 40},
+        {"png": small},
+        {"png": "http://elsewhere"},
+        {"rle": {"size": [48, 64], "counts": [0, 48]}},
+        {"rle": {"size": [48, 64], "counts": [-1, 48, 63 * 48 + 1]}},
+        {"rle": {"size": [1, 1], "counts": [0, 1]}},
+        {"rle": {"size": [48, 64], "counts": []}},
+    ):
+        answer = {**SIZE, "masks": [mask(**wrong)]}
+        assert await blame("segmentation", "pixel", SENT, answer), wrong
+
+
+async def test_pictures_that_were_made() -> None:
+    """As many pictures as asked for, of the size that was asked for."""
+    made = {"b64_json": base64.b64encode(PICTURE).decode()}
+    asked = {"prompt": "a ball", "size": "64x48", "n": 2}
+    assert await units("text-to-image", "pixel", asked, {"data": [made, made]}) == 2 * 64 * 48
+    assert "1 pictures came" in await blame("text-to-image", "pixel", asked, {"data": [made]})
+    large = {**asked, "size": "128x128"}
+    assert "wrong size" in await blame("text-to-image", "pixel", large, {"data": [made, made]})
+    broken = {"b64_json": base64.b64encode(PICTURE[:99]).decode()}
+    wrong = {"data": [made, broken]}
+    assert "damaged" in await blame("text-to-image", "pixel", asked, wrong)
+
+
+# --- live video ----------------------------------------------------------------------------------
+
+
+def lines(*seen: dict[str, Any]) -> bytes:
+    """What a session told."""
+    return b"".join(msgspec.json.encode(one) + b"\n" for one in seen)
+
+
+def frame(number: int, **changes: Any) -> dict[str, Any]:
+    """What was seen in a frame."""
+    seen = {"t_ms": number * 200, "frame": number, "width": 640, "height": 360, "boxes": [box()]}
+    return {**seen, **changes}
+
+
+async def test_sessions() -> None:
+    """A session counts by its time or its pixels; a lost segment is no fault of the worker's."""
+    told = lines(frame(0), {"t_ms": 200, "error": "damaged"}, frame(6))
+    rest = {"took_ms": 61_000}
+    assert await units("live-video-analysis", "second", b"", told, **rest) == 61
+    assert await units("live-video-analysis", "pixel", b"", told, **rest) == 2 * 640 * 360
+    cut = told + b'{"t_ms":'
+    assert await units("live-video-analysis", "second", b"", cut, whole=False, **rest) == 61
+    assert "cut off" in await blame("live-video-analysis", "second", b"", cut, **rest)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (lines(frame(1), frame(0)), "go forward"),
+        (lines(frame(0), frame(0)), "go forward"),
+        (lines(frame(0, width=0)), "cannot be"),
+        (lines(frame(0, boxes=[box(x=700)])), "outside"),
+        (lines({"t_ms": 0, "error": "damaged"}), "not one frame"),
+        (lines(*(frame(n, t_ms=n) for n in range(200))), "200 frames in 199 ms"),
+    ],
+)
+async def test_sessions_that_cannot_be(told: bytes, reason: str) -> None:
+    """Frames that repeat, run backwards, come in thousands or hold boxes outside are refused."""
+    assert reason in await blame("live-video-analysis", "second", b"", told, took_ms=60_000)
+
+
+# --- in child processes --------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def checkers() -> AsyncIterator[Checkers]:
+    """One checker process."""
+    made = Checkers(1)
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_files_are_opened_in_a_child(checkers: Checkers) -> None:
+    """Sizes come from the checker processes; a file that cannot be opened is told in words."""
+    opened = opener(checkers, 10)
+    assert await opened(PICTURE) == Weight(width=64, height=48)
+    assert (await opened(tone(1))).audio_ms == 1000
+    for scrap in (b"", b"hello", b"#EXTM3U\nfile:///etc/passwd\n", PICTURE[:100], tone(1)[:44]):
+        with pytest.raises(Unmeasured, match="it "):
+            await opened(scrap)
+
+
+def _sources() -> tuple[CallSource, ...]:
+    return ("direct", "live-runner", "ai-worker")
+
+
+@pytest.mark.parametrize("source", _sources())
+async def test_a_unit_that_nobody_counts_earns_nothing(source: CallSource) -> None:
+    """A price in a unit that a pipeline does not have is no reason to fall over."""
+    checked = await check("moderation", "token", {"input": "x"},
+                          {"results": [judgement(0.1, False)]}, source=source)  # fmt: skip
+    assert (checked.usage.checked, checked.blamed) == (False, False)
+    assert checked.usage.note
