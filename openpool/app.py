@@ -243,6 +243,7 @@ class PoolProcess:
             tasks=tasks,
             epoch=self.epoch,
             admit=self.enrolment.admit,
+            checkers=self.verifier.checkers,
         )
 
     def _make_upstreams(self, tasks: asyncio.TaskGroup) -> None:
@@ -340,6 +341,10 @@ class PoolProcess:
             version=__version__,
             commission_ppm=self.config.commission,
             worker_port=str(self._worker_address()),
+            customers=self.customers if self.config.ai.enabled else None,
+            exchange=self.exchange,
+            body_bytes_max=self.config.ai.body_bytes_max,
+            idle_s=self.config.ai.idle_ms / 1000,
         )
 
     def _is_operator(self, token: str) -> bool:

@@ -7,13 +7,15 @@ import asyncio
 from collections.abc import Callable
 
 from openpool.config import Config
-from openpool.core.call_requests import Checked, Transcript
-from openpool.core.calls import App, CallSource, Unit, Usage
+from openpool.core.calls import App, CallSource, Unit
 from openpool.core.desk import Desk
 from openpool.core.fees import Fees
 from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, rate_of
 from openpool.core.settings import DeskSettings
 from openpool.core.usage import units_of
+from openpool.pool.answers import Answers
+from openpool.pool.answers.nouns import opener
+from openpool.pool.checkers import Checkers
 from openpool.pool.customers import Customers
 from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.exchange import Admit, Exchange
@@ -56,12 +58,6 @@ def pricer(config: Config) -> Callable[[App, CallSource], Quote | None]:
     return price
 
 
-async def check_nothing(call: Transcript) -> Checked:
-    """Nothing is credited until answers are opened."""
-    usage = Usage(unit=call.unit, units=0, checked=False, note="answers are not checked")
-    return Checked(usage=usage)
-
-
 def make_desk(config: Config, epoch: int, fees: Fees) -> Desk:
     """The desk; it shares the carries of the pool's own fees."""
     dispatch = config.dispatch
@@ -95,6 +91,7 @@ def make_exchange(
     tasks: asyncio.TaskGroup,
     epoch: int,
     admit: Admit,
+    checkers: Checkers,
 ) -> Exchange:
     """The exchange, performing what the desk decides."""
     exchange = Exchange(
@@ -104,7 +101,7 @@ def make_exchange(
         epoch=epoch,
         admit=admit,
         price=pricer(config),
-        check=check_nothing,
+        check=Answers(opener(checkers, config.verify.timeout_ms / 1000)).check,
         body_bytes_max=config.ai.body_bytes_max,
         timeout_ms=config.ai.timeout_ms,
         idle_ms=config.ai.idle_ms,

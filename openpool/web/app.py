@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from litestar import Litestar, Response, get
+from litestar import Litestar, Response, asgi, get
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
+from litestar.handlers import ASGIRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
+from litestar.types import HTTPScope, Receive, Send
 
 from openpool.web.api import reading_router
+from openpool.web.api_customers import customers_router
 from openpool.web.api_join import changing_router
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
+from openpool.web.direct import DirectApi
 from openpool.web.door import Door, need_operator, refuse_foreign_origin
 from openpool.web.feed import Feed
 from openpool.web.interface import Deps
@@ -74,6 +78,8 @@ def create_app(deps: Deps) -> Litestar:
         route_handlers=[
             reading_router(),
             changing_router(),
+            customers_router(),
+            *_direct_api(deps),
             metrics,
             *PAGES,
             create_static_files_router(
@@ -98,6 +104,25 @@ def create_app(deps: Deps) -> Litestar:
     )
     app.state.feed = web.feed
     return app
+
+
+def _direct_api(deps: Deps) -> list[ASGIRouteHandler]:
+    """The API for customers, if the pool has one."""
+    if deps.customers is None or deps.exchange is None:
+        return []
+    api = DirectApi(
+        deps.customers,
+        deps.exchange,
+        body_bytes_max=deps.body_bytes_max,
+        idle_s=deps.idle_s,
+        headers=HEADERS,
+    )
+
+    @asgi("/v1", is_mount=True, copy_scope=False)
+    async def direct(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        await api(scope, receive, send, "/v1" + scope["path"].rstrip("/"))
+
+    return [direct]
 
 
 def _web(deps: Deps) -> Web:

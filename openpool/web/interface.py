@@ -6,10 +6,14 @@ Every call may raise the errors of `core.errors`; their texts are shown to the v
 Read `web.app` next.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from openpool.core.call_requests import CallRequest
+from openpool.core.calls import App, Offer
+from openpool.core.customers import Customer, NewKey
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
 from openpool.core.views import PoolView
@@ -48,6 +52,52 @@ class Enrolment(Protocol):
         """The code of a new invitation into a group of workers, good once."""
 
 
+class Customers(Protocol):
+    """Who may use the pool's own API."""
+
+    def admit(self, secret: str) -> str:
+        """The customer whose request this is; raises Unauthorized or LimitReached."""
+
+    def all(self) -> Sequence[Customer]: ...
+    def get(self, customer: str) -> Customer: ...
+    def keys(self, customer: str) -> Sequence[TokenRow]: ...
+    async def add(self, name: str, *, requests_per_minute: int, spend_limit: str) -> NewKey: ...
+    async def rotate(self, customer: str, label: str) -> NewKey:
+        """A new key; the old ones stay good for a day or so."""
+
+    async def revoke(self, customer: str, key: str) -> int:
+        """End one key, or with "" all; how many ended."""
+
+    async def set_limits(
+        self, customer: str, *, requests_per_minute: int | None, spend_limit: str
+    ) -> Customer: ...
+
+
+class CallAnswer(Protocol):
+    """The answer of a worker."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> AsyncIterator[bytes]: ...
+    @property
+    def length(self) -> int | None: ...
+
+
+class Exchange(Protocol):
+    """Has calls served by workers."""
+
+    def call(
+        self, request: CallRequest, body: AsyncIterator[bytes] | bytes
+    ) -> AbstractAsyncContextManager[CallAnswer]:
+        """Raises CallFailed on entering or from the answer's body, or what is wrong with the
+        request's; leaving ends the call. A wait for the request's body may be cancelled."""
+
+    def apps(self) -> Mapping[App, Sequence[Offer]]: ...
+
+
 DEFAULT_GROUP = "default"
 
 Subscribe = Callable[[], AsyncIterator[Sequence[StoredEvent]]]
@@ -78,5 +128,12 @@ class Deps:
     """`host:port` that stock workers dial; shown in the join instructions."""
     metrics_public: bool = False
     """Whether `/metrics` may be scraped without the operator's token."""
+    customers: Customers | None = None
+    exchange: Exchange | None = None
+    """None of both: the pool has no API of its own for customers."""
+    body_bytes_max: int = 100_000_000
+    """Largest request of a customer."""
+    idle_s: float = 60.0
+    """How long a customer may leave an answer unread."""
     tries_per_minute: int = 12
     """Sign-ins, nonces and enrolments that one client may try."""
