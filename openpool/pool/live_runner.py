@@ -50,7 +50,7 @@ GAP_S = 0.2
 INTERVAL = timedelta(seconds=5)
 INTERVAL_MAX_S = 60.0
 GOODBYE_S = 3.0
-"""How long orchestrators have, all together, to hear that we stop."""
+"""How long an orchestrator has to hear that we stop."""
 APPS_MAX = 1_000
 SESSIONS_MAX = 10_000
 """Sessions of one runner that are followed; an orchestrator that claims more is not believed."""
@@ -137,9 +137,11 @@ class LiveRunner:
         ended: Callable[[Ended], None],
         share_ppm: int = PPM,
         version: str = "",
+        goodbye_s: float = GOODBYE_S,
     ) -> None:
         """`url` is the orchestrator's service address, `secret` its -orchSecret. `share_ppm` is the
-        part of the capacity that it is offered. `ended` hears of each session that is over."""
+        part of the capacity that it is offered. `ended` hears of each session that is over.
+        `goodbye_s` is how long it has to hear that we stop; with 0 we just fall silent."""
         self.orchestrator = orchestrator
         self._talk = Talk(url, trust)
         self._secret = secret
@@ -149,6 +151,7 @@ class LiveRunner:
         self._ended = ended
         self._share_ppm = share_ppm
         self._version = version
+        self._goodbye_s = goodbye_s
         self._runners: dict[tuple[App, bool], Runner] = {}
         self._wanted: Mapping[tuple[App, bool], Served] = {}
         self._draining = False
@@ -327,9 +330,9 @@ class LiveRunner:
         log.info("runner-unregistered", orchestrator=self.orchestrator, app=str(runner.place.app))
 
     async def _say_goodbye(self) -> None:
-        runners = list(self._runners.values())
+        runners = list(self._runners.values()) if self._goodbye_s else []
         try:
-            async with asyncio.timeout(GOODBYE_S), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(self._goodbye_s), asyncio.TaskGroup() as tasks:
                 for runner in runners:
                     tasks.create_task(self._unregister(runner))
         except TimeoutError:
