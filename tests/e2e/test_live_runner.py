@@ -1,4 +1,4 @@
-"""The pool as a Live Runner, over real HTTP and TLS: an orchestrator in front, an exchange behind."""
+"""The pool as a Live Runner, over real HTTP: an orchestrator in front, an exchange behind."""
 
 import asyncio
 import json
