@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float32]
 
+OPTIONS = {**networks.OPTIONS, "threshold": "the least score that is told (0.5)"}
 BOXES_MAX = 300
 
 

@@ -22,7 +22,7 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
     Session,
 )
-from openpool.worker.runtimes.detector import Box, Detector
+from openpool.worker.runtimes.detector import OPTIONS, Box, Detector
 from openpool.worker.runtimes.images import open_picture
 from openpool.worker.runtimes.object_detection import ObjectDetection
 
@@ -63,6 +63,10 @@ class LiveVideo(Runtime):
     paths: ClassVar[tuple[str, ...]] = ("/v1/live/detect", "/live", "/detect")
     streaming: ClassVar[bool] = True
     session: ClassVar[bool] = True
+    known_options: ClassVar[Mapping[str, str]] = {
+        **OPTIONS,
+        "fps_max": "frames a second that a client may ask for (30)",
+    }
 
     @classmethod
     def missing(cls) -> str:

@@ -99,6 +99,10 @@ class Moderation(Runtime):
 
     pipeline: ClassVar[str] = "moderation"
     paths: ClassVar[tuple[str, ...]] = ("/v1/moderations",)
+    known_options: ClassVar[Mapping[str, str]] = {
+        **networks.OPTIONS,
+        "threshold": "the score from which on something is flagged (0.5)",
+    }
 
     @classmethod
     def missing(cls) -> str:

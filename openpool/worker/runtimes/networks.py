@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float32]
 
+OPTIONS = {
+    "file": "the ONNX file",
+    "labels": "a text file with the name of each class, a line each",
+    "normalise": "how the network wants its numbers: `imagenet` or `none`",
+    "size": "width and height of its input, where the file leaves it open",
+    "threads": "threads that it computes with (1)",
+    "device": "`cpu` or `cuda`",
+}
+"""What every runtime with a network of its owner's has."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 SIDE_MAX = 4096

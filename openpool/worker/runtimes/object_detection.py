@@ -3,6 +3,7 @@
 Its options are those of `detector`: at least `file`, and `labels` to have names.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from msgspec import Struct
 from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.asking import form_of, json_answer, number_of, picture_of
 from openpool.worker.runtimes.base import Runtime, RuntimeAnswer, RuntimeRequest
-from openpool.worker.runtimes.detector import Box, Detector
+from openpool.worker.runtimes.detector import OPTIONS, Box, Detector
 
 
 class Detections(Struct, frozen=True):
@@ -26,6 +27,7 @@ class ObjectDetection(Runtime):
 
     pipeline: ClassVar[str] = "object-detection"
     paths: ClassVar[tuple[str, ...]] = ("/v1/images/detect", "/detect", "/object-detection")
+    known_options: ClassVar[Mapping[str, str]] = OPTIONS
 
     @classmethod
     def missing(cls) -> str:

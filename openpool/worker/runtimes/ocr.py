@@ -4,6 +4,7 @@ Options: `threads` (2). Nothing is downloaded.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from typing import ClassVar
 
 from msgspec import Struct
@@ -34,6 +35,7 @@ class Ocr(Runtime):
 
     pipeline: ClassVar[str] = "image-to-text"
     paths: ClassVar[tuple[str, ...]] = ("/v1/images/ocr", "/ocr", "/image-to-text")
+    known_options: ClassVar[Mapping[str, str]] = {"threads": "threads that it computes with (2)"}
 
     @classmethod
     def missing(cls) -> str:

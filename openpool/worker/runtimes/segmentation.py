@@ -5,6 +5,7 @@ Options: `side_max` (1024): larger pictures are cut out at this size and the mas
 """
 
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
@@ -77,6 +78,9 @@ class Segmentation(Runtime):
 
     pipeline: ClassVar[str] = "segmentation"
     paths: ClassVar[tuple[str, ...]] = ("/v1/images/segment", "/segment")
+    known_options: ClassVar[Mapping[str, str]] = {
+        "side_max": "pixels of a side; larger pictures are cut out at this size (1024)"
+    }
 
     @classmethod
     def missing(cls) -> str:
