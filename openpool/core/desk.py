@@ -44,7 +44,8 @@ from openpool.core.step import Outbox, Step, Timers
 
 RELIEF = 4
 """Successes that make up for one failure."""
-FULL = "insufficient capacity: every worker for {app} is busy; try again shortly"
+FULL = "insufficient capacity: no worker has a place free for {app}; try again shortly"
+LATE = "the call was not done in time; give it more time, or ask for less"
 NOBODY = "no worker serves {app} at the moment; see the list of models for those that are served"
 
 
@@ -292,7 +293,7 @@ class Desk:
             self._let_go(call)
             if not call.began:
                 self._blame(stand.line.owner, reason)
-        self._fail(call, "timeout", call.reason or "no worker came free in time; try again shortly")
+        self._fail(call, "timeout", LATE)
 
     def _lose_patience(self, call: Call, attempt: int) -> None:
         """A worker that says nothing for long: another may be quicker, if one is free."""
@@ -388,6 +389,7 @@ class Desk:
         call.state, call.stand = CallState.RUNNING, stand
         call.assigned_ms, call.load, call.cold = now_ms, stand.load, not stand.warm
         call.attempts += 1
+        stand.make_room()
         stand.calls[call.id] = call
         self._take_place(call, stand)
         stand.counter.charge(stand, asked.work)
@@ -524,7 +526,10 @@ class Desk:
             self._lose(line, "the worker was banned")
 
     def _lose(self, line: Line, reason: str) -> None:
-        """A line is gone: its calls are tried elsewhere, if nothing of an answer went out."""
+        """A line is gone: its calls are tried elsewhere, if nothing of an answer went out.
+
+        However many calls were lost, the worker is blamed once: it may be nobody's fault.
+        """
         stands = list(line.stands.values())
         calls = [call for stand in stands for call in stand.calls.values()]
         for session in [each for each in self.sessions.values() if each.stand.line is line]:
@@ -535,6 +540,8 @@ class Desk:
             self._stop(call)
             self._break(call, f"its connection was lost ({reason})", blamed=False)
         self.stands.disconnect(line)
+        if calls and not line.owner.banned:
+            self._blame(line.owner, f"its connection was lost ({reason})")
         closed = events.LineClosed(worker=line.owner.name, line=line.id, reason=tidy_reason(reason))
         self.out.note(f"{line.id}/closed", closed)
 

@@ -209,9 +209,7 @@ def explain(desk: "Desk", name: str, now_ms: int) -> list[Reason]:
         return [_cooling(server, now_ms)]
     stands = [stand for line in server.lines.values() for stand in line.stands.values()]
     if not stands:
-        text = (
-            "It offers no app. See `openpool worker runtimes` on its machine for what is missing."
-        )
+        text = "It offers no app. See its log for what its runtimes lack."
         return [Reason(code="no-offers", text=text)]
     return [reason for stand in stands for reason in _stand_reasons(stand)] or [_share(server)]
 

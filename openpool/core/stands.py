@@ -125,6 +125,14 @@ class Stand:
         resident = sum(each.offer.vram_mb for each in others if each.occupied or each.warm)
         return 1 if resident + needed <= room else 2
 
+    def make_room(self) -> None:
+        """This model is going to be loaded: idle ones that must make room count as gone, until
+        the line says what it has in memory."""
+        if self.loads() == 2:
+            for each in self.line.stands.values():
+                if each is not self and not each.occupied and each.offer.vram_mb:
+                    each.warm = False
+
 
 class Counter:
     """One app: where it is served, and who waits for it."""
