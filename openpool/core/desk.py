@@ -45,6 +45,8 @@ from openpool.core.step import Outbox, Step, Timers
 RELIEF = 4
 """Successes that make up for one failure."""
 FULL = "insufficient capacity: no worker has a place free for {app}; try again shortly"
+FAILED = "the worker failed and no other could take over; try again, or ask about call {call}"
+"""What went wrong in detail is for the operator: it may name hosts."""
 LATE = "the call was not done in time; give it more time, or ask for less"
 NOBODY = "no worker serves {app} at the moment; see the list of models for those that are served"
 
@@ -251,7 +253,7 @@ class Desk:
         if blamed:
             self._blame(stand.line.owner, reason)
         if call.began or tied or call.attempts >= self.settings.attempts_max:
-            self._fail(call, "worker-failed", f"the worker failed: {call.reason}")
+            self._fail(call, "worker-failed", FAILED.format(call=call.id))
         else:
             self._place(call, "retry")
 
@@ -317,11 +319,11 @@ class Desk:
 
     # --- the end of a call ------------------------------------------------------------------------
     def _fail(self, call: Call, code: CallFailure, text: str) -> None:
-        """No answer, or no whole one: the client is told."""
+        """No answer, or no whole one: the client is told. The log also has what went wrong."""
         if counter := self.stands.counters.get(call.app):
             counter.failed += 1
         self.out.do(RefuseCall(call=call.id, code=code, text=text))
-        self._end(call, code, text)
+        self._end(call, code, call.reason or text)
 
     def _end(self, call: Call, code: CallFailure, reason: str) -> None:
         self.out.note(f"{call.id}/failed", call_state.failed(call, code, reason, self.out.now_ms))
@@ -456,7 +458,7 @@ class Desk:
     def _refuse(self, call: Call, counter: Counter) -> None:
         counter.refused += 1
         if call.reason:
-            self._fail(call, "worker-failed", f"the worker failed: {call.reason}")
+            self._fail(call, "worker-failed", FAILED.format(call=call.id))
         else:
             self._fail(call, "insufficient-capacity", FULL.format(app=call.app))
 

@@ -85,10 +85,10 @@ class CallPlay:
         offers = tuple(map(_offer, apps))
         self.feed(facts.OffersChanged(line=line, offers=offers, vram_mb=int(memory)))
 
-    def do_worker(self, name: str, *apps: str, memory: str = "0") -> None:
-        """A line and its offers at once; the line has the worker's name."""
-        self.do_line(name, worker=name)
-        self.do_offers(name, *apps, memory=memory)
+    def do_worker(self, name: str, *apps: str, line: str = "", memory: str = "0") -> None:
+        """A line and its offers at once; the line has the worker's name if it has none."""
+        self.do_line(line or name, worker=name)
+        self.do_offers(line or name, *apps, memory=memory)
 
     def do_down(self, line: str, *reason: str) -> None:
         self.feed(facts.LineDown(line=line, reason=" ".join(reason) or "connection reset"))
