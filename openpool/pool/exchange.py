@@ -97,7 +97,8 @@ class Exchange:
         self._body_bytes_max = body_bytes_max
         self._timeout_ms, self._idle_s = timeout_ms, idle_ms / 1000
         self._calls: dict[str, OpenCall] = {}
-        self._offers: dict[str, tuple[Offer, ...]] = {}
+        self.offers: dict[str, tuple[Offer, ...]] = {}
+        """What each line offers at this moment."""
         self._owners: dict[str, KnownWorker] = {}
         self._session_lost: list[Callable[[SessionLost], None]] = []
         self._serial = 0
@@ -164,7 +165,7 @@ class Exchange:
     def apps(self) -> dict[App, list[Offer]]:
         """What workers offer at this moment."""
         found: dict[App, list[Offer]] = {}
-        for offers in self._offers.values():
+        for offers in self.offers.values():
             for offer in offers:
                 found.setdefault(offer.app, []).append(offer)
         return found
@@ -223,7 +224,7 @@ class Exchange:
         reason = "the worker closed it"
         try:
             async for offers in hello.offers:
-                self._offers[name] = tuple(offers)
+                self.offers[name] = tuple(offers)
                 self.feed(OffersChanged(line=name, offers=tuple(offers)))
             reason = await line.wait_closed()
         except OpenPoolError as error:
@@ -231,7 +232,7 @@ class Exchange:
             raise
         finally:
             del self.lines[name], self._owners[name]
-            self._offers.pop(name, None)
+            self.offers.pop(name, None)
             self.feed(LineDown(line=name, reason=reason))
 
     def end_token(self, token: str, reason: str) -> None:

@@ -92,6 +92,8 @@ class OpenCall:
         self._started = False
         self._settled = False
         """Whether the desk knows how it ended, or will be told."""
+        self._counting = False
+        """Whether what was said is still needed, to be counted."""
 
     # --- what the exchange tells it ------------------------------------------------------------
 
@@ -253,11 +255,11 @@ class OpenCall:
 
     def _finish(self, head: Answer) -> None:
         """All was passed on: it is counted while the client goes on."""
-        self._settled = True
+        self._settled = self._counting = True
 
         async def count() -> None:
             self._end(await self._check(head, whole=True))
-            self._spool.close()
+            self._close()
 
         self._exchange.tasks.create_task(count(), name=f"count {self.id}")
 
@@ -304,26 +306,30 @@ class OpenCall:
         try:
             await self._end_attempt()
         finally:
-            if self._settled:
-                self._exchange.forget(self)
-            else:
-                self._settled = True
+            if not self._settled:
                 self._give_up()
+            if not self._counting:
+                self._close()
 
     def _give_up(self) -> None:
         """The client hung up. What it had got is counted, if it was the beginning of a stream."""
         head, exchange = self._head, self._exchange
+        self._settled = True
         if not (self._started and self._kept and head is not None):
             exchange.feed(CallCancelled(call=self.id))
-            exchange.forget(self)
             return
 
         async def count() -> None:
             checked = await self._check(head, whole=False)
             exchange.feed(CallCancelled(call=self.id, usage=checked.usage))
-            exchange.forget(self)
+            self._close()
 
+        self._counting = True
         exchange.tasks.create_task(count(), name=f"count {self.id}")
+
+    def _close(self) -> None:
+        self._exchange.forget(self)
+        self._spool.close()
 
 
 class _Whole(AsyncIterator[bytes]):
