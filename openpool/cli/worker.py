@@ -1,4 +1,4 @@
-"""`openpool worker`: joins a pool and transcodes, or measures how much this machine can take."""
+"""`openpool worker`: joins a pool and works, or measures how much this machine can take."""
 
 import asyncio
 import sys
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+import typer.core
 
+from openpool.cli import models
 from openpool.cli.membership import Name, NewWallet, PassphraseFile, WalletFile, Yes
 from openpool.cli.options import examples
 from openpool.cli.output import console, note, print_json
@@ -16,6 +18,7 @@ from openpool.core.errors import SetupError
 if TYPE_CHECKING:
     from openpool.core.joinlink import JoinLink
     from openpool.worker.gpu import Machine
+    from openpool.worker.offers import WorkerOffers
     from openpool.worker.terms import EngineSettings
 
 TOKEN_VARIABLE = "OPENPOOL_TOKEN"  # noqa: S105 - the name of a variable
@@ -57,15 +60,40 @@ LogLevel = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report of --bench as JSON.")]
 
 
+Runtimes = Annotated[
+    Path | None,
+    typer.Option("--runtimes", metavar="FILE", help="AI runtimes to offer; see docs/how-to."),
+]
+NoTranscoding = Annotated[
+    bool, typer.Option("--no-transcoding", help="Offer the AI runtimes only.")
+]
+
+
+class _WithDefault(typer.core.TyperGroup):
+    """`openpool worker` works; `openpool worker models` is about models."""
+
+    # the framework hands in its own subclass of what it declares
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
 def register(app: typer.Typer) -> None:
     """Add this command to the command line."""
-    app.command(
+    group = typer.Typer(cls=_WithDefault, help=worker.__doc__)
+    group.command(
+        "run",
         epilog=examples(
             "openpool worker --bench",
             "openpool worker 'openpool://…' --wallet key.json --sessions 4",
             "openpool worker 'openpool://…' --token file:/run/secrets/token",
-        )
+            "openpool worker 'openpool://…' --runtimes runtimes.yaml",
+            "openpool worker models list",
+        ),
     )(worker)
+    group.add_typer(models.app, name="models")
+    app.add_typer(group, name="worker")
 
 
 def worker(
@@ -79,13 +107,15 @@ def worker(
     sessions: Sessions = 0,
     cpu: Cpu = False,
     preset: Preset = "veryfast",
+    runtimes: Runtimes = None,
+    no_transcoding: NoTranscoding = False,
     drain_s: Drain = 30.0,
     bench: Bench = False,
     seconds: Seconds = 30.0,
     log_level: LogLevel = "info",
     as_json: AsJson = False,
 ) -> None:
-    """Join a pool and transcode until SIGTERM, which lets running segments end first.
+    """Join a pool, and transcode and serve AI until SIGTERM, which lets running jobs end first.
 
     Enrols first if this machine has no token for the pool. Needs no open port.
     """
@@ -95,8 +125,10 @@ def worker(
     if bench:
         asyncio.run(_bench(cpu, preset, seconds, as_json))
         return
+    offers = _offers(runtimes, no_transcoding)
     door = _door(link, token, wallet, new_wallet, passphrase_file, name, accept_terms)
-    code = loop.run(_work(door, sessions, cpu, preset, drain_s))
+    work = _serve_ai(door, offers, drain_s) if no_transcoding else None
+    code = loop.run(work or _work(door, sessions, cpu, preset, drain_s, offers))
     if code:
         raise typer.Exit(code)
 
@@ -154,7 +186,54 @@ def _token(text: str) -> str:
     return read_private_text(Path(text.removeprefix("file:")).expanduser(), "The token file")
 
 
-async def _work(door: _Door, sessions: int, cpu: bool, preset: str, drain_s: float) -> int:
+def _offers(file: Path | None, no_transcoding: bool) -> "WorkerOffers | None":
+    """The AI runtimes that the file names. Raises SetupError."""
+    if file is None:
+        if no_transcoding:
+            raise SetupError("Without transcoding, --runtimes must say what there is to do.")
+        return None
+    from msgspec import structs
+
+    from openpool.config.runtimes import load_runtimes
+    from openpool.worker.offers import RuntimeSettings, WorkerOffers, checked
+    from openpool.worker.runtimes.models import default_cache
+
+    loaded = load_runtimes(file)
+    entries = [
+        RuntimeSettings(**structs.asdict(each.entry), options=each.options, source=each.source)
+        for each in loaded.runtimes
+    ]
+    cache = loaded.file.cache
+    return WorkerOffers(
+        runtimes=checked(entries),
+        cache=default_cache() if cache == Path() else cache,
+        vram_budget_mb=loaded.file.vram_budget_mb or None,
+    )
+
+
+async def _serve_ai(door: _Door, offers: "WorkerOffers | None", drain_s: float) -> int:
+    from openpool.worker.service import run_worker
+
+    return await run_worker(
+        host=door.link.host,
+        port=door.link.port,
+        pin=door.pin,
+        token=door.token,
+        sessions=0,
+        capabilities=0,
+        offers=offers,
+        drain_s=drain_s,
+    )
+
+
+async def _work(
+    door: _Door,
+    sessions: int,
+    cpu: bool,
+    preset: str,
+    drain_s: float,
+    offers: "WorkerOffers | None",
+) -> int:
     from openpool.worker.gpu import capabilities
     from openpool.worker.service import run_worker
 
@@ -173,6 +252,7 @@ async def _work(door: _Door, sessions: int, cpu: bool, preset: str, drain_s: flo
         capabilities=capabilities(machine),
         settings=settings,
         drain_s=drain_s,
+        offers=offers,
         status_line=sys.stderr.isatty(),
     )
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -28,6 +28,7 @@ from openpool.core.errors import SetupError
 
 DEFAULT_FILE = Path("openpool.yaml")
 FILE_VARIABLE = "OPENPOOL_CONFIG"
+S = TypeVar("S", bound=Section)
 
 
 class ConfigError(SetupError):
@@ -88,6 +89,15 @@ def load_for_serving(
     if problems := unservable(loaded.config):
         raise ConfigError(problems)
     return loaded
+
+
+def read_section(kind: type[S], tree: Node) -> S:
+    """A section with all that is in it, from a tree of its own. Raises ConfigError."""
+    reading = _Reading()
+    values = reading.section(kind, tree, "")
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return kind(**values)
 
 
 def unservable(config: Config) -> list[str]:

@@ -7,8 +7,9 @@ sentence and exit code 2. Next: `worker.agent`.
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from typing import Protocol
 
 import structlog
 from rich.console import Console
@@ -21,6 +22,9 @@ from openpool.core.errors import SetupError
 from openpool.link.client import TranscoderClient
 from openpool.link.tls import Trust
 from openpool.worker.agent import Agent, Transcode
+from openpool.worker.line_agent import LineAgent
+from openpool.worker.offers import WorkerOffers
+from openpool.worker.runtimes.host import Host
 from openpool.worker.sessions import SessionPool
 from openpool.worker.terms import EngineSettings
 
@@ -29,6 +33,16 @@ log = structlog.get_logger()
 EXIT_DRAINED = 0
 EXIT_SETUP = 2
 EXIT_STOPPED = 130
+
+
+class Part(Protocol):
+    """One of the things that a worker does for its pool."""
+
+    async def run(self) -> None:
+        """Do it until `drain`. Raises SetupError if the pool will never take this worker."""
+
+    def drain(self) -> None:
+        """Take nothing more; `run` returns when what runs is done."""
 
 
 async def run_worker(
@@ -43,18 +57,31 @@ async def run_worker(
     version: str = COMPATIBLE_VERSION,
     drain_s: float = 30.0,
     transcode: Transcode | None = None,
+    offers: WorkerOffers | None = None,
     status_line: bool = False,
     on_agent: Callable[[Agent], None] = lambda agent: None,
 ) -> int:
     """Work for the pool at `host:port` until told to stop; gives the exit code.
 
     `pin` is the fingerprint of the pool's certificate, from the join link; without it the
-    certificate must come from an authority. `transcode` replaces FFmpeg, for benchmarks.
-    `on_agent` receives the agent before it starts.
+    certificate must come from an authority. `transcode` replaces FFmpeg, for benchmarks. With zero
+    `sessions` nothing is transcoded; `offers` are the AI runtimes. `on_agent` receives the agent
+    before it starts.
     """
-    trust = Trust.exact(pin) if pin else Trust.authorities()
+
+    def trust() -> Trust:
+        return Trust.exact(pin) if pin else Trust.authorities()
+
+    parts: list[Part] = []
     async with AsyncExitStack() as stack:
-        client = TranscoderClient(host, port, secret=token, trust=trust, worker_version=__version__)
+        if offers is not None:
+            runtimes = await stack.enter_async_context(Host(offers).running())
+            parts.append(_line(runtimes, host, port, trust(), token, drain_s))
+        if not sessions:
+            return await _run(parts)
+        client = TranscoderClient(
+            host, port, secret=token, trust=trust(), worker_version=__version__
+        )
         await stack.enter_async_context(client)
         pool = SessionPool(sessions, settings or EngineSettings())
         stack.push_async_callback(pool.close)
@@ -69,12 +96,28 @@ async def run_worker(
         )
         on_agent(agent)
         with _status_line(agent) if status_line else nullcontext():
-            return await _run(agent)
+            code = await _run([agent, *parts])
+        log.info("stopped", delivered=agent.counters.delivered, failed=agent.counters.failed)
+        return code
 
 
-async def _run(agent: Agent) -> int:
-    running = asyncio.ensure_future(agent.run())
-    with _signals(agent, running):
+def _line(
+    runtimes: Host, host: str, port: int, trust: Trust, token: str, drain_s: float
+) -> LineAgent:
+    return LineAgent(
+        host,
+        port,
+        trust,
+        token=token,
+        board=runtimes.board,
+        handler=runtimes.answer,
+        drain_s=drain_s,
+    )
+
+
+async def _run(parts: Sequence[Part]) -> int:
+    running = asyncio.ensure_future(_run_all(parts))
+    with _signals(parts, running):
         try:
             await running
         except SetupError as error:
@@ -84,12 +127,23 @@ async def _run(agent: Agent) -> int:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
             return EXIT_STOPPED
-    log.info("stopped", delivered=agent.counters.delivered, failed=agent.counters.failed)
     return EXIT_DRAINED
 
 
+async def _run_all(parts: Sequence[Part]) -> None:
+    fatal: list[BaseException] = []
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for part in parts:
+                tasks.create_task(part.run())
+    except* SetupError as errors:
+        fatal += errors.exceptions
+    if fatal:
+        raise fatal[0]
+
+
 @contextmanager
-def _signals(agent: Agent, running: "asyncio.Future[None]") -> Iterator[None]:
+def _signals(parts: Sequence[Part], running: "asyncio.Future[None]") -> Iterator[None]:
     """The first signal drains, the second stops."""
     seen = 0
 
@@ -97,8 +151,9 @@ def _signals(agent: Agent, running: "asyncio.Future[None]") -> Iterator[None]:
         nonlocal seen
         seen += 1
         if seen == 1:
-            log.info("stopping after the running tasks", tasks=agent.running)
-            agent.drain()
+            log.info("stopping after what runs")
+            for part in parts:
+                part.drain()
         else:
             running.cancel()
 
