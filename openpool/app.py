@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from openpool import __version__
-from openpool.app_calls import make_customers, make_desk, make_exchange
+from openpool.app_calls import make_customers, make_desk, make_exchange, make_live_runners
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
 from openpool.core.errors import SetupError, Unavailable
@@ -53,6 +53,7 @@ from openpool.pool.downstream import Downstream
 from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.enrolment import Enrolment
 from openpool.pool.exchange import Exchange
+from openpool.pool.live_runner import LiveRunners
 from openpool.pool.media import Media
 from openpool.pool.pricing import Pricing
 from openpool.pool.upstream import Upstream
@@ -107,6 +108,7 @@ class PoolProcess:
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     downstream: Downstream | None = None
     exchange: Exchange | None = None
+    live_runners: LiveRunners | None = None
     worker_port: int = 0
     """The port in use, where the settings leave it to the system."""
     web_url: str = ""
@@ -155,11 +157,26 @@ class PoolProcess:
             tasks.create_task(self._watch_disk(), name="disk")
             for orchestrator in self.config.orchestrators:
                 tasks.create_task(self._pricing(orchestrator).run(), name="pricing")
+            await self._serve_live_runners(tasks, self.exchange)
             await self._serve_web(tasks)
             gc.freeze()  # what is here now stays; collecting it again and again only costs time
             started(self._running())
             await stopping.wait()
             await self._drain()
+
+    async def _serve_live_runners(self, tasks: asyncio.TaskGroup, exchange: Exchange) -> None:
+        if not (self.config.ai.enabled and self.config.ai.live_runner.enabled):
+            return
+        self.live_runners = make_live_runners(
+            self.config,
+            exchange=exchange,
+            store=self.store,
+            secret=self.secret,
+            trust=self._trust,
+        )
+        listening = asyncio.Event()
+        tasks.create_task(self.live_runners.run(listening), name="live runners")
+        await listening.wait()
 
     async def _serve_web(self, tasks: asyncio.TaskGroup) -> None:
         web = self.config.web
@@ -183,6 +200,8 @@ class PoolProcess:
             upstream.close()
         try:
             async with asyncio.timeout(self.config.dispatch.drain_ms / 1000):
+                if self.live_runners is not None:
+                    await self.live_runners.drain()
                 await self.driver.wait_idle()
         except TimeoutError:
             log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))

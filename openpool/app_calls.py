@@ -4,21 +4,26 @@ Reads the settings so that none of those parts has to. Used by `openpool.app` on
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from openpool.config import Config
-from openpool.core.calls import App, CallSource, Unit
+from openpool import __version__
+from openpool.config import Config, OrchestratorSettings
+from openpool.config.settings import reachable
+from openpool.core.calls import App, CallSource, Offer, Unit
 from openpool.core.desk import Desk
 from openpool.core.fees import Fees
-from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, rate_of
+from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, RunnerPrice, rate_of
 from openpool.core.settings import DeskSettings
 from openpool.core.usage import units_of
+from openpool.link.tls import Trust
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import opener
 from openpool.pool.checkers import Checkers
 from openpool.pool.customers import Customers
 from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.exchange import Admit, Exchange
+from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
+from openpool.pool.live_runner_http import RunnerDoor
 from openpool.store.sqlite import SqliteStore
 
 RUNNER_UNITS: tuple[Unit, ...] = ("request", "second")
@@ -108,3 +113,56 @@ def make_exchange(
     )
     exchange.perform(driver.on)
     return exchange
+
+
+def make_live_runners(
+    config: Config,
+    *,
+    exchange: Exchange,
+    store: SqliteStore,
+    secret: bytes,
+    trust: Callable[[OrchestratorSettings], Trust],
+) -> LiveRunners:
+    """What sells the workers' apps through the orchestrators."""
+    live, prices, now = config.ai.live_runner, price_list(config), rate(config)
+    door = RunnerDoor(
+        exchange,
+        key=secret,
+        host=live.listen.host,
+        port=live.listen.port,
+        public_url=live.public_url
+        or (f"http://{reachable(live.listen)}" if live.listen.port else ""),
+        body_bytes_max=config.ai.body_bytes_max,
+        idle_s=config.ai.idle_ms / 1000,
+    )
+
+    def price_of(app: App, session: bool) -> RunnerPrice | None:
+        return prices.runner_price(app, session=session, rate=now)
+
+    def ended(what: Ended) -> None:
+        place = what.place
+        exchange.close_session(place.app, what.session, orchestrator=place.orchestrator)
+
+    def offers() -> Iterator[Offer]:
+        for each in exchange.offers.values():
+            yield from each
+
+    runners = [
+        LiveRunner(
+            orchestrator=settings.name,
+            url=settings.live_runner_url or f"https://{settings.address}",
+            secret=settings.secret.reveal(),
+            trust=trust(settings),
+            door=door,
+            price_of=price_of,
+            recall=store.setting,
+            remember=store.set_setting,
+            ended=ended,
+            share_ppm=settings.share,
+            version=__version__,
+        )
+        for settings in config.orchestrators
+    ]
+    made = LiveRunners(door, runners, offers)
+    exchange.on_session_lost(made.session_lost)
+    return made

@@ -81,6 +81,10 @@ class OrchestratorSettings(Section, frozen=True, kw_only=True):
             "Where to fetch segments, if the orchestrator's own address cannot be reached",
         ),
     ] = None
+    live_runner_url: Annotated[
+        str,
+        Setting(kinds.URL, "Its -liveRunnerAddr, if it has one; empty: https://<address>"),
+    ] = ""
 
 
 class PriceSettings(Section, frozen=True, kw_only=True):

@@ -463,15 +463,13 @@ class LiveRunners:
                     runner.serve(offers)
             await asyncio.sleep(LOOK_S)
 
-    async def drain(self, limit_s: float) -> None:
-        """Sell nothing more, and wait for the sessions that run, but not for ever."""
+    async def drain(self) -> None:
+        """Sell nothing more, and wait until the sessions that run have ended."""
         self._draining = True
         for runner in self.runners.values():
             runner.drain()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit_s), asyncio.TaskGroup() as tasks:
-                for runner in self.runners.values():
-                    tasks.create_task(runner.wait_empty())
+        for runner in self.runners.values():
+            await runner.wait_empty()
 
     def session_lost(self, what: SessionLost) -> None:
         """The worker of a session is gone: nobody shall pay for it any longer."""

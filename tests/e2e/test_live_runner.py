@@ -340,7 +340,7 @@ async def test_stopping_drains_first() -> None:
         async with pool.running() as live:
             await port.until(lambda: len(port.runners()) == 2)
             async with gateway.session(str(VIDEO)) as session:
-                draining = asyncio.ensure_future(live.drain(limit_s=10))
+                draining = asyncio.ensure_future(live.drain())
                 await port.until(lambda: [each.beat.capacity for _, each in port.runners()] == [1])
                 assert not draining.done()
                 async with gateway.http.post(f"{session.app_url}/x", data=b"on") as response:
