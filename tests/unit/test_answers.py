@@ -297,6 +297,24 @@ async def test_transcriptions() -> None:
     assert await units("speech-to-text", "ms", silent, {"text": ""}) == 2000
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (SSE, b'data: {"type":"transcript.text.delta","delta":"hel"}\n\n'
+              b'data: {"type":"transcript.text.done","text":"hello"}\n\n'),
+        (SSE, b'data: {"delta":"hel"}\n\ndata: {"delta":"lo"}\n\ndata: [DONE]\n\n'),
+        ("application/x-subrip", b"1\n00:00:00,000 --> 00:00:02,000\nhello\n\n" * 9),
+        ("text/vtt; charset=utf-8", b"WEBVTT\n\n00:00.000 --> 00:02.000\nhello\n"),
+    ],
+)  # fmt: skip
+async def test_forms_of_a_transcription(kind: str, told: bytes) -> None:
+    """Events and subtitles are read for their text; marks and times are not words."""
+    asked = {"file": to_data_url("audio/wav", tone(2))}
+    assert await units("speech-to-text", "ms", asked, told, answer_type=kind) == 2000
+    empty = b'data: {"delta":""}\n\n' if kind == SSE else b"1\n00:00.000 --> 00:02.000\n"
+    assert "not silent" in await blame("speech-to-text", "ms", asked, empty, answer_type=kind)
+
+
 async def test_a_lying_header_does_not_stretch_a_sound() -> None:
     """A file of one second whose head claims hours is one second."""
     lie = bytearray(tone(1))

@@ -41,14 +41,32 @@ async def check_transcription(said: Transcript, opened: Opener) -> Finding:
     return Finding(Measured(audio_ms=sound.audio_ms), f"{sound.audio_ms} ms of sound")
 
 
+class _Event(Struct):
+    """An event of a transcription that is told piece by piece."""
+
+    delta: str = ""
+    text: str | None = None
+
+
 def _text(said: Transcript) -> str:
-    """The text that was heard; subtitles count with their times, which is of no matter."""
+    """The text that was heard, in whichever form it was told."""
     if said.answer_type.startswith("application/json"):
         return read_answer(said.answer, _Heard).text
     try:
-        return said.answer.decode()
+        told = said.answer.decode()
     except UnicodeDecodeError:
         raise BadResult("the answer is neither JSON nor text") from None
+    if said.answer_type.startswith("text/event-stream"):
+        return _of_events(told)
+    lines = told.splitlines()
+    return "\n".join(line for line in lines if "-->" not in line and not line.strip().isdigit())
+
+
+def _of_events(told: str) -> str:
+    payloads = [line[5:].strip() for line in told.splitlines() if line.startswith("data:")]
+    events = [read_answer(line.encode(), _Event) for line in payloads if line != "[DONE]"]
+    whole = next((event.text for event in reversed(events) if event.text is not None), None)
+    return "".join(event.delta for event in events) if whole is None else whole
 
 
 class _SpeechAsked(Struct):
