@@ -42,8 +42,6 @@ from openpool.core.settings import DeskSettings
 from openpool.core.stands import Counter, Line, Server, Stand, Stands
 from openpool.core.step import Outbox, Step, Timers
 
-RELIEF = 4
-"""Successes that make up for one failure."""
 FULL = "insufficient capacity: no worker has a place free for {app}; try again shortly"
 FAILED = "the worker failed and no other could take over; try again, or ask about call {call}"
 """What went wrong in detail is for the operator: it may name hosts."""
@@ -59,7 +57,7 @@ class Desk:
         self.fees = fees
         self.out = Outbox(epoch)
         self.timers = Timers()
-        self.stands = Stands(settings.capacity_max, settings.offers_max)
+        self.stands = Stands(settings, self.out, self.timers)
         self.calls: dict[str, Call] = {}
         """Those under way."""
         self.over: dict[str, Call] = {}
@@ -187,22 +185,18 @@ class Desk:
         blamed = fact.blamed and not good
         self._complete(call, stand, fact.usage, blamed=blamed)
         if blamed:
-            self._blame(stand.line.owner, fact.usage.note)
+            self.stands.blame(stand.line.owner, fact.usage.note)
 
     def _learn(self, call: Call, stand: Stand) -> None:
         """A good answer: the worker earns trust, and shows how long it takes and that it is warm.
 
         Calls of sessions, and those that had to load the model, do not show how long one takes.
         """
-        owner, took_ms = stand.line.owner, self.out.now_ms - call.assigned_ms
-        owner.completed += 1
         stand.counter.completed += 1
-        owner.faults = max(0, owner.faults - 1)
-        if not owner.faults:
-            owner.cooldowns = 0
+        self.stands.praise(stand.line.owner)
         if not call.cold and not call.asked.session:
-            for estimate in (stand.estimate, stand.counter.usual):
-                estimate.observe(took_ms, max(1, call.asked.work), call.load, self.out.now_ms)
+            stand.times.observe(call, self.out.now_ms)
+            stand.counter.usual.observe(call, self.out.now_ms)
         stand.warm = True
 
     def _complete(
@@ -251,7 +245,7 @@ class Desk:
         tied = session is not None and session.used
         self._let_go(call)
         if blamed:
-            self._blame(stand.line.owner, reason)
+            self.stands.blame(stand.line.owner, reason)
         if call.began or tied or call.attempts >= self.settings.attempts_max:
             self._fail(call, "worker-failed", FAILED.format(call=call.id))
         else:
@@ -294,7 +288,7 @@ class Desk:
             self._note_failed(call, stand, reason, blamed=not call.began)
             self._let_go(call)
             if not call.began:
-                self._blame(stand.line.owner, reason)
+                self.stands.blame(stand.line.owner, reason)
         self._fail(call, "timeout", LATE)
 
     def _lose_patience(self, call: Call, attempt: int) -> None:
@@ -302,7 +296,8 @@ class Desk:
         stand = call.stand
         if stand is None or call.began or call.attempts != attempt:
             return
-        if call.attempts < self.settings.attempts_max and self._choose(call, stand.worker):
+        others = self._choose(call, *call.tried, stand.worker)
+        if call.attempts < self.settings.attempts_max and others is not None:
             self._stop(call)
             self._break(call, "no answer began in the time that one worker has", blamed=True)
 
@@ -380,12 +375,12 @@ class Desk:
         if counter is None:
             return None
         cold_load_ms = self.settings.cold_load_ms
-        return counter.choose(call.asked.work, self.out.now_ms, cold_load_ms, without)
+        return counter.choose(call.asked, self.out.now_ms, cold_load_ms, without)
 
     def _begin(self, call: Call, stand: Stand, reason: str) -> None:
         asked, now_ms, owner = call.asked, self.out.now_ms, stand.line.owner
         stand.counter.waiting.pop(call.id, None)
-        predicted_ms = stand.predict_ms(asked.work)
+        predicted_ms = stand.predict_ms(asked.work, asked.streaming)
         if not stand.warm:
             predicted_ms += self.settings.cold_load_ms
         call.state, call.stand = CallState.RUNNING, stand
@@ -395,7 +390,7 @@ class Desk:
         stand.calls[call.id] = call
         self._take_place(call, stand)
         stand.counter.charge(stand, asked.work)
-        stand.estimate.begin(now_ms)
+        stand.times.of(asked.streaming).begin(now_ms)
         owner.assigned += 1
         owner.last_assigned_ms = now_ms
         if asked.patience_ms:
@@ -509,7 +504,7 @@ class Desk:
             return
         server = self.stands.know(fact.worker, fact.address, fact.commission_ppm)
         server.banned = ""
-        self.stands.connect(fact.line, server, fact.peer, self.out.now_ms)
+        self.stands.connect(fact.line, server, fact.peer)
         opened = events.LineOpened(worker=server.name, line=fact.line)
         self.out.note(f"{fact.line}/opened", opened)
 
@@ -543,7 +538,7 @@ class Desk:
             self._break(call, f"its connection was lost ({reason})", blamed=False)
         self.stands.disconnect(line)
         if calls and not line.owner.banned:
-            self._blame(line.owner, f"its connection was lost ({reason})")
+            self.stands.blame(line.owner, f"its connection was lost ({reason})")
         closed = events.LineClosed(worker=line.owner.name, line=line.id, reason=tidy_reason(reason))
         self.out.note(f"{line.id}/closed", closed)
 
@@ -560,29 +555,3 @@ class Desk:
                     reason=f"its worker is gone ({reason})",
                 )
             )
-
-    def _blame(self, owner: Server, reason: str) -> None:
-        """A call failed by this worker's fault; after too many it has to cool down."""
-        settings = self.settings
-        owner.failed += 1
-        owner.faults += RELIEF
-        owner.last_reason = reason = tidy_reason(reason)
-        if owner.faults < RELIEF * settings.cooldown_failures or owner.cooling_until_ms:
-            return
-        wait_ms = min(settings.cooldown_ms << min(owner.cooldowns, 20), settings.cooldown_ms_max)
-        owner.cooldowns += 1
-        owner.cooling_until_ms = self.out.now_ms + wait_ms
-        self.stands.pause(owner)
-        self.timers.at(owner.cooling_until_ms, partial(self._warm_up, owner))
-        self.out.note(
-            f"{owner.name}/calls-cooled-down/{self.out.serial()}",
-            events.WorkerCooledDown(
-                worker=owner.name, until_ms=owner.cooling_until_ms, reason=reason
-            ),
-        )
-
-    def _warm_up(self, owner: Server) -> None:
-        """Cooled down: one more failure sends it back."""
-        owner.cooling_until_ms = 0
-        owner.faults = RELIEF * max(0, self.settings.cooldown_failures - 1)
-        self.stands.resume(owner)

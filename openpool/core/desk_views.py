@@ -28,9 +28,9 @@ class StandView(Struct, frozen=True, kw_only=True):
     vram_mb: int
     gpu: str
     usual_ms: int
-    """Expected time of a call of one unit of work; 0 if nothing was measured."""
-    measured: int
-    """Calls that this expectation stands on."""
+    """How long its calls took of late, to the end of the answer; 0 if none was measured."""
+    first_byte_ms: int
+    """The same to the first byte."""
 
 
 class AppView(Struct, frozen=True, kw_only=True):
@@ -47,6 +47,8 @@ class AppView(Struct, frozen=True, kw_only=True):
     taken: int
     waiting: int
     usual_ms: int
+    """How long calls took of late, to the end of the answer; 0 if none was measured."""
+    first_byte_ms: int
     completed: int
     """Since the pool's start, as are the next two."""
     failed: int
@@ -125,7 +127,8 @@ def _app(counter: Counter, stands: list[Stand]) -> AppView:
         capacity=counter.capacity,
         taken=sum(stand.taken for stand in stands),
         waiting=len(counter.waiting),
-        usual_ms=counter.usual.predict_ms(1, 0) if counter.usual.samples else 0,
+        usual_ms=counter.usual.whole_ms,
+        first_byte_ms=counter.usual.first_ms,
         completed=counter.completed,
         failed=counter.failed,
         refused=counter.refused,
@@ -143,8 +146,8 @@ def _stand(stand: Stand) -> StandView:
         cooling=stand.line.owner.cooling_until_ms > 0,
         vram_mb=stand.offer.vram_mb,
         gpu=stand.offer.gpu,
-        usual_ms=stand.predict_ms(1),
-        measured=stand.estimate.samples,
+        usual_ms=stand.times.whole_ms,
+        first_byte_ms=stand.times.first_ms,
     )
 
 
@@ -235,11 +238,12 @@ def _stand_reasons(stand: Stand) -> list[Reason]:
     if not stand.warm and warm_elsewhere:
         text = f"Other workers have {app} in memory already; it would have to load it first."
         return [Reason(code="cold", text=text)]
-    usual = stand.counter.usual
-    if stand.estimate.samples and stand.estimate.mean[0] > 2 * usual.mean[0]:
+    times, usual = stand.times, stand.counter.usual
+    if times.first_ms > 2 * usual.first_ms or times.whole_ms > 2 * usual.whole_ms:
         text = (
-            f"For {app} it needs {stand.estimate.mean[0] / usual.mean[0]:.1f} times as long as "
-            "usual, so quicker workers are preferred while they are free."
+            f"For {app} it took {times.first_ms} ms to the first byte and {times.whole_ms} ms in "
+            f"all of late, and {usual.first_ms} and {usual.whole_ms} ms are usual: quicker workers "
+            "are preferred while they are free."
         )
         return [Reason(code="slow", text=text)]
     return []

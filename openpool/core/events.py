@@ -308,6 +308,7 @@ class CallAssigned(Payload, frozen=True, kw_only=True, tag="call-assigned"):
     """1, 2, … within the call."""
     worker: str
     predicted_ms: int
+    """To the first byte if the answer is streamed, else to its end; 0 if nothing is known."""
     warm: bool
     """Whether the model was in memory already."""
     reason: str

@@ -8,14 +8,22 @@ is `core.desk`.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from openpool.core.call_facts import CallReceived
 from openpool.core.calls import App, Offer
 from openpool.core.estimate import Estimate, load_level
+from openpool.core.events import WorkerCooledDown
+from openpool.core.jobs import tidy_reason
+from openpool.core.settings import DeskSettings
+from openpool.core.step import Outbox, Timers
 
 if TYPE_CHECKING:
     from openpool.core.call_state import Call
 
+RELIEF = 4
+"""Successes that make up for one failure."""
 UNPROVEN_FACTOR = 8
 """A stand without a result looks so much slower while it has work: one call to begin with."""
 NEAR = 1.25
@@ -36,6 +44,7 @@ class Server:
     cooling_until_ms: int = 0
     """0 when it is not cooling down."""
     faults: int = 0
+    """`RELIEF` for a failure, back by one for a success."""
     cooldowns: int = 0
     """How often in a row it had to cool down."""
     banned: str = ""
@@ -67,13 +76,41 @@ class Line:
         return self.up and not self.owner.cooling_until_ms
 
 
+class Times:
+    """How long calls take: to the end of an answer, or to its first byte where answers are
+    streamed, for the end of those is also up to how quickly the client reads."""
+
+    def __init__(self, usual: "Times | None" = None) -> None:
+        self.whole: Estimate = Estimate(usual.whole) if usual else Estimate(memory=64)
+        self.first: Estimate = Estimate(usual.first) if usual else Estimate(memory=64)
+        self.whole_ms = 0
+        """Of the calls of late, whatever there was to do in them; as is the next."""
+        self.first_ms = 0
+
+    def of(self, streaming: bool) -> Estimate:
+        return self.first if streaming else self.whole
+
+    def observe(self, call: "Call", now_ms: int) -> None:
+        """Learn from a good answer that ends now."""
+        whole_ms, first_ms = now_ms - call.assigned_ms, call.started_ms - call.assigned_ms
+        self.whole_ms = _towards(self.whole_ms, whole_ms)
+        self.first_ms = _towards(self.first_ms, first_ms)
+        streaming = call.asked.streaming
+        took_ms = first_ms if streaming else whole_ms
+        self.of(streaming).observe(took_ms, max(1, call.asked.work), call.load, now_ms)
+
+
+def _towards(known_ms: int, news_ms: int) -> int:
+    return known_ms + (news_ms - known_ms) // 8 if known_ms else news_ms
+
+
 @dataclass(slots=True, eq=False)
 class Stand:
     """One app on one line."""
 
     counter: "Counter"
     line: Line
-    estimate: Estimate
+    times: Times
     offer: Offer
     capacity: int
     """0 when it is not offered any more, while its last calls end."""
@@ -98,17 +135,19 @@ class Stand:
     def occupied(self) -> bool:
         return bool(self.taken or self.calls)
 
-    def late_ms(self, work: int, now_ms: int) -> float:
+    def late_ms(self, work: int, streaming: bool, now_ms: int) -> float:
         """The time that 19 of 20 such calls stay below, the model being warm."""
-        if self.estimate.samples:
-            return self.estimate.late(self.load, now_ms) * work
-        usual_ms = self.counter.usual.p95[0] * work
+        known = self.times.of(streaming)
+        if known.samples:
+            return known.late(self.load, now_ms) * work
+        usual_ms = self.counter.usual.of(streaming).p95[0] * work
         return usual_ms * UNPROVEN_FACTOR if self.taken else usual_ms
 
-    def predict_ms(self, work: int) -> int:
-        """The expected time of a call, the model being warm."""
-        known = self.estimate if self.estimate.samples else self.counter.usual
-        return known.predict_ms(work, self.load) if known.samples else 0
+    def predict_ms(self, work: int, streaming: bool) -> int:
+        """The expected time of a call, the model being warm; 0 if nothing is known."""
+        known, usual = self.times.of(streaming), self.counter.usual.of(streaming)
+        best = known if known.samples else usual
+        return best.predict_ms(work, self.load) if best.samples else 0
 
     def loads(self) -> int:
         """How many models must be loaded or thrown out before this one can serve; -1 if it does
@@ -143,7 +182,7 @@ class Counter:
         """By line; only those that may get calls."""
         self.members = 0
         """Lines with a stand of this app, those that get no calls for now too."""
-        self.usual = Estimate(memory=64)
+        self.usual = Times()
         """What is usual for this app: the first guess about a new stand."""
         self.waiting: dict[str, Call] = {}
         """Oldest first."""
@@ -161,7 +200,7 @@ class Counter:
         return sum(stand.capacity for stand in self.stands.values())
 
     def choose(
-        self, work: int, now_ms: int, cold_load_ms: int, without: Collection[str] = ()
+        self, asked: CallReceived, now_ms: int, cold_load_ms: int, without: Collection[str] = ()
     ) -> Stand | None:
         """The stand that should get a call: soonest done, and among equals who had least work.
 
@@ -169,12 +208,13 @@ class Counter:
         free. `without` are workers that must not get it.
         """
         free: list[tuple[float, Stand]] = []
+        work, streaming = asked.work, asked.streaming
         for stand in self.stands.values():
             if stand.taken >= stand.capacity or stand.worker in without:
                 continue
             loads = 0 if stand.warm else stand.loads()
             if loads >= 0:
-                free.append((stand.late_ms(work, now_ms) + loads * cold_load_ms, stand))
+                free.append((stand.late_ms(work, streaming, now_ms) + loads * cold_load_ms, stand))
         if not free:
             return None
         near_ms = min(cost for cost, _ in free) * NEAR + NEAR_MS
@@ -200,9 +240,10 @@ def _share(stand: Stand) -> float:
 class Stands:
     """Every line and counter."""
 
-    def __init__(self, capacity_max: int, offers_max: int) -> None:
-        self.capacity_max = capacity_max
-        self.offers_max = offers_max
+    def __init__(self, settings: DeskSettings, out: Outbox, timers: Timers) -> None:
+        self.settings = settings
+        self.out = out
+        self.timers = timers
         self.servers: dict[str, Server] = {}
         self.lines: dict[str, Line] = {}
         self.counters: dict[App, Counter] = {}
@@ -217,9 +258,10 @@ class Stands:
         server.address, server.commission_ppm = address, commission_ppm
         return server
 
-    def connect(self, line_id: str, server: Server, peer: str, now_ms: int) -> None:
+    # --- lines and what they offer ----------------------------------------------------------------
+    def connect(self, line_id: str, server: Server, peer: str) -> None:
         """A line is there; it offers nothing yet."""
-        line = Line(line_id, server, peer, now_ms)
+        line = Line(line_id, server, peer, self.out.now_ms)
         self.lines[line_id] = server.lines[line_id] = line
 
     def disconnect(self, line: Line) -> None:
@@ -235,7 +277,7 @@ class Stands:
         """What a line offers now; of two offers of one app the first counts."""
         line.vram_mb = max(0, vram_mb)
         wanted: dict[App, Offer] = {}
-        for offer in offers[: self.offers_max]:
+        for offer in offers[: self.settings.offers_max]:
             if offer.capacity > 0:
                 wanted.setdefault(offer.app, offer)
         for app, stand in list(line.stands.items()):
@@ -249,30 +291,62 @@ class Stands:
         counter = self.counters.get(app)
         if counter is None:
             counter = self.counters[app] = Counter(app)
-        capacity = min(offer.capacity, self.capacity_max)
+        capacity = min(offer.capacity, self.settings.capacity_max)
         stand = line.stands.get(app)
         if stand is None:
-            estimate = Estimate(counter.usual)
-            stand = Stand(counter, line, estimate, offer, capacity, offer.warm, share=counter.level)
+            times = Times(counter.usual)
+            stand = Stand(counter, line, times, offer, capacity, offer.warm, share=counter.level)
             line.stands[app] = stand
             counter.members += 1
         stand.offer, stand.capacity, stand.warm = offer, capacity, offer.warm
         if line.usable:
             self._open(stand)
 
-    def pause(self, server: Server) -> None:
-        """A worker gets nothing for now; what it has goes on."""
+    # --- trust ------------------------------------------------------------------------------------
+    def praise(self, server: Server) -> None:
+        """An answer of this worker was good."""
+        server.completed += 1
+        server.faults = max(0, server.faults - 1)
+        if not server.faults:
+            server.cooldowns = 0
+
+    def blame(self, server: Server, reason: str) -> None:
+        """A call failed by this worker's fault; after too many it has to cool down."""
+        server.failed += 1
+        server.faults += RELIEF
+        server.last_reason = tidy_reason(reason)
+        if server.faults >= RELIEF * self.settings.cooldown_failures:
+            self._cool_down(server)
+
+    def _cool_down(self, server: Server) -> None:
+        """It gets nothing for now; what it has goes on."""
+        if server.cooling_until_ms:
+            return
+        settings = self.settings
+        wait_ms = min(settings.cooldown_ms << min(server.cooldowns, 20), settings.cooldown_ms_max)
+        server.cooldowns += 1
+        server.cooling_until_ms = self.out.now_ms + wait_ms
         for line in server.lines.values():
             for stand in line.stands.values():
                 stand.counter.stands.pop(line.id, None)
+        self.timers.at(server.cooling_until_ms, partial(self._warm_up, server))
+        self.out.note(
+            f"{server.name}/calls-cooled-down/{self.out.serial()}",
+            WorkerCooledDown(
+                worker=server.name, until_ms=server.cooling_until_ms, reason=server.last_reason
+            ),
+        )
 
-    def resume(self, server: Server) -> None:
-        """A worker gets calls again."""
+    def _warm_up(self, server: Server) -> None:
+        """Cooled down: one more failure sends it back."""
+        server.cooling_until_ms = 0
+        server.faults = RELIEF * max(0, self.settings.cooldown_failures - 1)
         for line in server.lines.values():
             for stand in line.stands.values():
                 if stand.capacity:
                     self._open(stand)
 
+    # --- places -----------------------------------------------------------------------------------
     def take(self, stand: Stand) -> None:
         """One more place is taken."""
         assert stand.taken < stand.capacity, "over capacity"
