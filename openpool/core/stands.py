@@ -190,9 +190,10 @@ class Counter:
         self.failed = 0
         self.refused = 0
         """Calls that found no place."""
-        self._level = 0.0
-        """The usual share among those chosen of late: where newcomers start."""
+        self.level = 0.0
+        """The share of those who get calls now, as in a fair queue: where newcomers start."""
         self._step = 0.0
+        """What one call usually adds to a share."""
 
     @property
     def capacity(self) -> int:
@@ -224,13 +225,9 @@ class Counter:
         """Count work against a stand's share. Who was away long does not catch up at once."""
         step = work / max(1, stand.capacity)
         self._step += (step - self._step) / 64
-        start = max(stand.share, self._level - BACKLOG * self._step)
-        self._level += (start - self._level) / 64
+        start = max(stand.share, self.level - BACKLOG * self._step)
+        self.level = max(self.level, start)
         stand.share = start + step
-
-    @property
-    def level(self) -> float:
-        return self._level
 
 
 def _share(stand: Stand) -> float:

@@ -1,0 +1,363 @@
+"""The desk from its door: money, choices and bounds that the scenarios do not show in figures."""
+
+from collections import Counter
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import pytest
+
+from openpool.core.call_facts import (
+    CallBroken,
+    CallCancelled,
+    CallEnded,
+    CallReceived,
+    CallStarted,
+    LineDown,
+    LineUp,
+    OffersChanged,
+)
+from openpool.core.call_instructions import RefuseCall, StartCall
+from openpool.core.calls import App, Offer, Usage
+from openpool.core.desk import Desk
+from openpool.core.events import Event, FeeCredited, decode_payload, encode_payload
+from openpool.core.facts import (
+    Delivered,
+    OrchestratorSeen,
+    PriceKnown,
+    ResultChecked,
+    ResultReceived,
+    SegmentReceived,
+    WorkerUp,
+)
+from openpool.core.fees import Fees
+from openpool.core.instructions import Assign
+from openpool.core.model import Profile, Rendition, Segment, Verdict
+from openpool.core.pool import Pool, PoolSettings
+from openpool.core.prices import PriceList, PriceRow, Quote, rate_of
+from openpool.core.settings import DeskSettings
+from openpool.core.step import Step
+from openpool.store.books import Books
+
+TINY = App("llm", "org/tiny")
+
+
+class Bench:
+    """A desk, a clock, and the log."""
+
+    def __init__(self, fees: Fees | None = None, **settings: int) -> None:
+        self.desk = Desk(DeskSettings(**settings), 1, fees or Fees())
+        self.now = 1_700_000_000_000
+        self.log: list[Event] = []
+        self.count = 0
+
+    def feed(self, fact: Any, after_ms: int = 0) -> Step:
+        self.now += after_ms
+        step = self.desk.handle(fact, self.now)
+        self.desk.check()
+        self.log += step.events
+        return step
+
+    def worker(self, name: str, *offers: Offer, vram_mb: int = 0) -> None:
+        self.feed(LineUp(line=name, worker=name, address=f"0x{name}", commission_ppm=250_000))
+        self.feed(OffersChanged(line=name, offers=offers or (offer(),), vram_mb=vram_mb))
+
+    def call(self, app: App = TINY, **more: Any) -> StartCall | RefuseCall:
+        self.count += 1
+        values = {"customer": "c_1", "source": "direct", **more}
+        fact = CallReceived(call=f"k{self.count}", app=app, **values)
+        step = self.feed(fact)
+        (what,) = step.instructions
+        assert isinstance(what, StartCall | RefuseCall)
+        return what
+
+    def started(self, app: App = TINY, **more: Any) -> StartCall:
+        start = self.call(app, **more)
+        assert isinstance(start, StartCall)
+        return start
+
+    def end(self, start: StartCall, units: int = 1, took_ms: int = 0, **more: Any) -> Step:
+        usage = Usage(unit="token", units=units, checked=True)
+        values = {"usage": usage, **more}
+        return self.feed(CallEnded(call=start.call, attempt=start.attempt, **values), took_ms)
+
+    def fees(self) -> list[FeeCredited]:
+        return [event.data for event in self.log if isinstance(event.data, FeeCredited)]
+
+
+def offer(app: App = TINY, capacity: int = 1, **more: Any) -> Offer:
+    return Offer(app=app, capacity=capacity, **{"warm": True, **more})
+
+
+def per_token(price: str) -> Quote:
+    return Quote(unit="token", price_wei=Fraction(price), source="config")
+
+
+# --- money ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_has_one_carry_for_segments_and_calls() -> None:
+    """A third of a wei left over by a segment is paid out by a call at a price in thirds."""
+    pool = Pool(PoolSettings(), {"main": 1}, epoch=1)
+    bench = Bench(fees=pool.fees)
+    _segment_by(pool, "alice", pixels=100)
+    assert pool.fees.carries == {("alice", 3): 1}
+    bench.worker("alice")
+    bench.end(bench.started(quote=per_token("1/3")), units=2)
+    (fee,) = bench.fees()
+    assert (fee.fee_wei, fee.carry) == ("1", "0/3")
+    assert pool.fees.carries == {}
+
+
+def _segment_by(pool: Pool, worker: str, pixels: int) -> None:
+    profile = Profile(name="a", width=640, height=360, bitrate_bps=1)
+    segment = Segment(seq=0, duration_ms=2000, profiles=(profile,))
+    rendition = Rendition(
+        name="a", width=640, height=360, frames=1, pixels=pixels, bytes=1, sha256=""
+    )
+    facts: list[Any] = [
+        OrchestratorSeen(orchestrator="main", incarnation="c"),
+        PriceKnown(orchestrator="main", manifest="", price_wei=Fraction(1, 3), source="config"),
+        WorkerUp(
+            worker=worker, address=f"0x{worker}", connection="c1", kind="stock", capacity=1,
+            capabilities=3, version="0.9.1", commission_ppm=250_000,
+        ),
+        SegmentReceived(
+            orchestrator="main", incarnation="c", group="g", task_id=1, session="s", manifest="m",
+            segment=segment,
+        ),
+    ]  # fmt: skip
+    steps = [pool.handle(fact, 1000) for fact in facts]
+    (assign,) = [each for each in steps[-1].instructions if isinstance(each, Assign)]
+    pool.handle(ResultReceived(attempt=assign.attempt, worker=worker, bytes=1), 1000)
+    verdict = Verdict(ok=True, renditions=(rendition,))
+    pool.handle(ResultChecked(attempt=assign.attempt, verdict=verdict), 1000)
+    pool.handle(Delivered(job=assign.job, accepted=True), 1000)
+
+
+def test_a_million_tokens_cost_what_the_list_says() -> None:
+    """Ten thousand small calls at half a dollar per million tokens add up to the exact price."""
+    rate = rate_of("3000", 0, "feed")
+    row = PriceRow(
+        pipeline="llm", model="*", unit="token", amount=Fraction("0.5"), currency="usd",
+        per=1_000_000,
+    )  # fmt: skip
+    quote = PriceList([row]).quote(TINY, rate)
+    bench = Bench()
+    bench.worker("alice")
+    for _ in range(1_000):
+        bench.end(bench.started(quote=quote), units=1_000)
+    total = sum(int(fee.fee_wei) for fee in bench.fees())
+    assert total == rate.wei_per_usd // 2
+
+
+def test_the_price_and_its_rate_are_in_the_log() -> None:
+    """A call's page can show which price in USD became how many wei, by which rate, from whom."""
+    rate = rate_of("2500", 1_699_000_000_000, "feed")
+    row = PriceRow(
+        pipeline="*", model="*", unit="request", amount=Fraction("0.01"), currency="usd", per=1
+    )
+    bench = Bench()
+    bench.worker("alice")
+    bench.started(quote=PriceList([row]).quote(TINY, rate))
+    data = next(event.data for event in bench.log if event.type == "call-received")
+    assert (data.unit, data.price_wei, data.price_source) == ("request", str(4 * 10**12), "config")
+    assert (data.usd, data.wei_per_usd) == ("1/100 per 1", str(4 * 10**14))
+    assert (data.rate_ms, data.rate_source) == (1_699_000_000_000, "feed")
+
+
+def test_customers_and_orchestrators_pay_from_their_own_accounts() -> None:
+    """A customer's call debits the customer, an orchestrator's its fees; nothing gets lost."""
+    bench = Bench()
+    bench.worker("alice")
+    bench.end(bench.started(quote=per_token("8")), units=10)
+    by_runner = bench.started(
+        quote=per_token("4"), customer="", orchestrator="main", source="live-runner"
+    )
+    bench.end(by_runner, units=10)
+    books = Books()
+    for seq, event in enumerate(bench.log, 1):
+        books.apply(seq, event)
+    assert books.balances.amounts == {
+        "customer:c_1": -80,
+        "fees:main": -40,
+        "worker:0xalice": 90,
+        "commission": 30,
+    }
+    assert books.balances.faults() == []
+
+
+def test_every_event_of_a_call_survives_the_log() -> None:
+    """What the desk notes can be written and read again unchanged, filed under the call."""
+    bench = Bench(cooldown_failures=1)
+    bench.worker("alice")
+    bench.end(bench.started(quote=per_token("1/3")), units=7)
+    start = bench.started()
+    bench.feed(CallBroken(call=start.call, attempt=1, reason="gone", blamed=True))
+    bench.feed(LineDown(line="alice", reason="reset"))
+    kinds = Counter(event.type for event in bench.log)
+    assert len(kinds) == 10
+    for event in bench.log:
+        assert decode_payload(encode_payload(event.data)) == event.data
+        if event.type.startswith("call-"):
+            assert event.data.job in event.id
+    assert msgspec.json.decode(encode_payload(bench.log[-1].data))["type"] == "line-closed"
+
+
+# --- who gets a call ------------------------------------------------------------------------------
+
+
+def test_equals_share_in_proportion_to_their_places() -> None:
+    """Over many calls one at a time, a worker with three places gets three times as many."""
+    bench = Bench()
+    bench.worker("small", offer(capacity=1))
+    bench.worker("large", offer(capacity=3))
+    served: Counter[str] = Counter()
+    for _ in range(400):
+        start = bench.started()
+        served[start.worker] += 1
+        bench.end(start, took_ms=100)
+    assert served == {"small": 100, "large": 300}
+
+
+def test_who_comes_late_does_not_get_everything() -> None:
+    """A new worker starts where the others are, and does not catch up with their past."""
+    bench = Bench()
+    bench.worker("old")
+    for _ in range(300):
+        bench.end(bench.started(), took_ms=10)
+    bench.worker("new")
+    served: Counter[str] = Counter()
+    for _ in range(100):
+        start = bench.started()
+        served[start.worker] += 1
+        bench.end(start, took_ms=10)
+    assert 40 <= served["old"] <= 60
+
+
+def test_a_warm_worker_wins_unless_it_is_slower_than_loading() -> None:
+    """In memory counts for as much as loading takes, not for more."""
+    bench = Bench(cold_load_ms=1_000)
+    bench.worker("warm", offer())
+    for _ in range(5):
+        bench.end(bench.started(), took_ms=400)
+    bench.worker("cold", offer(warm=False))
+    assert bench.started().worker == "warm"
+    bench.feed(LineDown(line="warm", reason="moves"))
+    bench = Bench(cold_load_ms=100)
+    bench.worker("slow")
+    bench.worker("quick")
+    for took_ms in (5_000, 100, 100, 100):
+        start = bench.started()
+        bench.end(start, took_ms=5_000 if start.worker == "slow" else took_ms)
+    bench.feed(OffersChanged(line="quick", offers=(offer(warm=False),)))
+    assert bench.started().worker == "quick"
+
+
+def test_work_counts_when_times_are_predicted() -> None:
+    """A prediction grows with what there is to do."""
+    bench = Bench()
+    bench.worker("alice", offer(capacity=2))
+    for _ in range(3):
+        bench.end(bench.started(work=100), took_ms=1_000)
+    bench.started(work=500)
+    predicted = [e.data.predicted_ms for e in bench.log if e.type == "call-assigned"]
+    assert predicted[-1] == 5_000
+
+
+def test_a_slow_reader_does_not_make_a_worker_look_slow() -> None:
+    """Of streamed answers only the time to the first byte is learned."""
+    bench = Bench()
+    bench.worker("alice")
+    for _ in range(3):
+        start = bench.started(streaming=True)
+        bench.feed(CallStarted(call=start.call, attempt=1), 50)
+        bench.end(start, took_ms=60_000)
+    bench.started(streaming=True)
+    predicted = [e.data.predicted_ms for e in bench.log if e.type == "call-assigned"]
+    assert predicted == [0, 50, 50, 50]
+
+
+def test_a_new_worker_gets_one_call_to_begin_with() -> None:
+    """Until its first answer is in, further calls go to those whose times are known."""
+    bench = Bench()
+    bench.worker("known", offer(capacity=4))
+    for _ in range(5):
+        bench.end(bench.started(), took_ms=100)
+    bench.worker("new", offer(capacity=4))
+    served = Counter(bench.started().worker for _ in range(4))
+    assert served["new"] == 1
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_what_a_line_offers_is_believed_within_bounds() -> None:
+    """A million places, a negative number, and thousands of models do no harm."""
+    bench = Bench(capacity_max=3, offers_max=5)
+    many = [offer(App("llm", f"m{n}"), capacity=10**9) for n in range(1_000)]
+    bench.worker("alice", offer(capacity=-1), offer(App("llm", "none"), capacity=0), *many)
+    assert bench.desk.capacities() == {App("llm", f"m{n}"): 3 for n in range(3)}
+
+
+def test_offers_that_change_without_end_leave_nothing() -> None:
+    """A line that offers new models again and again does not fill the memory."""
+    bench = Bench()
+    bench.worker("alice")
+    for n in range(300):
+        bench.feed(OffersChanged(line="alice", offers=(offer(App("llm", f"m{n}")),)))
+    assert list(bench.desk.stands.counters) == [App("llm", "m299")]
+
+
+def test_calls_are_forgotten_after_a_while() -> None:
+    """The memory of calls that are over, and for names that nobody serves, is short."""
+    bench = Bench(linger_ms=1_000)
+    bench.worker("alice")
+    bench.end(bench.started())
+    for n in range(50):
+        assert isinstance(bench.call(App("llm", f"unknown-{n}")), RefuseCall)
+    assert len(bench.desk.over) == 51
+    bench.feed(CallCancelled(call="nobody"), 1_001)
+    assert not bench.desk.over
+    assert list(bench.desk.stands.counters) == [TINY]
+    assert bench.desk.wake_at() is None
+
+
+def test_a_clock_that_steps_back_stands_still() -> None:
+    """Times in the log never run backwards, and nothing takes a negative time."""
+    bench = Bench()
+    bench.worker("alice")
+    start = bench.started()
+    bench.now -= 5_000
+    bench.end(start)
+    times = [event.time_ms for event in bench.log]
+    assert times == sorted(times)
+    done = next(event.data for event in bench.log if event.type == "call-completed")
+    assert done.took_ms == 0
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J\n" * 999, "<script>"])
+def test_a_workers_words_are_tidied(text: str) -> None:
+    """What a worker says goes into the log short and printable, and not to the client."""
+    bench = Bench(attempts_max=1)
+    bench.worker("alice")
+    start = bench.started()
+    step = bench.feed(CallBroken(call=start.call, attempt=1, reason=text, blamed=True))
+    (refusal,) = step.instructions
+    assert isinstance(refusal, RefuseCall)
+    assert text[:4] not in refusal.text
+    failed = next(event.data for event in bench.log if event.type == "call-attempt-failed")
+    assert failed.reason.isprintable()
+    assert len(failed.reason) <= 500
+
+
+def test_sessions_of_two_payers_are_two_sessions() -> None:
+    """Nobody gets into somebody else's session by knowing its name."""
+    bench = Bench()
+    bench.worker("alice")
+    bench.worker("bob")
+    bench.worker("carol")
+    one = bench.started(session="s", customer="c_1")
+    two = bench.started(session="s", customer="c_2")
+    three = bench.started(session="s", customer="", orchestrator="c_1", source="live-runner")
+    assert len({one.worker, two.worker, three.worker}) == 3
