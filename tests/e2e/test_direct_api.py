@@ -191,20 +191,23 @@ async def test_our_own_routes_need_no_model(tmp_path: Path) -> None:
     app = App("image-to-text", "rapidocr")
     async with calling_pool(tmp_path) as running, line_worker(running, answer, offer(app)) as box:
         async with customer(running) as (client, _):
-            found = await raw(client).post(
-                "/ocr", content=b"\x89PNG", headers={"content-type": "image/png"}
+            found = await raw(
+                client, "/ocr", content=b"\x89PNG", headers={"content-type": "image/png"}
             )
         assert found.json() == {"text": "OPEN POOL"}
         assert box.asked[0].path == "/call/image-to-text/rapidocr/v1/images/ocr"
 
 
-def raw(client: AsyncOpenAI) -> httpx.AsyncClient:
-    """A plain HTTP client with the same key."""
-    return httpx.AsyncClient(
+async def raw(
+    client: AsyncOpenAI, path: str, method: str = "POST", **request: object
+) -> httpx.Response:
+    """A plain request with the same key."""
+    async with httpx.AsyncClient(
         base_url=str(client.base_url),
         headers={"authorization": f"Bearer {client.api_key}"},
         timeout=20,
-    )
+    ) as plain:
+        return await plain.request(method, path, **request)  # type: ignore[arg-type] - by name
 
 
 async def test_models_are_listed(tmp_path: Path) -> None:
@@ -308,7 +311,8 @@ async def test_an_unannounced_huge_upload_is_cut_off(tmp_path: Path) -> None:
     extra = "  body_bytes_max: 1_000_000"
     async with calling_pool(tmp_path, extra) as running, line_worker(running, answer, offer(app)):
         async with customer(running) as (client, _):
-            found = await raw(client).post(
+            found = await raw(
+                client,
                 "/audio/transcriptions",
                 content=body(),
                 headers={"content-type": "multipart/form-data; boundary=b"},
@@ -425,8 +429,8 @@ async def test_bad_requests_are_one_sentence_in_openais_shape(
     """Whatever is sent, the answer is an error that OpenAI's clients understand."""
     async with calling_pool(tmp_path) as running, line_worker(running, for_nobody):
         async with customer(running) as (client, _):
-            found = await raw(client).post(
-                "/chat/completions", content=body, headers={"content-type": content_type}
+            found = await raw(
+                client, "/chat/completions", content=body, headers={"content-type": content_type}
             )
         assert found.status_code == status, found.text
         assert set(found.json()["error"]) == {"message", "type", "param", "code"}
@@ -444,7 +448,7 @@ async def test_bad_requests_are_one_sentence_in_openais_shape(
 async def test_what_is_not_there(tmp_path: Path, method: str, path: str, status: int) -> None:
     """Unknown addresses and methods are told in OpenAI's shape, and what is not built honestly."""
     async with calling_pool(tmp_path) as running, customer(running) as (client, _):
-        found = await raw(client).request(method, path)
+        found = await raw(client, path, method)
         assert (found.status_code, found.json()["error"]["param"]) == (status, None)
 
 
@@ -460,7 +464,8 @@ async def test_no_header_crosses_that_should_not(tmp_path: Path) -> None:
         async with customer(running) as (client, _):
             worker.board.set([offer(App("image-to-text", "evil")), offer(app)])
             await until(lambda: app in running.process.exchange.apps())
-            found = await raw(client).post(
+            found = await raw(
+                client,
                 "/ocr",
                 content=b"x",
                 headers={
@@ -595,8 +600,11 @@ async def test_a_worker_that_vanishes_in_mid_stream_ends_it_with_an_error_event(
             pieces = await ask(client, stream=True)
             await anext(pieces)
             await worker.die()
-            with pytest.raises(openai.APIError, match="connection was lost"):
+            with pytest.raises(openai.APIError, match="the worker failed"):
                 await asyncio.wait_for(anext(pieces), 5)
+            await pieces.close()
+        (failed,) = await eventually(running, CallAttemptFailed)
+        assert "connection was lost" in failed.reason
 
 
 async def test_a_worker_that_falls_silent_is_given_up(tmp_path: Path) -> None:
@@ -610,8 +618,12 @@ async def test_a_worker_that_falls_silent_is_given_up(tmp_path: Path) -> None:
         async with line_worker(running, stream(tokens)), customer(running) as (client, _):
             pieces = await ask(client, stream=True)
             await anext(pieces)
-            with pytest.raises(openai.APIError, match="silent"):
+            with pytest.raises(openai.APIError, match="the worker failed"):
                 await asyncio.wait_for(anext(pieces), 5)
+            await pieces.close()
+            (failed,) = await eventually(running, CallAttemptFailed)
+            assert "silent for 1 s" in failed.reason
+            assert failed.blamed
 
 
 async def test_an_endless_answer_ends_at_the_deadline(tmp_path: Path) -> None:
@@ -683,8 +695,10 @@ async def test_events_stay_whole(tmp_path: Path) -> None:
 
     async with calling_pool(tmp_path) as running, line_worker(running, answer):
         async with customer(running) as (client, _):
-            found = await raw(client).post(
-                "/chat/completions", json={"model": "tiny/chat", "messages": ASK, "stream": True}
+            found = await raw(
+                client,
+                "/chat/completions",
+                json={"model": "tiny/chat", "messages": ASK, "stream": True},
             )
         assert found.content == whole
         assert found.headers["content-type"] == "text/event-stream"
