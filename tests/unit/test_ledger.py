@@ -1,10 +1,20 @@
 """The ledger: which transfers an event causes, and what they add up to."""
 
+import msgspec
 import pytest
 import stories
 from stories import at, credited, taken
 
-from openpool.core.ledger import Balances, Transfer, balance_faults, carry_of, transfers_of, wei
+from openpool.core.customers import payer
+from openpool.core.ledger import (
+    Balances,
+    Transfer,
+    balance_faults,
+    carry_of,
+    fees_account,
+    transfers_of,
+    wei,
+)
 
 
 def test_a_fee_pays_the_worker_what_is_left_after_commission() -> None:
@@ -89,3 +99,13 @@ def test_a_carry_that_cannot_be_is_refused(price: str, carry: str) -> None:
     """A carry is less than one wei and counts parts that its price can leave over."""
     with pytest.raises(ValueError, match="does not fit"):
         carry_of(at("e", credited("j", "w", 1, 1, price=price, carry=carry)))
+
+
+def test_a_customer_pays_from_an_account_of_its_own() -> None:
+    """A fee whose payer is a customer leaves the fees of orchestrators alone, and may go below
+    zero like those."""
+    fee = msgspec.structs.replace(credited("j", "w", 100, 75), orchestrator=payer("c_abc"))
+    (transfer,) = transfers_of(at("e1", fee))
+    assert (transfer.debit, transfer.credit) == ("customer:c_abc", "worker:0xw")
+    assert fees_account(payer("c_abc")) == "customer:c_abc"
+    assert balance_faults([("customer:c_abc", -75), ("worker:0xw", 75)]) == []
