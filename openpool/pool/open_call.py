@@ -21,7 +21,7 @@ from openpool.core.call_requests import CallFailed, CallRequest, Checked, Transc
 from openpool.core.errors import NoCapacity
 from openpool.core.prices import Quote
 from openpool.core.usage import units_of
-from openpool.link.line import Answer, BrokenOff, Call, NotAnswered
+from openpool.link.line import Answer, BrokenOff, Call, Line, NotAnswered
 from openpool.pool.spool import Spool
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ HELD_BYTES = 16 << 20
 """An answer that is longer is passed on before it was checked."""
 KEPT_BYTES = 64 << 20
 """How much of an answer that is passed on is kept for counting."""
+SESSION_KEPT_BYTES = 1 << 20
+"""The same of a session, which may last for days: its beginning shows whether it is right."""
 BUSY = (429, 503)
 """What a worker answers that is full; nobody is to blame for it."""
 REASON_CHARS_MAX = 300
@@ -82,10 +84,12 @@ class OpenCall:
         self._orders: deque[StartCall | RefuseCall] = deque()
         self._ordered: asyncio.Future[None] | None = None
         self._attempt = 0
+        self._line: Line | None = None
         self._call: Call | None = None
         self._head: Answer | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._kept_max = SESSION_KEPT_BYTES if request.lasting else KEPT_BYTES
         self._began = time.monotonic()
         self._silent_since = 0.0
         """Since when the next piece of an answer is waited for; 0 if it is not."""
@@ -164,15 +168,12 @@ class OpenCall:
                 raise _Failed(f"it answered with status {head.status}", blamed=not busy)
             if not (self._request.streaming or self._request.lasting) and await self._hold(head):
                 return await self._passed_whole(head)
-        except (NotAnswered, NoCapacity) as error:
-            full = isinstance(error, NoCapacity) or error.cause == NoCapacity.code
-            raise _Failed(str(error), blamed=not full) from None
-        except BrokenOff as error:
-            raise _Failed(str(error), blamed=True) from None
+        except (NotAnswered, NoCapacity, BrokenOff) as error:
+            raise self._failure(error) from None
         return CallAnswer(head.status, head.headers, _Passing(self, self._kept), None)
 
     async def _ask(self, order: StartCall) -> Answer:
-        line = self._exchange.lines.get(order.line)
+        line = self._line = self._exchange.lines.get(order.line)
         if line is None:
             raise _Failed("its line is gone", blamed=False)
         request, spool = self._request, self._spool
@@ -208,7 +209,7 @@ class OpenCall:
 
     def _keep(self, chunk: bytes) -> None:
         self._kept_bytes += len(chunk)
-        if self._kept_bytes <= KEPT_BYTES and not self._request.lasting:
+        if self._kept_bytes <= self._kept_max:
             self._kept.append(chunk)
 
     async def _passed_whole(self, head: Answer) -> CallAnswer:
@@ -234,8 +235,7 @@ class OpenCall:
             self.starts()
             chunk = await self._read(head)
         except (BrokenOff, _Failed) as error:
-            blamed = not isinstance(error, _Failed) or error.blamed
-            await self._broken(_Failed(str(error), blamed=blamed))
+            await self._broken(error if isinstance(error, _Failed) else self._failure(error))
             await self._next_order()  # which is to give up, since it had begun
         except _Stopped:
             await self._end_attempt()
@@ -265,6 +265,12 @@ class OpenCall:
 
     # --- the ends ------------------------------------------------------------------------------
 
+    def _failure(self, error: NotAnswered | NoCapacity | BrokenOff) -> _Failed:
+        """What a line said. Neither a full worker nor a lost line is anybody's fault."""
+        full = NoCapacity.code in (error.code, getattr(error, "cause", ""))
+        alive = self._line is not None and self._line.open
+        return _Failed(str(error), blamed=alive and not full)
+
     async def _broken(self, error: _Failed) -> None:
         await self._end_attempt()
         self._exchange.feed(
@@ -284,7 +290,7 @@ class OpenCall:
                 status=head.status,
                 answer_type=head.headers.get("content-type", ""),
                 answer=b"".join(self._kept),
-                whole=whole and self._kept_bytes <= KEPT_BYTES,
+                whole=whole and self._kept_bytes <= self._kept_max,
                 took_ms=int((time.monotonic() - self._began) * 1000),
             )
         )
