@@ -177,7 +177,7 @@ class _Talk:
         self.call = call
         self.runtime = runtime
         self.credit = WINDOW_BYTES
-        self.pieces: Iterator[bytes] | None = None
+        self.pieces: _Pieces | None = None
 
     @property
     def is_due(self) -> bool:
@@ -193,9 +193,8 @@ class _Talk:
 
     def close(self) -> None:
         """Let go of everything."""
-        close = getattr(self.pieces, "close", None)
-        if close:
-            close()
+        if self.pieces is not None:
+            self.pieces.close()
 
     def data(self, piece: bytes) -> bytes:
         """The frame with a piece of the answer."""
@@ -209,7 +208,7 @@ class _Single(_Talk):
     def step(self) -> bytes | None:
         if self.pieces is None:
             return self._answer()
-        piece = next(self.pieces, None)
+        piece = self.pieces.next()
         return None if piece is None else self.data(piece)
 
     def _answer(self) -> bytes:
@@ -222,9 +221,9 @@ class _Single(_Talk):
         length = None
         if isinstance(answer.body, bytes):
             length = len(answer.body)
-            self.pieces = _sliced(iter((answer.body,)))
+            self.pieces = _Pieces(iter((answer.body,)))
         else:
-            self.pieces = _sliced(answer.body)
+            self.pieces = _Pieces(answer.body)
         head = Head(status=answer.status, content_type=answer.content_type, length=length)
         return pack(Kind.HEAD, self.id, encode(head))
 
@@ -265,12 +264,12 @@ class _Sitting(_Talk):
             head = Head(status=200, content_type=JSON_LINES)
             return pack(Kind.HEAD, self.id, encode(head))
         if self.pieces is not None:
-            piece = next(self.pieces, None)
+            piece = self.pieces.next()
             if piece is not None:
                 return self.data(piece)
             self.pieces = None
         if self._inbox:
-            self.pieces = _sliced(self._session.feed(self._inbox.popleft()))
+            self.pieces = _Pieces(self._session.feed(self._inbox.popleft()))
             return b""
         if self._used:
             used, self._used = self._used, 0
@@ -283,19 +282,30 @@ class _Sitting(_Talk):
             self._session.close()
 
 
-def _sliced(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes, no piece large."""
-    try:
-        for chunk in chunks:
+class _Pieces:
+    """The chunks of an answer, no piece large. Closing it, even unread, closes where they are from.
+
+    (A generator that has not begun would not notice that it is closed.)
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def next(self) -> bytes | None:
+        """The next piece; None at the end."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return None
             if len(chunk) <= PIECE_BYTES:
-                if chunk:
-                    yield chunk
-                continue
-            view = memoryview(chunk)
-            for start in range(0, len(view), PIECE_BYTES):
-                yield bytes(view[start : start + PIECE_BYTES])
-    finally:
-        close = getattr(chunks, "close", None)
+                return chunk
+            self._rest = memoryview(chunk)
+        piece, self._rest = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:]
+        return bytes(piece)
+
+    def close(self) -> None:
+        close = getattr(self._chunks, "close", None)
         if close:
             close()
 

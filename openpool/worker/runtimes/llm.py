@@ -85,7 +85,7 @@ class Llm(Runtime):
         events = _Events(self._server, fields)
         first = events.first()
         if fields.get("stream"):
-            return RuntimeAnswer(content_type="text/event-stream", body=_stream(first, events))
+            return RuntimeAnswer(content_type="text/event-stream", body=_Stream(first, events))
         return RuntimeAnswer(body=msgspec.json.encode(first))
 
     def vram_mb(self) -> int:
@@ -151,14 +151,24 @@ class _Events:
         return True
 
 
-def _stream(first: Fields, events: _Events) -> Iterator[bytes]:
-    try:
+class _Stream(Iterator[bytes]):
+    """The events as they are sent to the client; closing it, even unread, stops the model."""
+
+    def __init__(self, first: Fields, events: _Events) -> None:
+        self._events = events
+        self._lines = self._written(first)
+
+    def __next__(self) -> bytes:
+        return next(self._lines)
+
+    def close(self) -> None:
+        self._events.stop()
+
+    def _written(self, first: Fields) -> Iterator[bytes]:
         yield _event(first)
-        for event in events:
+        for event in self._events:
             yield _event(event)
         yield b"data: [DONE]\n\n"
-    finally:
-        events.stop()
 
 
 def _event(fields: Fields) -> bytes:
