@@ -1,7 +1,7 @@
 """The rules of customers, who use the pool's own API: what a key looks like, how limits work.
 
 A key is `sk-<id>-<secret>`; the pool keeps a keyed hash (`core.enrolment.token_hash`). What a
-customer owes is the account `fees:customer:<id>` of the ledger, so usage has no second book.
+customer owes is the account `customer:<id>` of the ledger, so usage has no second book.
 Pure: randomness, clock and storage are in `pool.customers`.
 """
 
