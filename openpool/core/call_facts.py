@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from openpool.core.calls import App, CallSource, Offer, Usage
 from openpool.core.facts import Tick, WorkerRemoved
+from openpool.core.payment import Payment
 from openpool.core.prices import Quote
 
 
@@ -60,6 +61,7 @@ class CallReceived(Struct, frozen=True, kw_only=True):
     """How long one worker has for its first byte before another is tried; 0 is no such limit."""
     quote: Quote | None = None
     """What a unit pays; None if nothing is to be paid for this call."""
+    payment: Payment | None = None
 
 
 class CallStarted(Struct, frozen=True, kw_only=True):

@@ -93,6 +93,7 @@ def payer_of(customer: str, orchestrator: str) -> str:
 def received(asked: CallReceived) -> events.CallReceived:
     """The call and its price."""
     quote, rate = asked.quote, asked.quote.rate if asked.quote else None
+    paid = asked.payment
     return events.CallReceived(
         job=asked.call,
         source=asked.source,
@@ -110,6 +111,9 @@ def received(asked: CallReceived) -> events.CallReceived:
         wei_per_usd=str(rate.wei_per_usd) if rate else "",
         rate_ms=rate.time_ms if rate else 0,
         rate_source=rate.source if rate else "",
+        payer=paid.sender if paid else "",
+        tickets=paid.tickets if paid else 0,
+        tickets_wei=str(int(paid.expected_value_wei)) if paid else "",
     )
 
 

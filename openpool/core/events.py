@@ -300,6 +300,11 @@ class CallReceived(Payload, frozen=True, kw_only=True, tag="call-received"):
     """The rate it was converted at, when it was taken, and from where."""
     rate_ms: int = 0
     rate_source: str = ""
+    payer: str = ""
+    """The gateway that sent tickets with this request, where the orchestrator took them."""
+    tickets: int = 0
+    tickets_wei: str = ""
+    """What these tickets are worth on average, rounded down: to be compared with fees."""
 
 
 class CallAssigned(Payload, frozen=True, kw_only=True, tag="call-assigned"):

@@ -147,6 +147,7 @@ class Exchange:
                 deadline_ms=0 if request.lasting else now_ms + self._timeout_ms,
                 patience_ms=0 if request.lasting else self._timeout_ms // 2,
                 quote=call.quote,
+                payment=request.payment,
             )
         )
 

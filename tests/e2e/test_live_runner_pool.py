@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from network import RunningPool, pool, write_config
 
 from openpool.core.calls import App, Offer
 from openpool.core.events import CallCompleted, CallReceived, FeeCredited
-from openpool.demo.live_gateway import LiveGateway
+from openpool.demo.live_gateway import SENDER, LiveGateway
 from openpool.demo.live_runner import LiveRunnerPort
 from openpool.link.line import Handler, LineAnswer, LineRequest
 from openpool.store.interface import EventFilter
@@ -88,6 +89,26 @@ async def test_a_request_earns_the_fixed_price(tmp_path: Path) -> None:
             assert isinstance(fee, FeeCredited)
             assert (fee.unit, fee.pixels, fee.fee_wei) == ("request", 1, str(2 * 10**12))
         await port.until(lambda: not port.runners())
+
+
+async def test_tickets_stand_beside_the_fee(tmp_path: Path) -> None:
+    """What a customer paid the orchestrator is in the event log, to be compared with the fee."""
+    async with (
+        LiveRunnerPort("o-secret", interval_s=0.25, wei_per_usd=Fraction(10**18, 2000)) as port,
+        LiveGateway(port.url, tickets=3) as gateway,
+    ):
+
+        async def answer(_: LineRequest) -> LineAnswer:
+            return chat()
+
+        async with sold(port, tmp_path) as running, line_worker(running, answer):
+            await port.until(port.runners)
+            assert (await gateway.request(CHAT, "/v1/chat/completions", b"{}")).status == 200
+            received = await settled(running, CallReceived)
+    assert isinstance(received, CallReceived)
+    assert (received.payer, received.tickets) == (SENDER, 3)
+    assert int(received.tickets_wei) == int(port.value_wei[CHAT]) == 3 * 2 * 10**12 - 1
+    assert port.debited_wei[CHAT] == 2 * 10**12
 
 
 async def test_a_stream_breaks_with_an_error_event(tmp_path: Path) -> None:
