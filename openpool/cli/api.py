@@ -6,7 +6,7 @@ Every answer is decoded into a declared type; every failure is one of our errors
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -50,6 +50,35 @@ class Invitation(Struct, frozen=True, kw_only=True):
     join_link: str
 
 
+class KeyView(Struct, frozen=True, kw_only=True):
+    """A key as the API shows it."""
+
+    key: str
+    label: str
+    created_ms: int
+    last_used_ms: int
+    expires_ms: int
+    revoked_ms: int
+
+
+class CustomerView(Struct, frozen=True, kw_only=True):
+    """A customer as the API shows it."""
+
+    customer: str
+    name: str
+    created_ms: int
+    requests_per_minute: int
+    spend_limit_wei: str | None
+    spent_wei: str
+    keys: list[KeyView]
+
+
+class Revoked(Struct, frozen=True, kw_only=True):
+    """How many keys ended."""
+
+    keys: int
+
+
 class Api:
     """One pool's API, with one credential. Use it as `async with Api(...)`."""
 
@@ -75,9 +104,13 @@ class Api:
         """`GET /api/v1<path>` as a value of `kind`."""
         return await self._decoded(kind, "GET", path, query=query)
 
-    async def post(self, kind: type[T], path: str, body: dict[str, str]) -> T:
+    async def post(self, kind: type[T], path: str, body: Mapping[str, str | int]) -> T:
         """`POST /api/v1<path>` as a value of `kind`."""
         return await self._decoded(kind, "POST", path, body=body)
+
+    async def delete(self, kind: type[T], path: str, **query: str | int) -> T:
+        """`DELETE /api/v1<path>` as a value of `kind`."""
+        return await self._decoded(kind, "DELETE", path, query=query)
 
     async def send(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
         """A request whose answer says nothing but yes."""
@@ -89,7 +122,7 @@ class Api:
         method: str,
         path: str,
         query: dict[str, str | int] | None = None,
-        body: dict[str, str] | None = None,
+        body: Mapping[str, str | int] | None = None,
     ) -> T:
         content = await self._bytes(method, path, query or {}, body)
         try:
@@ -100,7 +133,11 @@ class Api:
             ) from None
 
     async def _bytes(
-        self, method: str, path: str, query: dict[str, str | int], body: dict[str, str] | None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str | int],
+        body: Mapping[str, str | int] | None,
     ) -> bytes:
         wanted = {name: value for name, value in query.items() if value != ""}
         async with self._request(method, path, wanted, body, TIMEOUT) as response:
@@ -112,7 +149,7 @@ class Api:
         method: str,
         path: str,
         query: dict[str, str | int],
-        body: dict[str, str] | None,
+        body: Mapping[str, str | int] | None,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own kind of timeout
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "use `async with Api(...)`"

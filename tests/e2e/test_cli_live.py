@@ -184,6 +184,27 @@ def test_the_operator_bans_and_takes_it_back(pool: LivePool, enrolled: dict[str,
     assert "no worker `w_nobody`" in done.stderr
 
 
+def test_the_operator_keeps_customers(pool: LivePool) -> None:
+    """A customer is added, limited, given a new key and shut out; every key is shown once."""
+    made = pool.json("customers", "add", "Ann", "--spend-limit", "1000 wei")
+    assert made["secret"].startswith("sk-")
+    who = made["customer"]
+    changed = pool.json("customers", "limits", who, "--requests-per-minute", "60")
+    assert (changed["requests_per_minute"], changed["spend_limit_wei"]) == (60, "1000")
+    newer = pool.json("customers", "rotate", who, "--label", "laptop")
+    assert newer["secret"] != made["secret"]
+    (listed,) = pool.json("customers", "list")
+    assert [key["label"] for key in listed["keys"]] == ["first", "laptop"]
+    assert "sk-" not in json.dumps(listed)
+    assert "Ann" in pool.run("customers", "list").stdout
+    assert pool.json("customers", "revoke", who, "--key", made["key"]) == {"keys": 1}
+    assert pool.json("customers", "revoke", who) == {"keys": 1}
+    said = pool.run("customers", "rotate", "c_nobody", code=1)
+    assert "no customer `c_nobody`" in said.stderr
+    said = pool.run("customers", "add", "Ben", "--spend-limit", "much", code=1)
+    assert "number and a unit" in said.stderr
+
+
 def test_events_are_followed_as_they_happen(pool: LivePool) -> None:
     """A follower sees the past, then the next event without asking again."""
     follower = start(

@@ -1,0 +1,209 @@
+"""`openpool customers`: who may use the pool's own API, with which keys and limits.
+
+For the operator, through the REST API of the running pool. Must not print a key but once.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.output import ago, ether, note, print_json, show_facts, show_table
+
+if TYPE_CHECKING:
+    from openpool.cli.api import Api, KeyView
+    from openpool.core.customers import NewKey
+
+T = TypeVar("T")
+customers = typer.Typer(no_args_is_help=True)
+
+CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, c_….")]
+PerMinute = Annotated[
+    int | None,
+    typer.Option("--requests-per-minute", min=0, help="0 is what the settings say."),
+]
+SpendLimit = Annotated[
+    str,
+    typer.Option("--spend-limit", metavar="AMOUNT", help="Like '20 USD' or '0.5 ETH', or none."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(customers, name="customers", help="Who may use the pool's own API.")
+
+
+@customers.command(
+    "add",
+    epilog=examples(
+        "openpool customers add Ann",
+        "openpool customers add Ben --requests-per-minute 60 --spend-limit '20 USD'",
+    ),
+)
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whatever you call them.")],
+    requests_per_minute: PerMinute = None,
+    spend_limit: SpendLimit = "none",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Add a customer and show its API key, this once."""
+    from openpool.core.customers import NewKey
+
+    body: dict[str, str | int] = {
+        "name": name,
+        "requests_per_minute": requests_per_minute or 0,
+        "spend_limit": spend_limit,
+    }
+    made = _ask(config, assignments, url, lambda api: api.post(NewKey, "/customers", body))
+    _show_key(made, as_json)
+
+
+@customers.command(
+    "list", epilog=examples("openpool customers list", "openpool customers list --json")
+)
+def list_customers(
+    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
+) -> None:
+    """List the customers, their limits and what they owe."""
+    from openpool.cli.api import CustomerView
+
+    found = _ask(config, assignments, url, lambda api: api.get(list[CustomerView], "/customers"))
+    if as_json:
+        print_json(found)
+        return
+    now_ms = _now_ms()
+    show_table(
+        ["customer", "name", "requests/min>", "owes>", "limit>", "keys>", "last used"],
+        [
+            (
+                each.customer,
+                each.name,
+                each.requests_per_minute,
+                ether(each.spent_wei),
+                "none" if each.spend_limit_wei is None else ether(each.spend_limit_wei),
+                sum(_is_good(key, now_ms) for key in each.keys),
+                ago(max((key.last_used_ms for key in each.keys), default=0), now_ms),
+            )
+            for each in found
+        ],
+        empty="Nobody yet; `openpool customers add NAME` adds one.",
+    )
+
+
+@customers.command("rotate", epilog=examples("openpool customers rotate c_abc…"))
+def rotate(
+    customer: CustomerId,
+    label: Annotated[str, typer.Option("--label", help="A note on the new key.")] = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Make a new key; the old ones go on working for a grace period, so nothing stops."""
+    from openpool.core.customers import NewKey
+
+    path = f"/customers/{customer}/keys"
+    made = _ask(config, assignments, url, lambda api: api.post(NewKey, path, {"label": label}))
+    _show_key(made, as_json)
+
+
+@customers.command(
+    "revoke",
+    epilog=examples("openpool customers revoke c_abc…", "openpool customers revoke c_abc… --key k"),
+)
+def revoke(
+    customer: CustomerId,
+    key: Annotated[str, typer.Option("--key", help="One key by its id; else all.")] = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Make the keys of a customer worthless at once."""
+    from openpool.cli.api import Revoked
+
+    path = f"/customers/{customer}/keys"
+    ended = _ask(config, assignments, url, lambda api: api.delete(Revoked, path, key=key))
+    if as_json:
+        print_json(ended)
+    else:
+        typer.echo(f"Keys that ended: {ended.keys}.")
+
+
+@customers.command(
+    "limits",
+    epilog=examples(
+        "openpool customers limits c_abc… --spend-limit '50 USD'",
+        "openpool customers limits c_abc… --requests-per-minute 0 --spend-limit none",
+    ),
+)
+def limits(
+    customer: CustomerId,
+    requests_per_minute: PerMinute = None,
+    spend_limit: SpendLimit = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Show what a customer may ask and owe, or change it."""
+    from openpool.cli.api import CustomerView
+
+    body: dict[str, str | int] = {"spend_limit": spend_limit}
+    if requests_per_minute is not None:
+        body["requests_per_minute"] = requests_per_minute
+    path = f"/customers/{customer}/limits"
+    found = _ask(config, assignments, url, lambda api: api.post(CustomerView, path, body))
+    if as_json:
+        print_json(found)
+        return
+    limit = "none" if found.spend_limit_wei is None else ether(found.spend_limit_wei)
+    show_facts(
+        [
+            ("customer", found.customer),
+            ("name", found.name),
+            ("requests per minute", found.requests_per_minute),
+            ("spend limit", limit),
+            ("owes", ether(found.spent_wei)),
+        ]
+    )
+
+
+def _ask(
+    config: Path | None,
+    assignments: list[str] | None,
+    url: str,
+    question: "Callable[[Api], Coroutine[object, object, T]]",
+) -> T:
+    """What the pool answers its operator."""
+    from openpool.cli.api import operator_api
+
+    async def ask() -> T:
+        async with operator_api(load(config, assignments).config, url) as api:
+            return await question(api)
+
+    return asyncio.run(ask())
+
+
+def _show_key(made: "NewKey", as_json: bool) -> None:
+    if as_json:
+        print_json(made)
+        return
+    show_facts([("customer", made.customer), ("key", made.key), ("secret", made.secret)])
+    note("The secret is shown this once; the customer uses it as an OpenAI API key.")
+
+
+def _is_good(key: "KeyView", now_ms: int) -> bool:
+    return not key.revoked_ms and (not key.expires_ms or key.expires_ms > now_ms)
+
+
+def _now_ms() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000
