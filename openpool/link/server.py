@@ -117,9 +117,16 @@ class WorkerPort:
 
     def drain(self) -> None:
         """Accept no new connection, registration or upload; what is under way goes on."""
+        if self.closing:
+            return
         self.closing = True
         if self._server is not None:
-            self._server.close()
+            # asyncio loses a socket that was accepted in the same turn of the loop in which the
+            # server is closed: stop accepting now, and close two turns later
+            loop = asyncio.get_running_loop()
+            for listener in self._server.sockets:
+                loop.remove_reader(listener.fileno())
+            loop.call_soon(loop.call_soon, self._server.close)
 
     async def close(self) -> None:
         """Stop `serve` and wait until it has ended every stream."""
