@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openpool.ethereum import Account
-from openpool.ethereum import encode_defunct
 from msgspec import structs
 
 from openpool.app import PoolProcess, Running, build
@@ -19,6 +17,7 @@ from openpool.core.capabilities import DEFAULT
 from openpool.core.errors import Unavailable
 from openpool.core.model import Profile, Segment
 from openpool.demo.orchestrator import StandIn
+from openpool.ethereum import Account, encode_defunct
 from openpool.link.client import Answer, TranscoderClient
 from openpool.link.tls import Trust
 from openpool.store.sqlite import SqliteStore
