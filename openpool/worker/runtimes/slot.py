@@ -14,7 +14,7 @@ from openpool.worker.runtimes.process import RuntimeFailed, RuntimeProcess, Talk
 
 log = structlog.get_logger()
 
-CANCEL_S = 0.8
+CANCEL_S = 0.6
 """How long a process may take to stop a call that nobody wants before it is killed."""
 LOAD_S_MAX = 600.0
 RESTART_S_FIRST = 0.1

@@ -1,0 +1,231 @@
+"""Speech to text and text to speech, with the real engines and without any download."""
+
+import io
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from openpool.worker.runtimes.audio import RATE, samples_of
+from openpool.worker.runtimes.base import BadRequest, ModelMissing, RuntimeAnswer, RuntimeRequest
+from openpool.worker.runtimes.speech_to_text import SPHINX, SpeechToText, clock, speech
+from openpool.worker.runtimes.text_to_speech import FORMATS, TextToSpeech, speakable
+
+SENTENCE = "the quick brown fox jumps over the lazy dog"
+PATH = "/v1/audio/transcriptions"
+
+
+@pytest.fixture(scope="module")
+def speaker() -> TextToSpeech:
+    runtime = TextToSpeech("flite", {}, Path())
+    runtime.load()
+    return runtime
+
+
+@pytest.fixture(scope="module")
+def listener() -> SpeechToText:
+    runtime = SpeechToText(SPHINX, {"minutes_max": "1"}, Path())
+    runtime.load()
+    return runtime
+
+
+@pytest.fixture(scope="module")
+def spoken(speaker: TextToSpeech) -> bytes:
+    """The sentence as a WAV file."""
+    return body(say(speaker, input=SENTENCE, response_format="wav"))
+
+
+def body(answer: RuntimeAnswer) -> bytes:
+    assert isinstance(answer.body, bytes)
+    return answer.body
+
+
+def say(speaker: TextToSpeech, **fields: object) -> RuntimeAnswer:
+    asked = json.dumps({"model": "flite", "voice": "alloy", **fields}).encode()
+    return speaker.answer(
+        RuntimeRequest(path="/v1/audio/speech", content_type="application/json", body=asked)
+    )
+
+
+def hear(listener: SpeechToText, sound: bytes, path: str = PATH, **values: str) -> RuntimeAnswer:
+    boundary = "edge"
+    parts = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in values.items()
+    )
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
+        "Content-Type: audio/wav\r\n\r\n"
+    )
+    content = parts.encode() + head.encode() + sound + f"\r\n--{boundary}--\r\n".encode()
+    kind = f"multipart/form-data; boundary={boundary}"
+    return listener.answer(RuntimeRequest(path=path, content_type=kind, body=content))
+
+
+def test_what_is_spoken_is_understood(listener: SpeechToText, spoken: bytes) -> None:
+    """A sentence goes from text to sound and back without losing a word."""
+    answer = json.loads(body(hear(listener, spoken, model="whisper-1", language="en")))
+    assert answer["text"] == SENTENCE
+    assert answer["usage"]["seconds"] == pytest.approx(2.96, abs=0.1)
+
+
+def test_pauses_divide_the_text(listener: SpeechToText, spoken: bytes) -> None:
+    """Two sentences with silence around them are two segments with the right times."""
+    sentence = samples_of(spoken, 60)
+    pause = np.zeros(2 * RATE, np.int16)
+    heard = speech(np.concatenate([pause, sentence, pause, sentence, pause]))
+    starts = [start for start, _, _ in heard]
+    assert starts == [pytest.approx(2, abs=0.4), pytest.approx(7, abs=0.4)]
+
+
+def test_silence_has_no_words(listener: SpeechToText) -> None:
+    """Nobody speaks, nothing is written."""
+    assert json.loads(body(hear(listener, wav(np.zeros(3 * RATE, np.int16)))))["text"] == ""
+
+
+def wav(samples: "np.ndarray[tuple[int], np.dtype[np.int16]]") -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+        frame.rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("text", SENTENCE + "\n"),
+        ("srt", "1\n00:00:00,"),
+        ("vtt", "WEBVTT\n\n00:00:00."),
+        ("verbose_json", '{"task":"transcribe"'),
+    ],
+)
+def test_answers_come_in_the_formats_of_openai(
+    listener: SpeechToText, spoken: bytes, form: str, expected: str
+) -> None:
+    """Each format begins as its readers expect."""
+    assert body(hear(listener, spoken, response_format=form)).decode().startswith(expected)
+
+
+def test_livepeers_own_route(listener: SpeechToText, spoken: bytes) -> None:
+    """Livepeer's form of an answer has chunks with times."""
+    answer = json.loads(body(hear(listener, spoken, "/audio-to-text")))
+    assert answer["text"] == SENTENCE
+    assert answer["chunks"][0]["text"] == SENTENCE
+    assert answer["chunks"][0]["timestamp"][1] > 2
+
+
+@pytest.mark.parametrize(
+    ("sound", "values", "words"),
+    [
+        (b"this is no sound", {}, "no sound"),
+        (b"", {}, "empty"),
+        (b"RIFF" + bytes(200), {}, "no sound"),
+        (None, {"response_format": "xml"}, "response_format"),
+        (None, {"language": "de"}, "English"),
+    ],
+)
+def test_bad_sound_is_refused(
+    listener: SpeechToText,
+    spoken: bytes,
+    sound: bytes | None,
+    values: dict[str, str],
+    words: str,
+) -> None:
+    """What cannot be heard or answered gets one sentence."""
+    with pytest.raises(BadRequest, match=words):
+        hear(listener, spoken if sound is None else sound, **values)
+
+
+def test_a_form_without_a_file_is_refused(listener: SpeechToText) -> None:
+    """Garbage JSON and forms that lack the file are the client's mistake."""
+    for content in (b"{", b"{}", b'{"file": "https://example.org/a.wav"}'):
+        asked = RuntimeRequest(path=PATH, content_type="application/json", body=content)
+        with pytest.raises(BadRequest):
+            listener.answer(asked)
+
+
+def test_a_sound_bomb_is_refused(listener: SpeechToText) -> None:
+    """A small file that plays for longer than allowed is refused while it is decoded."""
+    bomb = io.BytesIO()
+    with av.open(bomb, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=RATE, layout="mono")
+        for _ in range(70):
+            silence = np.zeros((1, RATE), np.int16)
+            frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+            frame.rate = RATE
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(bomb.getvalue()) < 100_000
+    with pytest.raises(BadRequest, match="longer than 1 minutes"):
+        hear(listener, bomb.getvalue())
+
+
+def test_a_missing_whisper_model_is_one_sentence(tmp_path: Path) -> None:
+    """The owner of an offline worker reads what is missing, and what to do."""
+    runtime = SpeechToText("faster-whisper-small", {}, tmp_path)
+    with pytest.raises(ModelMissing, match="openpool worker models pull"):
+        runtime.load()
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_speech_comes_in_every_format(speaker: TextToSpeech, form: str) -> None:
+    """Each format plays for about as long as the sentence takes."""
+    answer = say(speaker, input=SENTENCE, response_format=form)
+    assert answer.content_type == FORMATS[form].content_type
+    if form == "pcm":
+        seconds = len(body(answer)) / 2 / 24_000
+    else:
+        seconds = len(samples_of(body(answer), 60)) / RATE
+    assert seconds == pytest.approx(2.96, abs=0.2)
+
+
+def test_speed_changes_the_time(speaker: TextToSpeech) -> None:
+    """Twice as fast takes half as long."""
+    usual = len(body(say(speaker, input=SENTENCE, response_format="pcm")))
+    fast = len(body(say(speaker, input=SENTENCE, response_format="pcm", speed=2)))
+    assert fast / usual == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"input": ""}, "nothing that can be spoken"),
+        ({"input": "?!... 日本"}, "nothing that can be spoken"),
+        ({"input": "a" * 5000}, "at most 4096"),
+        ({"input": "a", "voice": "../../etc/passwd"}, "voice must be one of"),
+        ({"input": "a", "response_format": "exe"}, "response_format"),
+        ({"input": "a", "speed": 100}, "speed"),
+        ({"input": 5}, "input"),
+        ({}, "input"),
+    ],
+)
+def test_bad_speech_requests_are_refused(
+    speaker: TextToSpeech, fields: dict[str, object], words: str
+) -> None:
+    """Empty, endless and strange requests get one sentence."""
+    with pytest.raises(BadRequest, match=words):
+        say(speaker, **fields)
+
+
+def test_text_cannot_become_a_command(speaker: TextToSpeech, tmp_path: Path) -> None:
+    """Quotes, colons and options of ffmpeg in a text are only spoken."""
+    target = tmp_path / "written"
+    nasty = f"':voice=kal,[out];amovie={target} -y {target}\\ %n"
+    assert len(body(say(speaker, input=nasty, response_format="wav"))) > 10_000
+    assert not target.exists()
+
+
+def test_control_characters_are_left_out() -> None:
+    """What is spoken is plain text in one line."""
+    assert speakable("caf\u00e9\x00\x1b[31m\n\tau lait") == "cafe [31m au lait"
+
+
+def test_times_of_subtitles() -> None:
+    """Hours, minutes, seconds and thousandths."""
+    assert clock(3723.4567) == "01:02:03.457"
