@@ -173,9 +173,9 @@ async def main(port: int, hours: int) -> None:
                 print(f"http://127.0.0.1:{port}  operator token: {OPERATOR}", flush=True)
                 while True:
                     await asyncio.sleep(3)
-                    then, now = now_ms, time.time_ns() // 1_000_000
-                    more = [e for e in story.segment(now - 1_500) if e.time_ms > then]
-                    await pool.append(*more)
+                    now = time.time_ns() // 1_000_000
+                    pool.live.tell(now)
+                    await pool.append(*story.segment(now - 1_500))
 
 
 if __name__ == "__main__":
