@@ -168,6 +168,11 @@ class LiveRunnerPort:
             if runner.serving and app in ("", runner.beat.app)
         ]
 
+    @property
+    def channels(self) -> list[str]:
+        """Names of the trickle channels that are open."""
+        return list(self._trickle.channels)
+
     async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
         """Wait until `condition` holds; looked at whenever a runner or a session comes or goes."""
         async with asyncio.timeout(timeout_s):

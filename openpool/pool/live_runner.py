@@ -16,18 +16,22 @@ from decimal import Decimal
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from openpool.core.call_instructions import SessionLost
+from openpool.core.call_requests import CallRequest
 from openpool.core.calls import App, Offer
 from openpool.core.errors import OpenPoolError, Unavailable
 from openpool.core.prices import RunnerPrice
 from openpool.core.units import PPM
 from openpool.link.tls import Trust
 from openpool.link.trickle import ChannelClosed
-from openpool.pool.live_runner_http import Place, RunnerDoor
+from openpool.pool import live_runner_channels as channels
+from openpool.pool.live_runner_answers import Whole
+from openpool.pool.live_runner_http import CHANNELS_PATH, Place, RunnerDoor
 from openpool.pool.live_runner_talk import NAME_CHARS_MAX, Refused, Talk
 from openpool.wire import live_runner as wire
+from openpool.wire.framing import MESSAGE_BYTES_MAX
 from openpool.wire.live_runner import Heartbeat, HeartbeatReply
 
 log = structlog.get_logger()
@@ -47,6 +51,8 @@ LOOK_S = 0.5
 """How often the workers' offers are looked at."""
 GAP_S = 0.2
 """Least time between two heartbeats of a runner, whatever happens."""
+SILENT_S = 300.0
+"""How long a customer may write nothing into a channel."""
 INTERVAL = timedelta(seconds=5)
 INTERVAL_MAX_S = 60.0
 GOODBYE_S = 3.0
@@ -348,6 +354,7 @@ class LiveRunner:
         for session in [each for each, at in runner.since.items() if at < began]:
             if session not in there:
                 self._end(runner, session)
+        self._door.tidy(runner.place, runner.since)
 
     def _begin(self, runner: Runner, session: str, at: float) -> None:
         if len(runner.since) < SESSIONS_MAX and 0 < len(session) <= NAME_CHARS_MAX:
@@ -376,6 +383,28 @@ class LiveRunner:
         except OpenPoolError as error:
             log.warning("session-not-stopped", orchestrator=self.orchestrator, reason=str(error))
         self._end(runner, found.id)
+
+    async def open_channels(self, call: CallRequest, session: str, token: str) -> bytes:
+        """Make trickle channels for a call and have it served over them; JSON for the customer."""
+        runner = self._runners.get((call.app, call.lasting))
+        if runner is None or not runner.secret:
+            raise Unavailable
+        made = await self._talk.make_channels(runner.id, session, token, channels.WISHES)
+        self._tasks.create_task(self._tie(runner.place, call, session, token, made))
+        shown = [structs.replace(each, internal_url="") for each in made]
+        return wire.encode(wire.Channels(channels=shown))
+
+    async def _tie(
+        self, place: Place, call: CallRequest, session: str, token: str, made: list[wire.Channel]
+    ) -> None:
+        call = structs.replace(call, path=call.path.replace(CHANNELS_PATH, "/live", 1))
+        subscriber = self._talk.subscriber(
+            made[0], silence_s=SILENT_S, piece_bytes_max=MESSAGE_BYTES_MAX
+        )
+        with suppress(OpenPoolError):  # the session is over
+            async with self._door.in_session(place, session, token):
+                publisher = self._talk.publisher(made[1])
+                await channels.tie(self._door.exchange, call, subscriber, publisher)
 
     # --- o2r -----------------------------------------------------------------------------------
 
@@ -443,6 +472,7 @@ class LiveRunners:
         self._offers = offers
         self._draining = False
         self._tasks: asyncio.TaskGroup | None = None
+        door.open_channels = self._open_channels
 
     async def run(self, listening: asyncio.Event | None = None) -> None:
         """Serve and keep registered until cancelled. `listening` is set once requests can come."""
@@ -452,6 +482,10 @@ class LiveRunners:
             for runner in self.runners.values():
                 self._tasks.create_task(runner.run(), name=f"live runner {runner.orchestrator}")
             await self._watch()
+
+    async def _open_channels(self, call: CallRequest, session: str, token: str) -> Whole:
+        shown = await self.runners[call.orchestrator].open_channels(call, session, token)
+        return Whole(200, {"content-type": "application/json"}, shown)
 
     async def _watch(self) -> None:
         before: list[Offer] = []

@@ -6,7 +6,6 @@ words about a failure, and none of its headers but a few, leave the pool.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Protocol
 
@@ -39,7 +38,6 @@ FAULTS: dict[str, tuple[int, str]] = {
 OUR_FAULT = (502, "The pool cannot serve this at the moment; send the request again.")
 CLOSE = {503: aiohttp.WSCloseCode.TRY_AGAIN_LATER, 410: aiohttp.WSCloseCode.GOING_AWAY}
 LINE_BYTES_MAX = 16 << 20
-_LINE = re.compile(rb"\n+")
 
 
 class Head(Protocol):
@@ -51,6 +49,22 @@ class Head(Protocol):
     def headers(self) -> Mapping[str, str]: ...
     @property
     def body(self) -> AsyncIterator[bytes]: ...
+
+
+class Whole:
+    """An answer of the pool's own."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._data = data
+
+    @property
+    def body(self) -> AsyncIterator[bytes]:
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        yield self._data
 
 
 class Outlet(Protocol):
@@ -132,15 +146,8 @@ class Socket:
         if answer.status != 200:
             raise Unavailable
         assert self.response is not None
-        rest = b""
-        async for chunk in answer.body:
-            *lines, rest = _LINE.split(rest + chunk)
-            if len(rest) > LINE_BYTES_MAX:
-                raise Unavailable
-            for line in filter(None, lines):
-                await self._line(line)
-        if rest:
-            await self._line(rest)
+        async for line in whole_lines(answer.body):
+            await self._line(line)
         await self.response.close()
 
     async def _line(self, line: bytes) -> None:
@@ -159,7 +166,7 @@ class Socket:
             return web.Response(status=status, text=f"{text}\n")
         code = CLOSE.get(status, aiohttp.WSCloseCode.INTERNAL_ERROR)
         try:
-            await self._line(_error_json(error.code, text))
+            await self._line(error_line(error.code, text))
             await self.response.close(code=code, message=text.encode()[:120])
         except OpenPoolError:
             if self._request.transport is not None:
@@ -195,14 +202,28 @@ def told(error: OpenPoolError) -> tuple[int, str]:
     return status, text or str(error)
 
 
-def _error_json(code: str, text: str) -> bytes:
+def error_line(code: str, text: str) -> bytes:
+    """A failure as JSON."""
     return msgspec.json.encode({"error": {"code": code, "message": text}})
+
+
+async def whole_lines(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines of an answer that are not empty, without their ends."""
+    rest = b""
+    async for chunk in body:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            raise Unavailable
+        for line in filter(None, lines):
+            yield line
+    if rest:
+        yield rest
 
 
 def _error_event(content_type: str, code: str, text: str) -> bytes:
     """The last words of a stream, if its kind knows any."""
     if content_type == "text/event-stream":
-        return b"\n\nevent: error\ndata: " + _error_json(code, text) + b"\n\n"
+        return b"\n\nevent: error\ndata: " + error_line(code, text) + b"\n\n"
     if content_type in ("application/jsonl", "application/x-ndjson"):
-        return b"\n" + _error_json(code, text) + b"\n"
+        return b"\n" + error_line(code, text) + b"\n"
     return b""

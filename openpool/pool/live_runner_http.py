@@ -8,7 +8,7 @@ Read next: `pool.live_runner`, which tells orchestrators these addresses.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -47,6 +47,8 @@ APPS_MAX = 10_000
 REQUESTS_MAX = 5_000
 SESSIONS_MAX = 100_000
 SESSION_CHARS_MAX = 256
+CHANNELS_PATH = "/channels"
+"""A `POST` here, within a session, asks for trickle channels (`pool.live_runner_channels`)."""
 
 
 class Exchange(Protocol):
@@ -56,6 +58,9 @@ class Exchange(Protocol):
         self, request: CallRequest, body: AsyncIterator[bytes] | bytes
     ) -> AbstractAsyncContextManager[Head]:
         """Raises CallFailed before or within the answer; leaving the block cancels the call."""
+
+
+OpenChannels = Callable[[CallRequest, str, str], Awaitable[Head]]
 
 
 class SessionOver(OpenPoolError):
@@ -108,7 +113,9 @@ class RunnerDoor:
         """
         self.sessions: dict[str, OpenSession] = {}
         """By the name under which the exchange knows them."""
-        self._exchange = exchange
+        self.open_channels: OpenChannels = _no_channels
+        """Makes channels for a call in a session with this id and token."""
+        self.exchange = exchange
         self._key = blake2b(key, digest_size=32, person=b"live-runner").digest()
         self._host, self._port = host, port
         self._public_url = public_url.rstrip("/")
@@ -150,6 +157,13 @@ class RunnerDoor:
             for scope in found.requests:
                 scope.reschedule(now)
         return name
+
+    def tidy(self, place: Place, known: Container[str]) -> None:
+        """Forget the sessions of an app that are not known and in which nothing runs: a request
+        that came just after the end of its session leaves one behind."""
+        for name, found in list(self.sessions.items()):
+            if found.place == place and found.id not in known and not found.requests:
+                del self.sessions[name]
 
     # --- serving -------------------------------------------------------------------------------
 
@@ -212,7 +226,8 @@ class RunnerDoor:
         session = request.headers.get(SESSION_HEADER, "")
         if not 0 < len(session) <= SESSION_CHARS_MAX:
             raise BadMessage("Requests for an app come through an orchestrator; this one did not.")
-        async with self._in_session(request, place, session):
+        token = request.headers.get(TOKEN_HEADER, "")
+        async with self.in_session(place, session, token):
             call = CallRequest(
                 app=place.app,
                 source="live-runner",
@@ -226,6 +241,8 @@ class RunnerDoor:
             )
             if isinstance(outlet, Socket):
                 await self._serve_socket(call, outlet)
+            elif _wants_channels(call):
+                await outlet.send(await self.open_channels(_messages(call), session, token))
             else:
                 await self._serve_plain(request, call, outlet)
 
@@ -239,28 +256,24 @@ class RunnerDoor:
         else:
             data = body
         streaming = call.lasting or _wants_stream(request, data)
-        async with self._exchange.call(structs.replace(call, streaming=streaming), data) as answer:
+        async with self.exchange.call(structs.replace(call, streaming=streaming), data) as answer:
             await outlet.send(answer)
 
     async def _serve_socket(self, call: CallRequest, outlet: Socket) -> None:
         messages = await outlet.open()
-        headers = dict(call.headers) | {"content-type": framing.CONTENT_TYPE}
-        call = structs.replace(call, method="POST", headers=headers, streaming=True, lasting=True)
-        async with self._exchange.call(call, messages) as answer:
+        async with self.exchange.call(_messages(call), messages) as answer:
             await outlet.send(answer)
 
     @asynccontextmanager
-    async def _in_session(
-        self, request: web.Request, place: Place, session: str
-    ) -> AsyncIterator[None]:
-        """Run a request so that the end of its session ends it too."""
+    async def in_session(self, place: Place, session: str, token: str) -> AsyncIterator[None]:
+        """Run something so that the end of its session ends it too, as SessionOver."""
         name = self.session_name(place.orchestrator, session)
         found = self.sessions.get(name)
         if found is None:
             if len(self.sessions) >= SESSIONS_MAX:
                 raise CallFailed("insufficient-capacity", "there are too many sessions")
             found = self.sessions[name] = OpenSession(place, session, "")
-        found.token = request.headers.get(TOKEN_HEADER, "")
+        found.token = token
         scope = asyncio.timeout(None)
         try:
             async with scope:
@@ -274,6 +287,10 @@ class RunnerDoor:
             found.requests.discard(scope)
             if not place.lasting and not found.requests:
                 self.sessions.pop(name, None)
+
+
+async def _no_channels(call: CallRequest, session: str, token: str) -> Head:
+    raise Unavailable
 
 
 class Body(AsyncIterator[bytes]):
@@ -302,6 +319,17 @@ class Body(AsyncIterator[bytes]):
         self._left -= size
         if self._left < 0:
             raise TooLarge(f"A request may have {self._bytes_max} bytes at most; send less.")
+
+
+def _wants_channels(call: CallRequest) -> bool:
+    path = call.path.partition("?")[0]
+    return call.lasting and (call.method, path) == ("POST", CHANNELS_PATH)
+
+
+def _messages(call: CallRequest) -> CallRequest:
+    """The call whose body is a row of messages."""
+    headers = dict(call.headers) | {"content-type": framing.CONTENT_TYPE}
+    return structs.replace(call, method="POST", headers=headers, streaming=True, lasting=True)
 
 
 class _Wish(Struct):

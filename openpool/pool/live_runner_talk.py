@@ -13,9 +13,16 @@ import aiohttp
 
 from openpool.core.errors import BadMessage, Refusal, Timeout, Unavailable
 from openpool.link.tls import Trust, client_context
-from openpool.link.trickle import Ssl, Subscriber
+from openpool.link.trickle import Publisher, Ssl, Subscriber
 from openpool.wire import live_runner as wire
-from openpool.wire.live_runner import Heartbeat, HeartbeatReply
+from openpool.wire.live_runner import (
+    Channel,
+    Channels,
+    ChannelWish,
+    ChannelWishes,
+    Heartbeat,
+    HeartbeatReply,
+)
 
 ANSWER_S = 5.0
 CONNECTIONS_MAX = 2_000
@@ -77,8 +84,35 @@ class Talk:
         By the address that heartbeats go to: the one in the session's own headers is meant for
         machines that may be elsewhere.
         """
-        path = f"/runner/{quote(runner_id, safe='')}/session/{quote(session, safe='')}/stop"
+        path = f"{_session_path(runner_id, session)}/stop"
         await self._post(path, b"", {wire.TOKEN_HEADER: token})
+
+    async def make_channels(
+        self, runner_id: str, session: str, token: str, wishes: list[ChannelWish]
+    ) -> list[Channel]:
+        """Trickle channels that end with the session."""
+        path = f"{_session_path(runner_id, session)}/channels"
+        body = wire.encode(ChannelWishes(channels=wishes))
+        data = await self._post(path, body, {wire.TOKEN_HEADER: token})
+        made = wire.decode(data, Channels, "the orchestrator's answer about channels").channels
+        if [each.name for each in made] != [each.name for each in wishes]:
+            raise BadMessage("the orchestrator made other channels than it was asked for")
+        return made
+
+    def subscriber(self, channel: Channel, *, silence_s: float, piece_bytes_max: int) -> Subscriber:
+        """A channel from its beginning."""
+        return Subscriber(
+            self._http,
+            channel.internal_url or channel.url,
+            ssl=self._ssl,
+            start=0,
+            silence_s=silence_s,
+            piece_bytes_max=piece_bytes_max,
+        )
+
+    def publisher(self, channel: Channel) -> Publisher:
+        """A channel to be written."""
+        return Publisher(self._http, channel.internal_url or channel.url, ssl=self._ssl)
 
     def events(self, url: str) -> Subscriber:
         """The o2r channel of a runner, from its next message on."""
@@ -124,6 +158,10 @@ class Talk:
         if response.status not in (200, 204):
             raise Refused(response.status, data[:500].decode(errors="replace").strip())
         return data
+
+
+def _session_path(runner_id: str, session: str) -> str:
+    return f"/runner/{quote(runner_id, safe='')}/session/{quote(session, safe='')}"
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

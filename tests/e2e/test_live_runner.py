@@ -15,9 +15,10 @@ from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App, Offer
 from openpool.core.payment import SURE, Payment
 from openpool.core.prices import RunnerPrice
-from openpool.demo.live_gateway import LiveGateway
+from openpool.demo.live_gateway import LiveGateway, Session
 from openpool.demo.live_runner import FACE_VALUE_WEI, LiveRunnerPort
-from openpool.link.tls import Trust
+from openpool.link.tls import Trust, client_context
+from openpool.link.trickle import ChannelClosed, Publisher, Subscriber
 from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
 from openpool.pool.live_runner_http import RunnerDoor
 from openpool.wire import framing
@@ -719,19 +720,8 @@ async def test_a_session_without_its_worker_is_stopped() -> None:
 async def test_a_websocket_is_a_row_of_messages() -> None:
     """Messages in are the framed body of one call; lines of its answer are messages out."""
 
-    async def serve(request: CallRequest, body: Body) -> Served:
-        assert request.headers["content-type"] == framing.CONTENT_TYPE
-
-        async def answer() -> Body:
-            unpacker = framing.Unpacker()
-            async for chunk in body:
-                for message in unpacker.feed(chunk):
-                    yield json.dumps({"size": len(message)}).encode() + b"\n"
-
-        return Served(answer(), headers={"content-type": "application/jsonl"})
-
     async with network(offer(VIDEO, session=True)) as (_, pool, gateway):
-        pool.workers.serve = serve
+        pool.workers.serve = measuring
         async with gateway.session(str(VIDEO)) as session:
             async with gateway.http.ws_connect(f"{session.app_url}/live?fps=5") as socket:
                 for size in (1, 100_000, 3):
@@ -766,6 +756,80 @@ async def test_a_websocket_ends_with_words() -> None:
         assert (await late.receive_json())["error"]["code"] == "session-ended"
         await late.close()
         await pool.workers.until_idle()
+
+
+async def measuring(request: CallRequest, body: Body) -> Served:
+    """Answers each message with a line that tells its size."""
+
+    async def answer() -> Body:
+        unpacker = framing.Unpacker()
+        async for chunk in body:
+            for message in unpacker.feed(chunk):
+                yield json.dumps({"size": len(message)}).encode() + b"\n"
+
+    return Served(answer(), headers={"content-type": "application/jsonl"})
+
+
+@asynccontextmanager
+async def live_channels(
+    gateway: LiveGateway, session: Session
+) -> AsyncIterator[tuple[Publisher, Subscriber]]:
+    """What a customer has of a session with channels: one to write, one to read."""
+    async with gateway.http.post(f"{session.app_url}/channels?fps=5") as response:
+        assert response.status == 200, await response.text()
+        inlet, outlet = (each["url"] for each in (await response.json())["channels"])
+    tls = client_context(verify=False, alpn=("http/1.1",))
+    publisher = Publisher(gateway.http, inlet, ssl=tls)
+    yield publisher, Subscriber(gateway.http, outlet, ssl=tls, start=0)
+
+
+async def read(subscriber: Subscriber) -> object:
+    async with subscriber.piece() as piece:
+        assert piece is not None
+        return json.loads(b"".join([chunk async for chunk in piece.body]))
+
+
+async def test_live_video_flows_over_channels() -> None:
+    """Segments that a customer publishes reach a worker; what it says comes back as it goes."""
+    async with network(offer(VIDEO, session=True)) as (port, pool, gateway):
+        pool.workers.serve = measuring
+        async with gateway.session(str(VIDEO)) as session:
+            async with live_channels(gateway, session) as (publisher, subscriber):
+                for size in (1, 200_000, 3):
+                    await publisher.publish(bytes(size), "video/MP2T")
+                    assert await read(subscriber) == {"size": size}
+                await publisher.close()
+                with pytest.raises(ChannelClosed):
+                    await read(subscriber)
+                await pool.workers.until_idle()
+            (call,) = pool.workers.calls
+            assert (call.path, call.lasting) == ("/live?fps=5", True)
+            assert call.headers["content-type"] == framing.CONTENT_TYPE
+        await eventually(lambda: port.runners()[0][1].sessions == {})
+
+
+async def test_channels_end_with_their_session() -> None:
+    """When the session is released the worker is let go, and nothing is left behind."""
+    async with network(offer(VIDEO, session=True)) as (port, pool, gateway):
+        pool.workers.serve = measuring
+        async with gateway.session(str(VIDEO)) as session:
+            async with live_channels(gateway, session) as (publisher, subscriber):
+                await publisher.publish(b"one", "video/MP2T")
+                assert await read(subscriber) == {"size": 3}
+        await pool.workers.until_idle()
+        with pytest.raises(ChannelClosed):
+            await publisher.publish(b"two", "video/MP2T")
+        assert {name.rpartition("-")[2] for name in port.channels} == {"o2r"}
+
+
+async def test_a_failure_is_told_over_channels() -> None:
+    """A customer of channels reads why nothing comes any more."""
+    async with network(offer(VIDEO, session=True)) as (_, pool, gateway):
+        pool.workers.serve = failing("insufficient-capacity")
+        async with gateway.session(str(VIDEO)) as session:
+            async with live_channels(gateway, session) as (_, subscriber):
+                said = await read(subscriber)
+    assert said == {"error": {"code": "insufficient-capacity", "message": "insufficient capacity"}}
 
 
 async def test_a_hostile_frame_costs_its_sender_only() -> None:
