@@ -137,7 +137,7 @@ def test_eth_account_is_imported_in_one_place() -> None:
     """`openpool.ethereum` undoes what importing it does; nobody goes round that."""
     wrong = [
         f"{where(path)} imports {name}"
-        for path in sources()
+        for path in [*sources(), *sorted((ROOT / "tests").rglob("*.py"))]
         for name in imports(parsed(path))
         if name.partition(".")[0] == "eth_account" and path.name != "ethereum.py"
     ]

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from eth_account import Account
-from eth_account.messages import encode_defunct
 from litestar import Litestar
 
 from openpool.core.events import Event
+from openpool.ethereum import Account, encode_defunct
 from openpool.pool.enrolment import Enrolment
 from openpool.store.sqlite import SqliteStore
 from openpool.web.app import create_app

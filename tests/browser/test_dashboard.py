@@ -123,8 +123,9 @@ async def test_a_worker_sees_only_itself(tmp_path: Path) -> None:
 
 async def test_a_wallet_signs_in(tmp_path: Path) -> None:
     """A browser wallet (EIP-1193) signs the pool's message and opens its worker's page."""
-    from eth_account import Account
     from webpool import sign
+
+    from openpool.ethereum import Account
 
     async with dashboard(tmp_path) as (pool, base), browser() as chromium:
         await pool.enrol("wallet-rig")

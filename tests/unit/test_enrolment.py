@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from eth_account import Account
-from eth_account.messages import encode_defunct
 
 from openpool.core.enrolment import Enrolled
 from openpool.core.errors import (
@@ -16,6 +14,7 @@ from openpool.core.errors import (
     OpenPoolError,
     Unauthorized,
 )
+from openpool.ethereum import Account, encode_defunct
 from openpool.pool import enrolment as module
 from openpool.pool import proofs
 from openpool.pool.enrolment import Enrolment

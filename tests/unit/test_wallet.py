@@ -5,10 +5,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from eth_account import Account
 
 from openpool.core.errors import SetupError
 from openpool.core.joinlink import JoinLink
+from openpool.ethereum import Account
 from openpool.identity import Identity, check_pin, identity_path, load_identity, save_identity
 from openpool.pool.proofs import recover
 from openpool.private_files import ensure_secret, read_private, write_private

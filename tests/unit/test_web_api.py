@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from eth_account import Account
 from webpool import NOW_MS, OPERATOR, bearer, running, sign
 
 from openpool.core.events import Event, WorkerConnected
+from openpool.ethereum import Account
 from openpool.web.storybook import CAST, Story
 
 STORY = Story(start_ms=NOW_MS - 3_600_000, end_ms=NOW_MS, per_minute=4).events()
