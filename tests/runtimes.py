@@ -42,6 +42,13 @@ async def chunks(body: bytes, size: int = 64 << 10) -> AsyncIterator[bytes]:
         yield body[start : start + size]
 
 
+async def status(host: Host, call: LineRequest) -> int:
+    """How a call is answered, read to its end."""
+    answer = await host.answer(call)
+    await whole(answer)
+    return answer.status
+
+
 async def whole(answer: LineAnswer) -> bytes:
     """The body of an answer."""
     if isinstance(answer.body, bytes):

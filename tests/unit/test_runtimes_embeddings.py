@@ -10,7 +10,6 @@ import pytest
 from openpool.worker.runtimes.base import BadRequest, ModelMissing, RuntimeRequest
 from openpool.worker.runtimes.embeddings import MINILM, Embeddings
 
-
 REFERENCE = [0.12872470915, -0.03267293423, -0.02291571535, 0.04023053497]
 
 

@@ -20,7 +20,7 @@ from openpool.core.calls import App, Offer
 from openpool.core.errors import NoCapacity, SetupError, Unavailable
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.worker.runtimes.base import BadRequest
-from openpool.worker.runtimes.spool import TooLarge
+from openpool.worker.runtimes.spool import TooLarge, too_large
 
 log = structlog.get_logger()
 
@@ -42,6 +42,8 @@ CONNECT_S = 5.0
 JSON_BYTES_MAX = 32 << 20
 PASSED_ON = frozenset({"accept", "content-type", "content-length", "user-agent"})
 """What the server hears of the client."""
+NOT_THE_CLIENTS = frozenset({401, 403, 407, 502, 503, 504})
+"""What a server says when the worker's settings or the server itself are at fault."""
 PASSED_BACK = frozenset(
     {"cache-control", "content-disposition", "content-length", "content-type", "retry-after"}
 )
@@ -108,7 +110,6 @@ class Proxy:
         capacity: int,
         tasks: asyncio.TaskGroup,
         changed: Callable[[], None],
-        health_every_s: float = HEALTH_EVERY_S,
     ) -> None:
         self.app = app
         self.fault = "It was not reached yet."
@@ -116,7 +117,6 @@ class Proxy:
         self._capacity = capacity
         self._tasks = tasks
         self._changed = changed
-        self._health_every_s = health_every_s
         self._running = 0
         self._session: aiohttp.ClientSession | None = None
 
@@ -151,10 +151,21 @@ class Proxy:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._ask(path, options, request)
+            self._check_status(response)
             return LineAnswer(response.status, _passed_back(response), _Body(self, response))
-        finally:
-            if response is None:
-                self.release()
+        except BaseException:
+            if response is not None:
+                response.close()
+            self.release()
+            raise
+
+    def _check_status(self, response: aiohttp.ClientResponse) -> None:
+        """Raises what another worker may do better."""
+        if response.status == 429:
+            raise NoCapacity(f"{self.app} is busy on this worker; try another.")
+        if response.status in NOT_THE_CLIENTS:
+            log.warning("server refuses", runtime=str(self.app), status=response.status)
+            raise Unavailable(f"The server of {self.app} answered {response.status}.")
 
     def release(self) -> None:
         """A call has ended."""
@@ -167,9 +178,7 @@ class Proxy:
         headers |= self._authorization()
         limit = self._settings.request_bytes_max
         if int(headers.get("content-length") or 0) > limit:
-            raise TooLarge(
-                f"The request is larger than {limit // 1_000_000} MB; send a smaller one."
-            )
+            raise too_large(limit)
         body: AsyncIterator[bytes] | bytes = _bounded(request.body, limit)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if self._settings.upstream_model and kind == "application/json":
@@ -237,7 +246,7 @@ class Proxy:
         try:
             while True:
                 self._note(await self._check())
-                await asyncio.sleep(self._health_every_s)
+                await asyncio.sleep(HEALTH_EVERY_S)
         finally:
             if self._session is not None:
                 await self._session.close()
@@ -283,6 +292,7 @@ class _Body(AsyncGenerator[bytes, None]):
             self._end()
             raise
         except (aiohttp.ClientError, OSError, TimeoutError):
+            self._end()
             raise Unavailable("the server broke its answer off") from None
 
     async def asend(self, value: None) -> bytes:
@@ -317,7 +327,5 @@ async def _bounded(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[byte
     async for chunk in body:
         size += len(chunk)
         if size > limit:
-            raise TooLarge(
-                f"The request is larger than {limit // 1_000_000} MB; send a smaller one."
-            )
+            raise too_large(limit)
         yield chunk

@@ -21,6 +21,11 @@ class TooLarge(OpenPoolError):
     code = "too-large"
 
 
+def too_large(limit: int) -> TooLarge:
+    """The error about a request of more than `limit` bytes."""
+    return TooLarge(f"The request is larger than {limit / 1_000_000:g} MB; send a smaller one.")
+
+
 class Spool:
     """One body. Use as `async with`; then either `data` or `file` has it."""
 
@@ -61,8 +66,7 @@ class Spool:
 
     def _check(self, size: int) -> None:
         if size > self._bytes_max:
-            limit_mb = self._bytes_max / 1_000_000
-            raise TooLarge(f"The request is larger than {limit_mb:g} MB; send a smaller one.")
+            raise too_large(self._bytes_max)
 
     async def _write(self, data: bytes) -> None:
         if self.file is None:
