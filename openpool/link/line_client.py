@@ -308,6 +308,12 @@ class _Call(LineStream):
             await self._waiter.wait()
         return Answer(*self._head, self.body)
 
+    async def send(self, data: bytes) -> None:
+        try:
+            await super().send(data)
+        except Timeout as error:  # the worker's fault, unlike what `body` itself may raise
+            raise self._ending(str(error)) from None
+
     async def send_all(self, body: AsyncIterator[bytes], length: int | None) -> None:
         """The task that sends a body; what goes wrong in it is what the call fails with."""
         try:
@@ -340,10 +346,13 @@ class _Call(LineStream):
         self._waiter.wake()
 
     def on_gone(self, reason: str) -> None:
+        self._give_up(self._ending(reason))
+
+    def _ending(self, reason: str) -> Unavailable:
+        """An end of the call that is not ours."""
         if self._head is None:
-            self._give_up(NotAnswered(f"the worker gave no answer: {reason}"))
-        else:
-            self._give_up(BrokenOff(f"the worker broke off its answer: {reason}"))
+            return NotAnswered(f"the worker gave no answer: {reason}")
+        return BrokenOff(f"the worker broke off its answer: {reason}")
 
     def _give_up(self, error: Exception) -> None:
         if self._failure is None:

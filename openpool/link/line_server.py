@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 from h2.errors import ErrorCodes
@@ -138,14 +139,11 @@ async def serve_line(
     `opened` is called once the pool has asked who we are.
     """
     desk = _Desk(token, offers, handler, opened)
-    connection = await dial_with(
-        lambda: _Connection(trust, limits, desk),
-        host,
-        port,
-        trust,
-        alpn=LINE_ALPN,
-        timeout_s=connect_s,
-    )
+    make = partial(_Connection, trust, limits, desk)
+    try:
+        connection = await dial_with(make, host, port, trust, alpn=LINE_ALPN, timeout_s=connect_s)
+    except BadMessage as error:  # the pool may learn it
+        raise Unavailable(str(error)) from None
     try:
         wanted = await _until_over(connection, desk, drain_s)
     finally:
@@ -226,6 +224,7 @@ class _Desk:
     async def _lines(self) -> AsyncIterator[bytes]:
         async for offers in self._offers:
             yield msgspec.json.encode(offers) + b"\n"
+        yield b"[]\n"  # or else the pool would go on calling while we drain
         self.hello_ended.set()
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -251,6 +251,34 @@ async def no_more(source: Source) -> bool:
     return source.taken < WINDOW + 50_000
 
 
+async def test_a_worker_that_takes_nothing_fails_its_call(
+    port: WorkerPort, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is held back for ever is the worker's failure: another one may be tried."""
+    monkeypatch.setattr("openpool.link.line_stream.BODY_STALL_S", 0.1)
+    stuck = Stuck()
+    async with line_worker(port, identity, stuck) as worker:
+        with pytest.raises(NotAnswered, match="does not take"):
+            await soon(post(worker.line, Source().chunks()).__aenter__())
+        await soon(stuck.stopped.wait())
+
+
+async def test_a_client_that_takes_nothing_is_left(
+    port: WorkerPort, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that nobody reads does not occupy its worker for ever."""
+    monkeypatch.setattr("openpool.link.line_stream.BODY_STALL_S", 0.1)
+    source = Source()
+
+    async def handler(request: LineRequest) -> LineAnswer:
+        return LineAnswer(body=source.chunks())
+
+    async with line_worker(port, identity, handler) as worker, post(worker.line) as answer:
+        await soon(source.closed.wait())
+        with pytest.raises(BrokenOff):
+            await soon(answer.body.read(1 << 30))
+
+
 async def test_a_pool_that_does_not_read_holds_the_answer_back(
     port: WorkerPort, identity: Identity
 ) -> None:
@@ -637,7 +665,7 @@ async def test_a_pool_without_lines_is_named(identity: Identity) -> None:
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=tls)
     async with server:
         number = server.sockets[0].getsockname()[1]
-        for port, error, match in ((number, BadMessage, "too old"), (1, Unavailable, "connect")):
+        for port, error, match in ((number, Unavailable, "too old"), (1, Unavailable, "connect")):
             with pytest.raises(error, match=match):
                 await soon(stranger(port, identity.fingerprint))
 
@@ -655,7 +683,9 @@ async def test_a_worker_leaves_after_its_last_call(
     async with line_worker(port, identity, slow) as worker:
         calling = asyncio.create_task(ask(worker.line))
         await eventually(lambda: worker.line.calls == 1)
+        assert await desk.next_offers() == [OFFER]
         worker.board.end()
+        assert await desk.next_offers() == []
         assert await desk.ending() == "no more offers"
         await eventually(lambda: not worker.line.open)
         with pytest.raises(NotAnswered, match="closing"):
