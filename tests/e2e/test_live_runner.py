@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from openpool.core.call_instructions import SessionLost
 from openpool.core.call_requests import CallFailed, CallRequest
@@ -91,7 +92,7 @@ class Pool:
     """The pool's side, and what it would keep on disk."""
 
     def __init__(self, orchestrators: dict[str, LiveRunnerPort], **door: float) -> None:
-        self.orchestrators = orchestrators
+        self.urls = {name: port.url for name, port in orchestrators.items()}
         self.store: dict[str, object] = {}
         self.offers: list[Offer] = []
         self.ended: list[Ended] = []
@@ -113,7 +114,7 @@ class Pool:
         runners = [
             LiveRunner(
                 orchestrator=name,
-                url=port.url,
+                url=url,
                 secret=self.secret,
                 trust=Trust.first_use(),
                 door=door,
@@ -123,7 +124,7 @@ class Pool:
                 ended=self.ended.append,
                 goodbye_s=goodbye_s,
             )
-            for name, port in self.orchestrators.items()
+            for name, url in self.urls.items()
         ]
         live = LiveRunners(door, runners, lambda: self.offers)
         async with AsyncExitStack() as stack:
@@ -369,6 +370,46 @@ async def test_two_orchestrators_are_kept_apart() -> None:
             urls = {port.runners()[0][1].beat.runner_url for port in (one, two)}
     assert len(urls) == 2
     assert [call.orchestrator for call in pool.workers.calls] == ["two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (200, b"garbage"),
+        (200, b'{"runner_id": ""}'),
+        (200, b'{"runner_id": "x", "heartbeat_secret": "a\\r\\nHost: evil"}'),
+        (200, b'{"runner_id": "' + b"x" * 5000 + b'"}'),
+        (200, b" " * 3_000_000),
+        (302, b""),
+        (418, b"\xff\x00"),
+        (500, b"Traceback"),
+    ],
+    ids=["garbage", "empty", "injection", "long", "huge", "elsewhere", "odd", "broken"],
+)
+async def test_an_orchestrator_that_makes_no_sense(status: int, text: bytes) -> None:
+    """Odd answers are told in a sentence and harm neither the pool nor other orchestrators."""
+
+    async def odd(request: web.Request) -> web.Response:
+        return web.Response(status=status, body=text, headers={"Location": "http://127.0.0.1:9/"})
+
+    app = web.Application()
+    app.router.add_post("/runners/heartbeat", odd)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with orchestrator() as fair:
+            pool = Pool({"fair": fair})
+            pool.urls["odd"] = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            pool.offers = [offer(CHAT)]
+            async with pool.running() as live:
+                await eventually(lambda: live.runners["odd"].problem)
+                await fair.until(fair.runners)
+                assert live.runners["fair"].problem == ""
+                assert live.runners["odd"].registered() == {}
+    finally:
+        await runner.cleanup()
 
 
 # --- requests ------------------------------------------------------------------------------------
