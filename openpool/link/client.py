@@ -17,13 +17,14 @@ from openpool.core.errors import BadMessage, Timeout, Unauthorized, Unavailable
 from openpool.link.http2 import Http2Limits
 from openpool.link.registration import (
     CLIENT_LIMITS,
+    ClientConnection,
     OnBadTask,
     Registration,
     dial,
     open_registration,
 )
 from openpool.link.tls import Trust
-from openpool.wire.messages import RegisterRequest
+from openpool.wire.messages import Notification, RegisterRequest
 from openpool.wire.results import (
     ERROR_BYTES_MAX,
     ERROR_TYPE,
@@ -38,7 +39,7 @@ WORKER_HEADER = "openpool-worker"
 """By this request header our own workers make themselves known; its value is their version."""
 
 ANSWER_BYTES_MAX = 4096
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 128 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +108,17 @@ class TranscoderClient:
         capabilities: int | None,
         version: str,
         on_bad_task: OnBadTask | None = None,
-    ) -> AsyncIterator[Registration]:
+    ) -> AsyncIterator[Registration[Notification]]:
         """Register on a connection of its own, for as long as the block runs.
 
         Unavailable if the server cannot be reached, Unauthorized if it shows a wrong certificate;
         then nothing was sent. `on_bad_task` hears of tasks that cannot be read: answer them.
         """
-        connection = await dial(
-            self._host, self._port, self.trust, limits=self._limits, timeout_s=self._connect_s
-        )
         own = {WORKER_HEADER: self._worker_version} if self._worker_version else {}
         request = RegisterRequest(
             secret=self._secret, capacity=capacity, capabilities=capabilities, version=version
         )
-        try:
+        async with self._dialled() as connection:
             registration = open_registration(
                 connection,
                 request,
@@ -132,8 +130,6 @@ class TranscoderClient:
                 yield registration
             finally:
                 registration.close()
-        finally:
-            connection.close("we closed it")
 
     @asynccontextmanager
     async def fetch(
@@ -196,13 +192,29 @@ class TranscoderClient:
         headers["Content-Length"] = str(len(body))
         return await self._post(headers, [body], incarnation, timeout_s)
 
+    @asynccontextmanager
+    async def _dialled(self) -> AsyncIterator[ClientConnection]:
+        connection = await dial(
+            self._host, self._port, self.trust, limits=self._limits, timeout_s=self._connect_s
+        )
+        try:
+            yield connection
+        finally:
+            connection.close("we closed it")
+
     async def _post(
-        self, headers: dict[str, str], chunks: Iterable[bytes], incarnation: str, timeout_s: float
+        self,
+        headers: dict[str, str],
+        chunks: Iterable[bytes] | AsyncIterator[bytes],
+        incarnation: str,
+        timeout_s: float,
+        path: str = RESULT_PATH,
     ) -> Answer:
+        body = chunks if isinstance(chunks, AsyncIterator) else _sliced(chunks)
         with _plain_errors(f"cannot post a result to {self._authority}"):
             async with self._http().post(
-                f"https://{self._authority}{RESULT_PATH}",
-                data=_sliced(chunks),
+                f"https://{self._authority}{path}",
+                data=body,
                 headers=headers,
                 ssl=self._pin(incarnation),
                 timeout=aiohttp.ClientTimeout(total=timeout_s),

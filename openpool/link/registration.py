@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
 
 from h2.errors import ErrorCodes
 
@@ -29,6 +30,7 @@ from openpool.wire.messages import (
 log = logging.getLogger(__name__)
 
 OnBadTask = Callable[[BadTask], None]
+T = TypeVar("T")
 
 CLIENT_LIMITS = Http2Limits(stream_window_bytes=1 << 20, connection_window_bytes=1 << 20)
 """A megabyte of unread notifications is thousands; then the orchestrator has to wait."""
@@ -51,19 +53,19 @@ async def dial(
     )
 
 
-class Registration(AsyncIterator[Notification]):
+class Registration(AsyncIterator[T], Generic[T]):
     """An open registration; iterate over its notifications.
 
     The iteration ends with `Ended` when the server ends the call (with OK, too), with `Unavailable`
     when the connection breaks, and quietly after `close`.
     """
 
-    def __init__(self, call: "_Call", fingerprint: str) -> None:
+    def __init__(self, call: "_Call[T]", fingerprint: str) -> None:
         self.fingerprint = fingerprint
         """Of the server's certificate, 64 hex digits."""
         self._call = call
 
-    async def __anext__(self) -> Notification:
+    async def __anext__(self) -> T:
         return await self._call.next()
 
     @property
@@ -82,32 +84,59 @@ def open_registration(
     authority: str,
     headers: dict[str, str],
     on_bad_task: OnBadTask | None,
-) -> Registration:
+) -> Registration[Notification]:
     """Send the request; what the server thinks of it is learned from the iteration."""
+    return open_stream(
+        connection,
+        REGISTER_PATH,
+        encode_register(request),
+        decode_notification,
+        authority=authority,
+        headers=headers,
+        on_bad_task=on_bad_task,
+    )
+
+
+def open_stream(
+    connection: ClientConnection,
+    path: str,
+    request: bytes,
+    decode: Callable[[bytes], T],
+    *,
+    authority: str,
+    headers: dict[str, str],
+    on_bad_task: OnBadTask | None,
+) -> Registration[T]:
+    """The same for any method: one message goes out, and many come back."""
     stream_id = connection.h2.get_next_available_stream_id()
-    call = _Call(connection, stream_id, on_bad_task)
+    call = _Call(connection, stream_id, decode, on_bad_task)
     fields = [
         (":method", "POST"),
         (":scheme", "https"),
-        (":path", REGISTER_PATH),
+        (":path", path),
         (":authority", authority),
         ("te", "trailers"),
         ("content-type", CONTENT_TYPE),
         *headers.items(),
     ]
     call.send_headers(fields)
-    call.send_now(frame(encode_register(request)), end=True)
+    call.send_now(frame(request), end=True)
     return Registration(call, connection.fingerprint)
 
 
-class _Call(Stream):
+class _Call(Stream, Generic[T]):
     """Turns the frames of the call into notifications and one ending."""
 
     def __init__(
-        self, connection: Http2Connection, stream_id: int, on_bad_task: OnBadTask | None
+        self,
+        connection: Http2Connection,
+        stream_id: int,
+        decode: Callable[[bytes], T],
+        on_bad_task: OnBadTask | None,
     ) -> None:
         super().__init__(connection, stream_id)
         self.end: Exception | None = None
+        self._decode = decode
         self._deframer = Deframer(MESSAGE_BYTES_MAX)
         self._messages: deque[bytes] = deque()
         self._unread = 0
@@ -115,7 +144,7 @@ class _Call(Stream):
         self._on_bad_task = on_bad_task
         self._answered = False
 
-    async def next(self) -> Notification:
+    async def next(self) -> T:
         while True:
             while not self._messages:
                 if self.end is not None:
@@ -161,12 +190,12 @@ class _Call(Stream):
     def on_gone(self, reason: str) -> None:
         self._finish(Unavailable(f"the connection to the server is gone: {reason}"))
 
-    def _read(self, message: bytes) -> Notification | None:
+    def _read(self, message: bytes) -> T | None:
         """A bad message costs nobody but its task."""
         if not self._messages:
             self._acknowledge_all()
         try:
-            return decode_notification(message)
+            return self._decode(message)
         except BadTask as bad:
             if self._on_bad_task is not None:
                 self._on_bad_task(bad)

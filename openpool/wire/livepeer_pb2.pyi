@@ -283,3 +283,64 @@ class OrchestratorInfo(_message.Message):
     address: bytes
     auth_token: AuthToken
     def __init__(self, transcoder: _Optional[str] = ..., ticket_params: _Optional[_Union[TicketParams, _Mapping]] = ..., price_info: _Optional[_Union[PriceInfo, _Mapping]] = ..., address: _Optional[bytes] = ..., auth_token: _Optional[_Union[AuthToken, _Mapping]] = ...) -> None: ...
+
+class RegisterAIWorkerRequest(_message.Message):
+    __slots__ = ("secret", "capabilities", "hardware", "ethereum_address")
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_FIELD_NUMBER: _ClassVar[int]
+    ETHEREUM_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    secret: str
+    capabilities: Capabilities
+    hardware: _containers.RepeatedCompositeFieldContainer[HardwareInformation]
+    ethereum_address: bytes
+    def __init__(self, secret: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., hardware: _Optional[_Iterable[_Union[HardwareInformation, _Mapping]]] = ..., ethereum_address: _Optional[bytes] = ...) -> None: ...
+
+class HardwareInformation(_message.Message):
+    __slots__ = ("pipeline", "model_id", "gpu_info")
+    class GpuInfoEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: GPUComputeInfo
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[GPUComputeInfo, _Mapping]] = ...) -> None: ...
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GPU_INFO_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    model_id: str
+    gpu_info: _containers.MessageMap[str, GPUComputeInfo]
+    def __init__(self, pipeline: _Optional[str] = ..., model_id: _Optional[str] = ..., gpu_info: _Optional[_Mapping[str, GPUComputeInfo]] = ...) -> None: ...
+
+class GPUComputeInfo(_message.Message):
+    __slots__ = ("id", "name", "major", "minor", "memory_free", "memory_total")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MAJOR_FIELD_NUMBER: _ClassVar[int]
+    MINOR_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FREE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    major: int
+    minor: int
+    memory_free: int
+    memory_total: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., major: _Optional[int] = ..., minor: _Optional[int] = ..., memory_free: _Optional[int] = ..., memory_total: _Optional[int] = ...) -> None: ...
+
+class NotifyAIJob(_message.Message):
+    __slots__ = ("AIJobData", "taskId")
+    AIJOBDATA_FIELD_NUMBER: _ClassVar[int]
+    TASKID_FIELD_NUMBER: _ClassVar[int]
+    AIJobData: AIJobData
+    taskId: int
+    def __init__(self, AIJobData: _Optional[_Union[AIJobData, _Mapping]] = ..., taskId: _Optional[int] = ...) -> None: ...
+
+class AIJobData(_message.Message):
+    __slots__ = ("pipeline", "requestData")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTDATA_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    requestData: bytes
+    def __init__(self, pipeline: _Optional[str] = ..., requestData: _Optional[bytes] = ...) -> None: ...
