@@ -290,6 +290,16 @@ async def test_models_share_graphics_memory(tmp_path: Path) -> None:
         await until(lambda: {o.app.model: o.warm for o in host.offers()} == swapped)
 
 
+async def test_a_missing_model_keeps_no_graphics_memory(tmp_path: Path) -> None:
+    """What cannot be loaded does not keep others out."""
+    gone = settings(model="gone", vram_mb=6000, options={"missing": "yes"})
+    other = settings(model="other", vram_mb=6000)
+    async with host_of(gone, other, cache=tmp_path, vram_budget_mb=8000).running() as host:
+        await until(lambda: App("test", "gone") in host.faults)
+        answer = await host.answer(request("/echo", b"hi", app=App("test", "other")))
+        assert await whole(answer) == b"hi"
+
+
 async def test_sessions_take_turns_in_one_process(tmp_path: Path) -> None:
     """Two clients talk to one process at the same time, and neither hears the other."""
     async with host_of(settings(Talkative), cache=tmp_path).running() as host:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from openpool.core.calls import App, Offer
-from openpool.core.errors import NoCapacity, Unavailable
+from openpool.core.errors import NoCapacity, OpenPoolError
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire.framing import CONTENT_TYPE as MESSAGES
 from openpool.worker.offers import RuntimeSettings
@@ -214,5 +214,5 @@ async def _feed(talk: Talk, request: LineRequest) -> None:
             feeding = tasks.create_task(talk.feed(request.body))
             await talk.done.wait()
             feeding.cancel()
-    except* Unavailable:
+    except* OpenPoolError:
         talk.cancel()

@@ -167,6 +167,8 @@ class RuntimeProcess:
                 frame = await self._first_frame()
         except TimeoutError:
             raise RuntimeFailed(f"it was not loaded within {limit_s:g} s") from None
+        except ValueError:
+            raise RuntimeFailed("it spoke nonsense while loading") from None
         if frame.kind == Kind.MISSING:
             raise ModelMissing(frame.data.decode(errors="replace"))
         if frame.kind != Kind.READY:

@@ -63,8 +63,8 @@ class Slot:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it serves nothing."""
-        return not self._talks
+        """Whether it is loaded and serves nothing."""
+        return self.process is not None and not self._talks
 
     @property
     def is_loading(self) -> bool:
@@ -109,6 +109,9 @@ class Slot:
         """Have a process whenever one is wanted."""
         while True:
             await self.wanted.wait()
+            if not self._budget.admit(self):  # somebody else came while the model was missing
+                self.wanted.clear()
+                continue
             started = time.monotonic()
             wait_s = await self._live()
             if time.monotonic() - started >= SETTLED_S:
@@ -131,6 +134,7 @@ class Slot:
             how = await process.run()
         except ModelMissing as missing:
             self.fault = str(missing)
+            self._budget.release(self)
             log.error("not available", runtime=self._name, reason=str(missing))
             return MISSING_S
         except RuntimeFailed as failure:
@@ -139,8 +143,8 @@ class Slot:
             self.process = None
             if process is not None:
                 await process.close()
-        self.fault = how
-        if self.wanted.is_set():
+        self.fault = how if self.wanted.is_set() else ""
+        if self.fault:
             log.warning(
                 "ended", runtime=self._name, reason=how, error=process and process.last_error
             )
