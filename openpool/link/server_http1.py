@@ -21,6 +21,9 @@ from openpool.link.answers import (
 from openpool.link.interface import Caller, Download, Reply
 from openpool.link.server_http2 import Port, close_body, peer_text
 
+PIECE_BYTES = 64 << 10
+"""Downloads go out in pieces, so that the peer decrypts one while the next is encrypted."""
+
 
 class Http1Server(web.Server):
     """Makes the protocol of each HTTP/1.1 connection."""
@@ -151,11 +154,13 @@ async def _download(
 
 async def _send(port: Port, response: web.StreamResponse, download: Download) -> None:
     async for chunk in download.body:
-        try:
-            async with asyncio.timeout(port.limits.http2.stall_s):
-                await response.write(chunk)
-        except TimeoutError:
-            raise Timeout("the peer does not take what it is sent") from None
+        view = memoryview(chunk)
+        for start in range(0, len(chunk), PIECE_BYTES):
+            try:
+                async with asyncio.timeout(port.limits.http2.stall_s):
+                    await response.write(view[start : start + PIECE_BYTES])
+            except TimeoutError:
+                raise Timeout("the peer does not take what it is sent") from None
     await response.write_eof()
 
 
