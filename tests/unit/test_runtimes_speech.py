@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tiny_whisper import LANGUAGES, make_tiny_whisper
 
 from openpool.worker.runtimes.audio import RATE, samples_of
 from openpool.worker.runtimes.base import BadRequest, ModelMissing, RuntimeAnswer, RuntimeRequest
@@ -171,6 +172,19 @@ def test_a_missing_whisper_model_is_one_sentence(tmp_path: Path) -> None:
     runtime = SpeechToText("faster-whisper-small", {}, tmp_path)
     with pytest.raises(ModelMissing, match="openpool worker models pull"):
         runtime.load()
+
+
+def test_a_whisper_model_in_the_cache_is_used(spoken: bytes, tmp_path: Path) -> None:
+    """A model of Whisper's make, in the folder of its name, listens; this one knows no words."""
+    make_tiny_whisper(tmp_path / "faster-whisper-none")
+    runtime = SpeechToText("faster-whisper-none", {"device": "cpu", "threads": "1"}, tmp_path)
+    runtime.load()
+    answer = json.loads(body(hear(runtime, spoken, response_format="verbose_json")))
+    assert answer["language"] in LANGUAGES
+    assert answer["duration"] == pytest.approx(2.96, abs=0.1)
+    assert isinstance(answer["text"], str)
+    silence = wav(np.zeros(3 * RATE, np.int16))
+    assert json.loads(body(hear(runtime, silence)))["text"] == ""
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))

@@ -178,7 +178,9 @@ class _Whisper(Ear):
 
         sound = samples.astype(np.float32) / 32768
         try:
-            segments, info = self._model.transcribe(sound, language=language or None)
+            segments, info = self._model.transcribe(
+                sound, language=language or None, vad_filter=True
+            )
         except ValueError as error:
             raise BadRequest(str(error)) from None
         heard = [Segment(round(s.start, 3), round(s.end, 3), s.text.strip()) for s in segments]
