@@ -9,7 +9,8 @@ import time
 
 from openpool.core.model import Profile, Segment
 from openpool.demo.media import make_segments
-from openpool.pool.checkers import Measure, answer
+from openpool.pool.checking import answer
+from openpool.pool.findings import Measure
 from openpool.pool.probe import decoded
 from openpool.pool.verify import Verifier
 from openpool.wire.results import RenditionData

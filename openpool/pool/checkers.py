@@ -9,66 +9,20 @@ What the children do is in `pool.probe`, `pool.look` and `pool.weigh`; what it m
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
 
-import av.logging
 import msgspec
-from msgspec import Struct
 
-from openpool.pool.look import Look, clipped, differs, look
-from openpool.pool.probe import Probe, Unreadable, probe, recount
-from openpool.pool.weigh import Weight, weigh
+from openpool.pool.findings import Answer, Measure, Request
 
 REPLY_BYTES_MAX = 64_000_000
-MEMORY_BYTES_MAX = 4_000_000_000
-ALARM_GRACE_S = 2.0
-CHILD = (sys.executable, "-m", "openpool.pool.checkers")
-_LENGTHS = struct.Struct("!IQ")
+CHILD = (sys.executable, "-m", "openpool.pool.checking")
+LENGTHS = struct.Struct("!IQ")
 
-
-class Measure(Struct, frozen=True, tag=True):
-    """Measure the file; answered by a Probe."""
-
-
-class Recount(Struct, frozen=True, tag=True):
-    """Count the file's frames by decoding it; answered by a Probe."""
-
-    measured: Probe
-
-
-class See(Struct, frozen=True, tag=True):
-    """Look at a source, or the clip of it that is asked for; answered by a Look.
-
-    A damaged source gets a Fault: what a worker's decoder makes of it cannot be foreseen.
-    """
-
-    clip_from_ms: int = 0
-    clip_to_ms: int = 0
-
-
-class Compare(Struct, frozen=True, tag=True):
-    """Does the file show the same? Answered by a Fault, with an empty text if it does."""
-
-    source: Look
-    slack: float = 1.0
-
-
-class Weigh(Struct, frozen=True, tag=True):
-    """How large is this picture, or how long is this sound? Answered by a Weight."""
-
-
-class Fault(Struct, frozen=True, tag=True):
-    """Why the file cannot be opened, or what is wrong with it."""
-
-    text: str
-
-
-Request = Measure | Recount | See | Compare | Weigh
-Answer = Probe | Look | Weight | Fault
+_decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
 
 
 class CheckerLost(Exception):
@@ -169,10 +123,10 @@ class _Child:
         header = msgspec.msgpack.encode((request, limit_s))
         try:
             async with asyncio.timeout(limit_s):
-                prefix = _LENGTHS.pack(len(header), len(data))
+                prefix = LENGTHS.pack(len(header), len(data))
                 await loop.sock_sendall(self._pipe, prefix + header)
                 await loop.sock_sendall(self._pipe, data)
-                size, _ = _LENGTHS.unpack(await self._receive(_LENGTHS.size))
+                size, _ = LENGTHS.unpack(await self._receive(LENGTHS.size))
                 if size > REPLY_BYTES_MAX:
                     raise CheckerLost
                 return _decode_answer(await self._receive(size))
@@ -201,73 +155,3 @@ class _Child:
 def _clean_environment() -> dict[str, str]:
     """The pool's settings may hold secrets; a child that strangers attack needs none of them."""
     return {name: value for name, value in os.environ.items() if not name.startswith("OPENPOOL")}
-
-
-# --- inside the child -----------------------------------------------------------------------------
-
-_decode_request = msgspec.msgpack.Decoder(tuple[Request, float]).decode
-_decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
-
-
-def answer(request: Request, data: bytes) -> Answer:
-    """Do what is asked with one file."""
-    try:
-        match request:
-            case Measure():
-                return probe(data)
-            case Recount(measured):
-                return recount(data, measured)
-            case See(clip_from_ms, clip_to_ms):
-                return clipped(look(data, strict=True), clip_from_ms, clip_to_ms)
-            case Compare(source, slack):
-                return Fault(differs(source, look(data), slack))
-            case Weigh():
-                return weigh(data)
-    except Unreadable as fault:
-        return Fault(str(fault))
-
-
-def serve(pipe: socket.socket) -> None:
-    """Answer requests until the parent is gone."""
-    while True:
-        try:
-            header_size, data_size = _LENGTHS.unpack(_read(pipe, _LENGTHS.size))
-            request, limit_s = _decode_request(_read(pipe, header_size))
-            data = _read(pipe, data_size)
-        except EOFError:
-            return
-        # Ends this process even inside FFmpeg, and even if the parent is gone by then.
-        signal.setitimer(signal.ITIMER_REAL, limit_s + ALARM_GRACE_S)
-        reply = msgspec.msgpack.encode(answer(request, data))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        pipe.sendall(_LENGTHS.pack(len(reply), 0) + reply)
-
-
-def _read(pipe: socket.socket, size: int) -> bytes:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while view:
-        count = pipe.recv_into(view)
-        if not count:
-            raise EOFError
-        view = view[count:]
-    return bytes(buffer)
-
-
-def main() -> None:
-    """Run as a child: the socket to the parent is standard input."""
-    import resource
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes us
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
-    av.logging.set_level(av.logging.PANIC)
-    with socket.socket(fileno=sys.stdin.fileno()) as pipe:
-        # a parent that dies by kill -9 may reset the pipe or close it: either way it is gone
-        with contextlib.suppress(ConnectionError):
-            serve(pipe)
-
-
-if __name__ == "__main__":
-    main()

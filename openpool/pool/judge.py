@@ -17,7 +17,7 @@ from openpool.core.geometry import (
     rendition_size,
 )
 from openpool.core.model import Codec, Profile, Rendition, Segment
-from openpool.pool.probe import Probe
+from openpool.pool.findings import Probe
 
 CODEC_NAMES = {Codec.H264: "h264", Codec.H265: "hevc", Codec.VP8: "vp8", Codec.VP9: "vp9"}
 START_SLACK_US = 100_000

@@ -9,9 +9,9 @@ from statistics import median
 
 import av
 from av.video.reformatter import Interpolation, VideoReformatter
-from msgspec import Struct
 
-from openpool.pool.probe import Unreadable, decoded, shown_us
+from openpool.pool.findings import Look, Unreadable
+from openpool.pool.probe import decoded, shown_us
 
 WIDTH, HEIGHT = 32, 18
 FRAMES_MAX = 3_000
@@ -24,13 +24,6 @@ MOVES = 1.0
 """A source that changes by more than this from one frame to the next is moving."""
 STALE_SHARE = 4
 """A rendition may miss at most 1/4 of the source's moves."""
-
-
-class Look(Struct, frozen=True, tag=True):
-    """Thumbnails in the order in which they are shown; times count from the first."""
-
-    times_us: tuple[int, ...]
-    thumbnails: tuple[bytes, ...]
 
 
 def look(data: bytes, *, strict: bool = False) -> Look:

@@ -18,9 +18,8 @@ import msgspec
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
-from msgspec import Struct
 
-from openpool.core.model import SourceInfo
+from openpool.pool.findings import Probe, Unreadable
 
 PACKETS_MAX = 200_000
 TS_PACKET_BYTES = 188
@@ -30,65 +29,6 @@ CONTAINERS = "mpegts,mov,mp4,matroska,webm,flv"
 DEMUX_ONLY = {"codec_whitelist": "none"}
 """Keeps FFmpeg from decoding to guess stream parameters; its parsers still find the size."""
 MICROSECONDS = 1_000_000
-
-
-class Unreadable(Exception):
-    """The bytes are not a video; the text says why and fits behind "it"."""
-
-
-class Probe(Struct, frozen=True, kw_only=True, tag=True):
-    """A video file as the pool measured it."""
-
-    container: str
-    codec: str
-    width: int
-    height: int
-    frames: int
-    starts_with_key: bool
-    times_us: tuple[int, ...]
-    """When each frame is shown, in order. Frames without a time stamp are missing."""
-    tidy: bool
-    """Every frame has a time, and decoding times only increase."""
-    whole: bool
-    """MPEG-TS: not cut off in the middle of a transport packet."""
-    bytes: int
-    video_bytes: int
-    audio: tuple[tuple[int, ...], ...]
-    """Checksums of the sound packets, per sound stream."""
-    sha256: str
-    packets: int = 0
-    """Frames by packets, where `frames` were counted by decoding and are another number."""
-
-    @property
-    def pixels(self) -> int:
-        return self.frames * self.width * self.height
-
-    @property
-    def span_us(self) -> int:
-        """From the first to the last frame."""
-        return self.times_us[-1] - self.times_us[0] if self.times_us else 0
-
-    @property
-    def interval_us(self) -> int:
-        """Mean time between frames; 0 for a single one."""
-        return self.span_us // (len(self.times_us) - 1) if len(self.times_us) > 1 else 0
-
-    @property
-    def last_gap_us(self) -> int:
-        """Time between the last two frames: the best guess of how long the last one is shown."""
-        return self.times_us[-1] - self.times_us[-2] if len(self.times_us) > 1 else 0
-
-    def source_info(self, duration_ms: int) -> SourceInfo:
-        """The summary of a source; `duration_ms` stands in where a single frame tells nothing."""
-        measured_ms = (self.span_us + self.last_gap_us) // 1000
-        return SourceInfo(
-            width=self.width,
-            height=self.height,
-            frames=self.frames,
-            duration_ms=measured_ms or duration_ms,
-            bytes=self.bytes,
-            audio_packets=max((len(stream) for stream in self.audio), default=0),
-        )
 
 
 def probe(data: bytes) -> Probe:

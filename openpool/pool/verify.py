@@ -20,20 +20,18 @@ from openpool.core.errors import Unavailable
 from openpool.core.model import Segment, Verdict
 from openpool.core.units import PPM
 from openpool.pool import judge
-from openpool.pool.checkers import (
+from openpool.pool.checkers import CheckerHung, CheckerLost, Checkers
+from openpool.pool.findings import (
     Answer,
-    CheckerHung,
-    CheckerLost,
-    Checkers,
     Compare,
     Fault,
+    Look,
     Measure,
+    Probe,
     Recount,
     Request,
     See,
 )
-from openpool.pool.look import Look
-from openpool.pool.probe import Probe
 from openpool.wire.results import RenditionData
 
 INVALID_SOURCE = "TranscoderInvalidVideo"

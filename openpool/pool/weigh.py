@@ -14,9 +14,8 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from msgspec import Struct
 
-from openpool.pool.probe import Unreadable
+from openpool.pool.findings import Unreadable, Weight
 
 PICTURES = "png_pipe,jpeg_pipe,webp_pipe,jpegxl_pipe,bmp_pipe,gif"
 SOUNDS = "wav,mp3,ogg,flac,aac,mov,mp4,m4a,matroska,webm,mpegts,aiff,amr"
@@ -25,16 +24,6 @@ PACKETS_MAX = 2_000_000
 LISTENED_PACKETS = 500
 """So many packets are decoded to hear whether there is sound at all."""
 LISTENED_HZ = 8_000
-
-
-class Weight(Struct, frozen=True, kw_only=True, tag=True):
-    """What there is in a file. Everything not there is 0."""
-
-    width: int = 0
-    height: int = 0
-    audio_ms: int = 0
-    peak: int = 0
-    """The loudest sample near the beginning, of 32,767."""
 
 
 def weigh(data: bytes) -> Weight:

@@ -15,8 +15,8 @@ from openpool.demo import scenes
 from openpool.demo.tiny_detector import write_detector
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Unmeasured
-from openpool.pool.probe import Unreadable
-from openpool.pool.weigh import Weight, weigh
+from openpool.pool.findings import Unreadable, Weight
+from openpool.pool.weigh import weigh
 from openpool.wire.forms import to_data_url
 from openpool.worker.runtimes.base import Runtime, RuntimeRequest
 from openpool.worker.runtimes.catalogue import default_model, runtime_class

@@ -19,7 +19,7 @@ from openpool.demo.tiny_detector import TinyDetector, write_detector
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Opener
-from openpool.pool.weigh import Weight
+from openpool.pool.findings import Weight
 from openpool.wire.framing import CONTENT_TYPE, pack
 from openpool.worker.offers import RuntimeSettings, WorkerOffers, checked
 from openpool.worker.runtimes import video

@@ -26,14 +26,14 @@ SEGMENT = Segment(
 TWICE = Segment(seq=1, duration_ms=1000, profiles=SEGMENT.profiles * 2)
 FRAGILE = """
 import os, time
-from openpool.pool import checkers
-sound = checkers.answer
+from openpool.pool import checking
+sound = checking.answer
 def answer(request, data):
     if data.startswith(b"CRASH"): os.abort()
     if data.startswith(b"HANG"): time.sleep(3600)
     return sound(request, data)
-checkers.answer = answer
-checkers.main()
+checking.answer = answer
+checking.main()
 """
 """A checker with two bugs of the kind that FFmpeg might have."""
 

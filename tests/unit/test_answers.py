@@ -17,8 +17,8 @@ from openpool.demo import scenes
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Unmeasured, opener
 from openpool.pool.checkers import Checkers
-from openpool.pool.probe import Unreadable
-from openpool.pool.weigh import Weight, weigh
+from openpool.pool.findings import Unreadable, Weight
+from openpool.pool.weigh import weigh
 from openpool.wire.forms import to_data_url
 
 PICTURE = scenes.to_file(scenes.draw(64, 48))

@@ -10,7 +10,8 @@ from openpool.core.call_requests import Transcript
 from openpool.core.calls import App
 from openpool.demo import scenes
 from openpool.pool.answers import Answers
-from openpool.pool.weigh import Weight, weigh
+from openpool.pool.findings import Weight
+from openpool.pool.weigh import weigh
 from openpool.web.direct import ROUTES
 from openpool.wire.framing import CONTENT_TYPE
 from openpool.worker.runtimes.detector import OPTIONS

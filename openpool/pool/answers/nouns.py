@@ -10,8 +10,8 @@ import msgspec
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadResult
 from openpool.core.usage import Measured
-from openpool.pool.checkers import CheckerHung, CheckerLost, Checkers, Fault, Weigh
-from openpool.pool.weigh import Weight
+from openpool.pool.checkers import CheckerHung, CheckerLost, Checkers
+from openpool.pool.findings import Fault, Weigh, Weight
 
 LARGE_BYTES = 256_000
 

@@ -7,7 +7,7 @@ from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import Finding, Opener, demand, open_result, read_answer
-from openpool.pool.weigh import Weight
+from openpool.pool.findings import Weight
 from openpool.wire.forms import data_url, read_form
 
 QUIET_PEAK = 650
