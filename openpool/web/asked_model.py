@@ -52,20 +52,20 @@ class FormReader:
         self._header = self._field = b""
         self._name: str | None = None
         self._value = b""
-        try:
-            self._parser = MultipartParser(
-                options.get(b"boundary", b""),
-                callbacks={
-                    "on_part_begin": self._begin,
-                    "on_header_field": self._on_field,
-                    "on_header_value": self._on_value,
-                    "on_header_end": self._on_header,
-                    "on_part_data": self._on_data,
-                    "on_part_end": self._on_part,
-                },
-            )
-        except MultipartParseError:
-            raise BadMessage("The multipart form has no boundary; let a library make it.") from None
+        edge = options.get(b"boundary", b"")
+        if not edge:
+            raise BadMessage("The multipart form has no boundary; let a library make it.")
+        self._parser = MultipartParser(
+            edge,
+            callbacks={
+                "on_part_begin": self._begin,
+                "on_header_field": self._on_field,
+                "on_header_value": self._on_value,
+                "on_header_end": self._on_header,
+                "on_part_data": self._on_data,
+                "on_part_end": self._on_part,
+            },
+        )
 
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk. Raises BadMessage."""
