@@ -15,7 +15,13 @@ from pathlib import Path
 import structlog
 
 from openpool import __version__
-from openpool.app_calls import make_customers, make_desk, make_exchange, make_live_runners
+from openpool.app_calls import (
+    make_ai_upstreams,
+    make_customers,
+    make_desk,
+    make_exchange,
+    make_live_runners,
+)
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
 from openpool.core.errors import SetupError, Unavailable
@@ -48,6 +54,7 @@ from openpool.core.units import price
 from openpool.link.client import TranscoderClient
 from openpool.link.server import WorkerPort
 from openpool.link.tls import Identity, Trust, load_or_create_identity, server_context
+from openpool.pool.ai_upstream import AiUpstreams
 from openpool.pool.customers import Customers
 from openpool.pool.downstream import Downstream
 from openpool.pool.driver import Driver, wall_ms
@@ -109,6 +116,7 @@ class PoolProcess:
     downstream: Downstream | None = None
     exchange: Exchange | None = None
     live_runners: LiveRunners | None = None
+    ai_upstreams: AiUpstreams | None = None
     worker_port: int = 0
     """The port in use, where the settings leave it to the system."""
     web_url: str = ""
@@ -158,6 +166,7 @@ class PoolProcess:
             for orchestrator in self.config.orchestrators:
                 tasks.create_task(self._pricing(orchestrator).run(), name="pricing")
             await self._serve_live_runners(tasks, self.exchange)
+            self._serve_ai_workers(tasks, self.exchange)
             await self._serve_web(tasks)
             gc.freeze()  # what is here now stays; collecting it again and again only costs time
             started(self._running())
@@ -177,6 +186,17 @@ class PoolProcess:
         listening = asyncio.Event()
         tasks.create_task(self.live_runners.run(listening), name="live runners")
         await listening.wait()
+
+    def _serve_ai_workers(self, tasks: asyncio.TaskGroup, exchange: Exchange) -> None:
+        if not (self.config.ai.enabled and self.config.ai.grpc):
+            return
+        self.ai_upstreams = make_ai_upstreams(
+            self.config,
+            exchange=exchange,
+            capacities=self.driver.desk.capacities,
+            trust=self._trust,
+        )
+        tasks.create_task(self.ai_upstreams.run(), name="ai workers")
 
     async def _serve_web(self, tasks: asyncio.TaskGroup) -> None:
         web = self.config.web
@@ -202,6 +222,8 @@ class PoolProcess:
             async with asyncio.timeout(self.config.dispatch.drain_ms / 1000):
                 if self.live_runners is not None:
                     await self.live_runners.drain()
+                if self.ai_upstreams is not None:
+                    await self.ai_upstreams.drain()
                 await self.driver.wait_idle()
         except TimeoutError:
             log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))

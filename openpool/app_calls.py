@@ -4,7 +4,9 @@ Reads the settings so that none of those parts has to. Used by `openpool.app` on
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+from msgspec import structs
 
 from openpool import __version__
 from openpool.config import Config, OrchestratorSettings
@@ -14,8 +16,10 @@ from openpool.core.desk import Desk
 from openpool.core.fees import Fees
 from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, RunnerPrice, rate_of
 from openpool.core.settings import DeskSettings
-from openpool.core.usage import units_of
+from openpool.core.usage import SPEECH_FACTOR, ai_worker_unit, units_of
+from openpool.link.ai_client import AiWorkerClient
 from openpool.link.tls import Trust
+from openpool.pool.ai_upstream import AiUpstream, AiUpstreams
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import opener
 from openpool.pool.checkers import Checkers
@@ -57,10 +61,23 @@ def pricer(config: Config) -> Callable[[App, CallSource], Quote | None]:
     prices, now = price_list(config), rate(config)
 
     def price(app: App, source: CallSource) -> Quote | None:
+        if source == "ai-worker":
+            return _ai_worker_quote(prices, app, now)
         units = units_of(app.pipeline) if source == "direct" else RUNNER_UNITS
         return prices.quote(app, now, *units)
 
     return price
+
+
+def _ai_worker_quote(prices: PriceList, app: App, now: Rate | None) -> Quote | None:
+    """By the unit in which an orchestrator debits; speech it counts in thousandths."""
+    try:
+        quote = prices.quote(app, now, ai_worker_unit(app.pipeline))
+    except ValueError:
+        return None
+    if quote is not None and quote.unit == "character":
+        return structs.replace(quote, price_wei=quote.price_wei / SPEECH_FACTOR)
+    return quote
 
 
 def make_desk(config: Config, epoch: int, fees: Fees) -> Desk:
@@ -166,3 +183,32 @@ def make_live_runners(
     made = LiveRunners(door, runners, offers)
     exchange.on_session_lost(made.session_lost)
     return made
+
+
+def make_ai_upstreams(
+    config: Config,
+    *,
+    exchange: Exchange,
+    capacities: Callable[[], Mapping[App, int]],
+    trust: Callable[[OrchestratorSettings], Trust],
+) -> AiUpstreams:
+    """What sells the workers' apps the older way."""
+    return AiUpstreams(
+        [
+            AiUpstream(
+                orchestrator=settings.name,
+                client=AiWorkerClient(
+                    settings.address.host,
+                    settings.address.port,
+                    secret=settings.secret.reveal(),
+                    trust=trust(settings),
+                ),
+                exchange=exchange,
+                capacities=capacities,
+                share_ppm=settings.share,
+                source_host=str(settings.source_host or ""),
+                input_bytes_max=config.ai.body_bytes_max,
+            )
+            for settings in config.orchestrators
+        ]
+    )

@@ -339,6 +339,14 @@ class AiSettings(Section, frozen=True, kw_only=True):
             "How long a client may leave an answer unread, or a worker be silent within one",
         ),
     ] = MINUTE_MS
+    grpc: Annotated[
+        bool,
+        Setting(
+            kinds.BOOLEAN,
+            "Whether apps are also sold the older way, as a remote AI worker of each orchestrator, "
+            "and stock AI workers may join; up to go-livepeer 0.9.1",
+        ),
+    ] = False
     live_runner: LiveRunnerSettings = LiveRunnerSettings()
 
 

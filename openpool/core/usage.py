@@ -63,13 +63,14 @@ def units(pipeline: str, source: CallSource, seen: Measured, unit: Unit = "reque
 
 
 def ai_worker_unit(pipeline: str) -> Unit:
-    """The unit of a pipeline in an orchestrator's price file. ValueError if it has none."""
+    """The unit of a pipeline (by its name, or ours) in an orchestrator's price file. ValueError if
+    it has none."""
     match pipeline:
         case "text-to-image" | "image-to-image" | "image-to-video" | "upscale":
             return "pixel"
-        case "segment-anything-2" | "image-to-text" | "live-video-to-video":
+        case "segment-anything-2" | "image-to-text" | "live-video-to-video" | "segmentation":
             return "pixel"
-        case "audio-to-text":
+        case "audio-to-text" | "speech-to-text":
             return "ms"
         case "text-to-speech":
             return "character"
@@ -86,7 +87,7 @@ def _ai_worker_units(pipeline: str, seen: Measured) -> int:
             return seen.input_pixels * seen.images
         case "image-to-video":
             return (seen.width or VIDEO_WIDTH) * (seen.height or VIDEO_HEIGHT) * VIDEO_FRAMES
-        case "audio-to-text":
+        case "audio-to-text" | "speech-to-text":
             return seen.audio_ms // 1000 * 1000
         case "text-to-speech":
             return seen.characters * SPEECH_FACTOR
