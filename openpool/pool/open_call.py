@@ -15,9 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import quote as percent
 
+import structlog
+
 from openpool.core.call_facts import CallBroken, CallCancelled, CallEnded, CallStarted
 from openpool.core.call_instructions import RefuseCall, StartCall
 from openpool.core.call_requests import CallFailed, CallRequest, Checked, Transcript
+from openpool.core.calls import Usage
 from openpool.core.errors import NoCapacity
 from openpool.core.prices import Quote
 from openpool.core.usage import units_of
@@ -26,6 +29,8 @@ from openpool.pool.spool import Spool
 
 if TYPE_CHECKING:
     from openpool.pool.exchange import Exchange
+
+log = structlog.get_logger()
 
 SMALL_BYTES = 1 << 20
 """A request that came whole and is no larger goes out in one piece."""
@@ -278,21 +283,28 @@ class OpenCall:
         )
 
     async def _check(self, head: Answer, *, whole: bool) -> Checked:
+        said = self._transcript(head, whole=whole)
+        try:
+            return await self._exchange.check(said)
+        except Exception:  # whatever strange answers do to what opens them costs this call only
+            log.exception("check-failed", call=self.id)
+            note = "it could not be checked, by a fault in the pool"
+            return Checked(usage=Usage(unit=said.unit, units=0, checked=False, note=note))
+
+    def _transcript(self, head: Answer, *, whole: bool) -> Transcript:
         request, spool = self._request, self._spool
-        return await self._exchange.check(
-            Transcript(
-                app=request.app,
-                source=request.source,
-                path=request.path,
-                unit=self.quote.unit if self.quote else units_of(request.app.pipeline)[0],
-                request_type=request.headers.get("content-type", ""),
-                request=b"" if request.lasting else await spool.read(spool.size),
-                status=head.status,
-                answer_type=head.headers.get("content-type", ""),
-                answer=b"".join(self._kept),
-                whole=whole and self._kept_bytes <= self._kept_max,
-                took_ms=int((time.monotonic() - self._began) * 1000),
-            )
+        return Transcript(
+            app=request.app,
+            source=request.source,
+            path=request.path,
+            unit=self.quote.unit if self.quote else units_of(request.app.pipeline)[0],
+            request_type=request.headers.get("content-type", ""),
+            request=b"" if request.lasting else spool.so_far(),
+            status=head.status,
+            answer_type=head.headers.get("content-type", ""),
+            answer=b"".join(self._kept),
+            whole=whole and self._kept_bytes <= self._kept_max,
+            took_ms=int((time.monotonic() - self._began) * 1000),
         )
 
     def _end(self, checked: Checked) -> None:

@@ -98,6 +98,10 @@ class Spool:
             await self.more()
             if self.size > bytes_max:
                 raise TooLarge(f"This request may have {bytes_max} bytes at most; send less.")
+        return self.so_far()
+
+    def so_far(self) -> bytes:
+        """What has come by now."""
         return self._at(0, self.size)
 
     async def chunks(self) -> AsyncIterator[bytes]:

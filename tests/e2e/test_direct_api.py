@@ -702,3 +702,50 @@ async def test_events_stay_whole(tmp_path: Path) -> None:
             )
         assert found.content == whole
         assert found.headers["content-type"] == "text/event-stream"
+
+
+async def test_a_refusal_needs_not_the_whole_request(tmp_path: Path) -> None:
+    """A worker that says no before it has read an upload is heard; the rest is not waited for."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper\r\n'
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(50):
+            yield bytes(100_000)
+        yield b"\r\n--b--\r\n"
+
+    async def answer(_: LineRequest) -> LineAnswer:
+        return LineAnswer(415, JSON, b'{"error": {"message": "this is no sound"}}')
+
+    app = App("speech-to-text", "whisper")
+    async with calling_pool(tmp_path) as running, line_worker(running, answer, offer(app)):
+        async with customer(running) as (client, _):
+            found = await raw(
+                client,
+                "/audio/transcriptions",
+                content=body(),
+                headers={"content-type": "multipart/form-data; boundary=b"},
+            )
+        assert found.status_code == 415, found.text
+        assert found.json()["error"]["message"] == "this is no sound"
+
+
+async def test_a_fault_in_checking_costs_one_call_only(tmp_path: Path) -> None:
+    """If an answer breaks what opens it, the pool goes on, and nobody is paid for that answer."""
+
+    async def answer(_: LineRequest) -> LineAnswer:
+        return chat()
+
+    async def faulty(_: object) -> object:
+        raise RecursionError
+
+    async with calling_pool(tmp_path) as running, line_worker(running, answer):
+        exchange = running.process.exchange
+        assert exchange is not None
+        right, exchange.check = exchange.check, faulty  # type: ignore[assignment]
+        async with customer(running) as (client, _):
+            await ask(client)
+            exchange.check = right
+            await ask(client)
+        first, second = await eventually(running, CallCompleted, 2)
+        assert (first.checked, second.checked) == (False, True)
