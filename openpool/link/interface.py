@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from openpool.link.line_client import Line
+from openpool.wire.ai_messages import AiJob, RegisterAi
 from openpool.wire.messages import Notification, RegisterRequest
 
 
@@ -98,6 +99,23 @@ class PortHandler(Protocol):
 
     async def upload(self, path: str, caller: Caller, body: AsyncIterator[bytes]) -> Reply:
         """Answer `POST path`. The body may be left unread: the port then refuses the rest of it."""
+
+
+class AiStream(Protocol):
+    """The open stream to one registered AI worker."""
+
+    def notify_ai(self, job: AiJob) -> None:
+        """Send without waiting. Raises `Unavailable` if the stream is gone or its queue is full."""
+
+    async def wait_closed(self) -> str:
+        """Wait until the peer is gone; returns why, in words."""
+
+
+class AiHandler(Protocol):
+    """What a worker port does with AI workers of the older kind, if it takes them."""
+
+    async def register_ai(self, request: RegisterAi, stream: AiStream, caller: Caller) -> None:
+        """Serve one registered AI worker; it ends as in `PortHandler.register`."""
 
 
 OnNotification = Callable[[Notification], Awaitable[None] | None]

@@ -14,7 +14,7 @@ from typing import cast
 
 from openpool.core.errors import OpenPoolError, SetupError, Unavailable
 from openpool.link.answers import PortLimits
-from openpool.link.interface import Caller, PortHandler
+from openpool.link.interface import AiHandler, Caller, PortHandler
 from openpool.link.line_client import LineConnection
 from openpool.link.server_http1 import Http1Server
 from openpool.link.server_http2 import ServerConnection, peer_text
@@ -39,8 +39,10 @@ class WorkerPort:
         host: str = "0.0.0.0",  # noqa: S104  workers come from outside
         port: int = 0,
         limits: PortLimits | None = None,
+        ai: AiHandler | None = None,
     ) -> None:
         self.handler = handler
+        self.ai = ai
         self.limits = limits or PortLimits()
         self.host = host
         self.port = port

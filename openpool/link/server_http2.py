@@ -6,8 +6,9 @@ and hangs for ever on a stream that never ends, so every registration ends with 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from h2.errors import ErrorCodes
@@ -24,7 +25,21 @@ from openpool.link.answers import (
     too_slow,
 )
 from openpool.link.http2 import Http2Connection, Stream
-from openpool.link.interface import Caller, Download, Ended, GrpcStatus, PortHandler, Reply
+from openpool.link.interface import (
+    AiHandler,
+    Caller,
+    Download,
+    Ended,
+    GrpcStatus,
+    PortHandler,
+    Reply,
+)
+from openpool.wire.ai_messages import (
+    REGISTER_AI_PATH,
+    AiJob,
+    decode_register_ai,
+    encode_ai_job,
+)
 from openpool.wire.grpc import CONTENT_TYPE, REGISTER_PATH, Deframer, frame, trailers
 from openpool.wire.messages import Notification, decode_register, encode_notification
 
@@ -32,10 +47,15 @@ QUEUE_MAX = 256
 """Notifications that wait for a worker that does not read."""
 
 
+_Method = Callable[[bytes], Callable[[], Coroutine[None, None, None]]]
+"""What serves a call whose request is this message; raises BadMessage if it cannot be read."""
+
+
 class Port(Protocol):
     """What a connection needs from its port."""
 
     handler: PortHandler
+    ai: AiHandler | None
     limits: PortLimits
     closing: bool
     uploads: int
@@ -93,7 +113,7 @@ class ServerConnection(Http2Connection):
         method, path = fields.get(":method", ""), fields.get(":path", "")
         if headers.get("content-type", "").startswith(CONTENT_TYPE):
             stream = RegistrationStream(self, stream_id, caller)
-            stream.open(known=method == "POST" and path == REGISTER_PATH)
+            stream.open(path if method == "POST" else "")
         elif method == "POST":
             UploadStream(self, stream_id, caller).open(path)
         elif method == "GET":
@@ -132,18 +152,29 @@ class RegistrationStream(ServerStream):
         self._queue: deque[bytes] = deque()
         self._closed: asyncio.Future[str] = connection.loop.create_future()
         self._task: asyncio.Task[None] | None = None
+        self._serve: _Method | None = None
 
-    def open(self, *, known: bool) -> None:
+    def open(self, path: str) -> None:
         self.send_headers([(":status", "200"), ("content-type", CONTENT_TYPE)])
-        if not known:
+        if path == REGISTER_PATH:
+            self._serve = self._serve_transcoder
+        elif path == REGISTER_AI_PATH and self.port.ai is not None:
+            self._serve = partial(self._serve_ai_worker, self.port.ai)
+        if self._serve is None:
             self.finish(Ended(GrpcStatus.UNIMPLEMENTED, "only RegisterTranscoder is offered here"))
         elif self.port.closing:
             self.finish(ending_of(asyncio.CancelledError()))
 
     def notify(self, notification: Notification) -> None:
+        self._notify(encode_notification(notification))
+
+    def notify_ai(self, job: AiJob) -> None:
+        self._notify(encode_ai_job(job))
+
+    def _notify(self, encoded: bytes) -> None:
         if self.gone or self.sent_end:
             raise Unavailable(f"the worker is gone: {self.gone or 'its stream has ended'}")
-        message = frame(encode_notification(notification))
+        message = frame(encoded)
         if not self._queue and self.send_now(message):
             return
         if len(self._queue) >= QUEUE_MAX:
@@ -198,13 +229,22 @@ class RegistrationStream(ServerStream):
         if not self._closed.done():
             self._closed.set_result(reason)
 
+    def _serve_transcoder(self, message: bytes) -> Callable[[], Coroutine[None, None, None]]:
+        return partial(self.port.handler.register, decode_register(message), self, self.caller)
+
+    def _serve_ai_worker(
+        self, ai: AiHandler, message: bytes
+    ) -> Callable[[], Coroutine[None, None, None]]:
+        return partial(ai.register_ai, decode_register_ai(message), self, self.caller)
+
     def _start(self, message: bytes) -> None:
-        request = decode_register(message)
+        assert self._serve is not None  # or the call would have ended
+        serving = self._serve(message)
 
         async def serve() -> None:
             error: BaseException | None = None
             try:
-                await self.port.handler.register(request, self, self.caller)
+                await serving()
             except Exception as failure:
                 error = failure
             except asyncio.CancelledError as cancelled:
