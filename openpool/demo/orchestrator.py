@@ -27,7 +27,6 @@ from openpool.core.units import price
 from openpool.demo.cli_port import CliPort
 from openpool.demo.door import Counters, Door
 from openpool.demo.life import Failed, Life, Session, TookTooLong
-from openpool.demo.pixels import look_at
 from openpool.demo.results import Part
 from openpool.demo.roster import Member
 from openpool.link.server import PortLimits, WorkerPort
@@ -376,6 +375,8 @@ def _extras(profile: Profile) -> list[tuple[Capability, bool]]:
 
 
 async def _verify(outputs: Sequence[Output]) -> None:
+    from openpool.demo.pixels import look_at  # brings FFmpeg, which few stand-ins need
+
     for output in outputs:
         seen = await asyncio.to_thread(look_at, output.data)
         if not seen.pixels or seen.pixels != output.pixels:
