@@ -169,7 +169,7 @@ async def test_whoever_hangs_up_unread_stops_the_runtime(tmp_path: Path) -> None
 
 
 async def test_a_runtime_that_does_not_stop_is_killed(tmp_path: Path) -> None:
-    """Within a second after the client left, whatever it does."""
+    """Soon after the client left, whatever it does: 0.6 s, and what a busy machine adds."""
     async with host_of(settings(), cache=tmp_path).running() as host:
         await wait_offers(host, 1)
         before = await pid_of(host)
@@ -178,7 +178,7 @@ async def test_a_runtime_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         started = time.monotonic()
         await answer.body.aclose()
         await until(lambda: not psutil.pid_exists(before))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
         assert await pid_of(host) != before
 
 

@@ -151,8 +151,8 @@ class RuntimeProcess:
         self._memory_mb_max = memory_mb_max
         self._unpacker = Unpacker()
         self._count = 0
-        self._writer: asyncio.StreamWriter
         self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter | None = None
 
     @property
     def pid(self) -> int:
@@ -164,7 +164,7 @@ class RuntimeProcess:
         self._reader, self._writer = await asyncio.open_connection(sock=self._sock)
         try:
             async with asyncio.timeout(limit_s):
-                frame = await self._first_frame()
+                frame = await self._first_frame(self._reader)
         except TimeoutError:
             raise RuntimeFailed(f"it was not loaded within {limit_s:g} s") from None
         except ValueError:
@@ -175,8 +175,8 @@ class RuntimeProcess:
             raise RuntimeFailed("it spoke nonsense while loading")
         self.vram_mb = number_of(frame)
 
-    async def _first_frame(self) -> Frame:
-        while data := await self._reader.read(RECEIVE_BYTES):
+    async def _first_frame(self, reader: asyncio.StreamReader) -> Frame:
+        while data := await reader.read(RECEIVE_BYTES):
             for frame in self._unpacker.feed(data):
                 return frame
         raise RuntimeFailed(f"it died while loading ({await self._cause()})")
@@ -191,7 +191,8 @@ class RuntimeProcess:
                 self.kill("The runtime spoke nonsense.")
             finally:
                 watch.cancel()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         how = await self._cause()
         fault = self.fault or f"The runtime died on this request ({how})."
         for talk in list(self.talks.values()):
@@ -217,7 +218,7 @@ class RuntimeProcess:
 
     def send(self, frame: bytes) -> None:
         """Send without waiting: what may be sent is bounded by credit."""
-        if not self._writer.is_closing():
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame)
 
     def note(self, error: str) -> None:
@@ -233,9 +234,10 @@ class RuntimeProcess:
 
     async def close(self) -> None:
         """Let it end by itself, or else kill it."""
-        self._sock.close()
-        if writer := getattr(self, "_writer", None):
-            writer.close()
+        if self._writer is None:
+            self._sock.close()
+        else:
+            self._writer.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await self._process.wait()
