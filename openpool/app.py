@@ -61,6 +61,7 @@ from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.enrolment import Enrolment
 from openpool.pool.exchange import Exchange
 from openpool.pool.live_runner import LiveRunners
+from openpool.pool.live_video import LiveVideo
 from openpool.pool.media import Media
 from openpool.pool.pricing import Pricing
 from openpool.pool.upstream import Upstream
@@ -384,6 +385,9 @@ class PoolProcess:
             worker_port=str(self._worker_address()),
             customers=self.customers if self.config.ai.enabled else None,
             exchange=self.exchange,
+            desk=self.driver.desk if self.config.ai.enabled else None,
+            call_price=pricer(self.config),
+            live_video=LiveVideo(self.exchange) if self.exchange else None,
             body_bytes_max=self.config.ai.body_bytes_max,
             idle_s=self.config.ai.idle_ms / 1000,
         )

@@ -19,6 +19,8 @@ MINUTE_MS = 60_000
 BUCKETS_MAX = 100_000
 POOL = ""
 """The worker name under which the rollups of the whole pool stand."""
+PIPELINE = "pipeline:"
+"""Before a pipeline's name: where the rollups of its calls stand among those of workers."""
 
 AppKey = tuple[str, str]
 """Pipeline and model."""
@@ -251,7 +253,7 @@ class Books:
             self._blame_call(data.worker, event)
         if not data.checked:
             return
-        for name in (data.worker, POOL):
+        for name in (data.worker, POOL, PIPELINE + data.pipeline):
             self._tally(name, event).add(Tally(calls=1, call_ms=data.took_ms))
         self._worker(data.worker).calls += 1
         app = self._app(data.pipeline, data.model)
@@ -275,7 +277,7 @@ class Books:
     def _on_call_credited(
         self, event: Event, data: events.FeeCredited, fee_wei: int, worker_wei: int
     ) -> None:
-        for name in (data.worker, POOL):
+        for name in (data.worker, POOL, PIPELINE + data.pipeline):
             self._tally(name, event).add(Tally(call_fee_wei=fee_wei, call_worker_wei=worker_wei))
         self._worker(data.worker).call_worker_wei += worker_wei
         self._app(data.pipeline, data.model).fee_wei += fee_wei

@@ -183,7 +183,8 @@ class Reader(Protocol):
         self, *, start_ms: int, end_ms: int, step_ms: int, worker: str = ""
     ) -> list[RollupPoint]:
         """One point per step from the step that holds `start_ms` to before `end_ms`, empty ones
-        too. `worker=""` is the whole pool. `step_ms` is a multiple of a minute."""
+        too. `worker=""` is the whole pool, `pipeline:llm` the calls of a pipeline, of which only
+        what `call…` says is told. `step_ms` is a multiple of a minute."""
 
     def workers(self) -> list[WorkerRow]: ...
     def worker(self, worker: str) -> WorkerRow | None: ...

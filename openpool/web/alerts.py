@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+from openpool.core.desk_views import DeskView
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
-from openpool.web.shapes import Alert, Figures, online
+from openpool.web.shapes import Alert, Figures, online, serving
 
 
-def alerts(live: PoolView, rows: Sequence[WorkerRow], hour: Figures) -> list[Alert]:
+def alerts(
+    live: PoolView, desk: DeskView | None, rows: Sequence[WorkerRow], hour: Figures
+) -> list[Alert]:
     """What the operator should look at, worst first."""
     found = [
         Alert(
@@ -18,12 +21,37 @@ def alerts(live: PoolView, rows: Sequence[WorkerRow], hour: Figures) -> list[Ale
         for o in live.orchestrators
         if not o.up
     ]
-    if live.orchestrators and not online(live):
+    if live.orchestrators and not online(live) and not serving(desk):
         text = "Every segment is refused until one joins. Send the join link to somebody."
         found.append(
             Alert(level="bad", title="No worker is connected.", text=text, link="/workers")
         )
-    return found + _load_alerts(live, hour) + _worker_alerts(live, rows, hour)
+    return (
+        found
+        + _load_alerts(live, hour)
+        + _call_alerts(desk, hour)
+        + _worker_alerts(live, rows, hour)
+    )
+
+
+def _call_alerts(desk: DeskView | None, hour: Figures) -> list[Alert]:
+    found = []
+    full = (
+        [a for a in desk.apps if a.waiting or (a.capacity and a.taken >= a.capacity)]
+        if desk
+        else []
+    )
+    if full:
+        names = ", ".join(f"{app.pipeline}/{app.model}" for app in full[:3])
+        more = f" and {len(full) - 3} more" if len(full) > 3 else ""
+        text = f"Every place for {names}{more} is taken. More workers would help."
+        found.append(Alert(level="warn", title="Models are full.", text=text, link="/models"))
+    if hour.calls_failed * 20 > hour.calls + hour.calls_failed:
+        share = f"{hour.calls_failed} of {hour.calls + hour.calls_failed} calls"
+        text = f"{share} had no answer within the last hour."
+        link = "/events?type=call-failed"
+        found.append(Alert(level="bad", title="Many calls fail.", text=text, link=link))
+    return found
 
 
 def _because(problem: str) -> str:

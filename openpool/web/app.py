@@ -28,6 +28,7 @@ from openpool.web.api import reading_router
 from openpool.web.api_customers import customers_router
 from openpool.web.api_join import changing_router
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
+from openpool.web.call_views import CallViews
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.direct import DirectApi
 from openpool.web.door import Door, need_operator, refuse_foreign_origin
@@ -131,7 +132,15 @@ def _web(deps: Deps) -> Web:
     feed.observe(metrics_.observe)
     tries = RateLimit(per_minute=deps.tries_per_minute, burst=deps.tries_per_minute)
     door = Door(deps=deps, sessions=Sessions(), tries=tries)
-    return Web(deps=deps, views=Views(deps), feed=feed, door=door, metrics=metrics_)
+    calls = CallViews(deps)
+    return Web(
+        deps=deps,
+        views=Views(deps, calls),
+        calls=calls,
+        feed=feed,
+        door=door,
+        metrics=metrics_,
+    )
 
 
 @get("/metrics", responses=documented(401, 403), tags=["metrics"], media_type="text/plain")

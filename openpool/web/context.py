@@ -6,6 +6,7 @@ from litestar.di import NamedDependency
 
 from openpool.core.errors import NotAllowed
 from openpool.web.auth import Visitor
+from openpool.web.call_views import CallViews
 from openpool.web.door import Door, need_sign_in
 from openpool.web.feed import Feed
 from openpool.web.interface import Deps
@@ -20,6 +21,7 @@ class Web:
 
     deps: Deps
     views: Views
+    calls: CallViews
     feed: Feed
     door: Door
     metrics: Metrics

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from openpool.core.call_requests import CallRequest
-from openpool.core.calls import App, Offer
+from openpool.core.calls import App, CallSource, Offer
 from openpool.core.customers import Customer, NewKey
+from openpool.core.desk_views import DeskView
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
+from openpool.core.prices import Quote
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
 
@@ -25,6 +27,26 @@ class LivePool(Protocol):
 
     def snapshot(self, now_ms: int) -> PoolView: ...
     def explain(self, worker: str, now_ms: int) -> Sequence[Reason]: ...
+
+
+class LiveDesk(Protocol):
+    """The same for calls."""
+
+    def snapshot(self, now_ms: int) -> DeskView: ...
+    def explain(self, worker: str, now_ms: int) -> Sequence[Reason]: ...
+
+
+class LiveVideo(Protocol):
+    """Sessions of live video."""
+
+    def watch(
+        self, app: App, customer: str, query: str, messages: AsyncIterator[bytes]
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Lines of JSON about what is seen in the pictures or segments that `messages` are.
+
+        `query` goes to the worker's runtime. Raises CallFailed on entering or from the lines, or
+        what is wrong with a message; leaving ends the session.
+        """
 
 
 class Enrolment(Protocol):
@@ -99,6 +121,8 @@ class Exchange(Protocol):
 
 
 DEFAULT_GROUP = "default"
+OPERATOR_CUSTOMER = "operator"
+"""Who pays for what the operator tries on the pages; no customer has this id."""
 
 Subscribe = Callable[[], AsyncIterator[Sequence[StoredEvent]]]
 """Committed events in log order from now on; ends when the store closes."""
@@ -131,6 +155,11 @@ class Deps:
     customers: Customers | None = None
     exchange: Exchange | None = None
     """None of both: the pool has no API of its own for customers."""
+    desk: LiveDesk | None = None
+    """None: the pool takes no calls."""
+    call_price: Callable[[App, CallSource], Quote | None] = lambda app, source: None
+    """What a unit of an app pays, for calls that come this way."""
+    live_video: LiveVideo | None = None
     body_bytes_max: int = 100_000_000
     """Largest request of a customer."""
     idle_s: float = 60.0

@@ -10,15 +10,22 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core import explain
+from openpool.core.desk_views import DeskView, ServerView
+from openpool.core.errors import BadMessage
 from openpool.core.events import Event
 from openpool.core.ledger import Transfer
 from openpool.core.views import GroupView, PoolView, WorkerView
 from openpool.core.views import OrchestratorView as LiveOrchestrator
 from openpool.store.interface import Balance, RollupPoint, StoredEvent, WorkerRow
+from openpool.web.call_shapes import Server
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+POINTS_MAX = 2000
+GRAIN_MS = 15 * MINUTE_MS
+"""Long steps are put together from buckets of this length, so that they may start anywhere."""
+GRAINS_MAX = 100_000
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -36,7 +43,15 @@ class Figures(Struct, frozen=True, kw_only=True):
     """Sum over the segments of the round trip that the orchestrator saw."""
     pixels: int = 0
     fee_wei: str = "0"
+    """Of segments and of calls, as is the next."""
     worker_wei: str = "0"
+    calls: int = 0
+    """Answered, and found right."""
+    calls_failed: int = 0
+    call_ms: int = 0
+    """Sum over the calls, from receipt to the end of the answer."""
+    call_fee_wei: str = "0"
+    call_worker_wei: str = "0"
 
 
 class Point(Figures, frozen=True, kw_only=True):
@@ -86,6 +101,11 @@ class Status(Struct, frozen=True, kw_only=True):
     jobs_in_flight: int
     jobs_waiting: int
     """Jobs that wait for a free worker."""
+    models: int
+    """Apps that workers serve now."""
+    calls_in_flight: int
+    """Calls under way; sessions of live video count too."""
+    calls_waiting: int
     last_hour: Figures
     day: Figures
     fees_wei: str
@@ -136,9 +156,15 @@ class Worker(Struct, frozen=True, kw_only=True):
     failed: int
     refused: int
     credited_wei: str
+    calls: int
+    """Answered and found right, over all time."""
+    calls_failed: int
+    call_worker_wei: str
+    """The part of what was credited that calls earned."""
+    calls_running: int
     day: Figures
     hours: list[int]
-    """Segments in each of the last 24 hours, oldest first."""
+    """Segments and calls in each of the last 24 hours, oldest first."""
 
 
 class Reason(Struct, frozen=True, kw_only=True):
@@ -156,6 +182,10 @@ class WorkerDetail(Struct, frozen=True, kw_only=True):
     """The balance of its payout address."""
     reasons: list[Reason]
     """Why it gets work, or gets none."""
+    offers: list[Server]
+    """The models that it serves now."""
+    call_reasons: list[Reason]
+    """Why it gets calls, or gets none; empty if it never offered to take any."""
 
 
 class Earning(Struct, frozen=True, kw_only=True):
@@ -172,6 +202,11 @@ class Earning(Struct, frozen=True, kw_only=True):
     commission_ppm: int
     worker_wei: str
     carry: str
+    unit: str = "pixel"
+    """What `pixels` counts."""
+    pipeline: str = ""
+    """Of a call, as is the next; empty for transcoding."""
+    model: str = ""
 
 
 class EventView(Struct, frozen=True, kw_only=True):
@@ -236,11 +271,30 @@ def figures(points: Iterable[RollupPoint]) -> Figures:
     for point in points:
         for name in _COUNTED:
             sums[name] += getattr(point, name)
-    wei = {"fee_wei": str(sums["fee_wei"]), "worker_wei": str(sums["worker_wei"])}
+    wei = {name: str(total) for name, total in sums.items() if name.endswith("_wei")}
     return msgspec.convert({**sums, **wei}, type=Figures)
 
 
 _COUNTED = tuple(name for name in RollupPoint.__struct_fields__ if name != "start_ms")
+
+
+def span_of(start_ms: int, end_ms: int, step_s: int) -> tuple[int, int]:
+    """Where the first step starts, and the length of the buckets to put it together from (ms).
+
+    Raises BadMessage if that is no span, or too many steps.
+    """
+    step_ms = step_s * 1000
+    if step_ms < MINUTE_MS or step_ms % MINUTE_MS:
+        raise BadMessage("step must be a whole number of minutes, in seconds: 60, 120, 300 …")
+    grain_ms = MINUTE_MS if step_ms % GRAIN_MS else GRAIN_MS
+    if not 0 < end_ms - start_ms <= POINTS_MAX * step_ms:
+        raise BadMessage(
+            f"the span must hold 1 to {POINTS_MAX} steps: "
+            "choose a later start, an earlier end or a longer step"
+        )
+    if (end_ms - start_ms) // grain_ms > GRAINS_MAX:
+        raise BadMessage("for so long a span, step must be a multiple of 900 seconds")
+    return start_ms - start_ms % grain_ms, grain_ms
 
 
 def filled(points: Sequence[RollupPoint], start_ms: int, end_ms: int, step_ms: int) -> list[Point]:
@@ -304,8 +358,13 @@ def money(balances: Iterable[Balance]) -> dict[str, str]:
 
 
 def worker_view(
-    row: WorkerRow, live: WorkerView | None, hours: Sequence[RollupPoint], now_ms: int
+    row: WorkerRow,
+    live: WorkerView | None,
+    serving: ServerView | None,
+    hours: Sequence[RollupPoint],
+    now_ms: int,
 ) -> Worker:
+    """`live` is what it does with segments, `serving` with calls."""
     day = figures(hours)
     connections = live.connections if live else ()
     latest = max(connections, key=lambda c: c.since_ms, default=None)
@@ -315,7 +374,7 @@ def worker_view(
         address=row.address,
         group=row.group,
         state=row.state,
-        status=_status(row, live),
+        status=_status(row, live, serving),
         kind=latest.kind if latest else "",
         version=latest.version if latest else "",
         capacity=live.capacity if live else 0,
@@ -325,12 +384,18 @@ def worker_view(
         typical_ms=live.typical_ms if live and live.measured else 0,
         enrolled_ms=row.enrolled_ms,
         connected_ms=latest.since_ms if latest else 0,
-        last_seen_ms=now_ms if latest else max(row.last_connected_ms, row.last_disconnected_ms),
+        last_seen_ms=now_ms
+        if latest or serving
+        else max(row.last_connected_ms, row.last_disconnected_ms),
         cooled_until_ms=live.cooling_until_ms if live else 0,
         segments=row.segments,
         failed=row.failed,
         refused=row.refused,
         credited_wei=str(row.credited_wei),
+        calls=row.calls,
+        calls_failed=row.calls_failed,
+        call_worker_wei=str(row.call_worker_wei),
+        calls_running=serving.calls if serving else 0,
         day=day,
         hours=_by_hour(hours, now_ms),
     )
@@ -346,21 +411,26 @@ def _by_hour(points: Sequence[RollupPoint], now_ms: int) -> list[int]:
     for point in points:
         hour = (point.start_ms - first_hour_ms(now_ms)) // HOUR_MS
         if 0 <= hour < 24:
-            counts[hour] += point.segments
+            counts[hour] += point.segments + point.calls
     return counts
 
 
-def _status(row: WorkerRow, live: WorkerView | None) -> str:
+def _status(row: WorkerRow, live: WorkerView | None, serving: ServerView | None) -> str:
+    """Segments come first: a worker that does both shows its state for calls where it has one
+    for segments that says nothing."""
     if row.state != "approved":
         return row.state
-    if live is None or not live.connections:
+    states = [each.state for each in (live, serving) if each is not None]
+    if not states:
         return "offline"
-    if live.state == "ready" and live.in_flight:
+    if "cooling" in states or "full" in states:
+        return next(state for state in states if state in ("cooling", "full"))
+    if (live and live.in_flight) or (serving and serving.calls):
         return "working"
-    return live.state
+    return "ready" if "ready" in states else states[0]
 
 
-NEUTRAL = {"share", "no-jobs"}
+NEUTRAL = {"share", "no-jobs", "cold"}
 """Codes of reasons that are no fault of the worker's."""
 
 
@@ -390,6 +460,11 @@ def orchestrator_view(live: LiveOrchestrator, since_ms: int, price_wei: str) -> 
         failed=live.failed,
         groups=list(live.groups),
     )
+
+
+def serving(desk: DeskView | None) -> dict[str, ServerView]:
+    """The workers that have a line for calls, by id."""
+    return {each.worker: each for each in desk.workers if each.lines} if desk else {}
 
 
 def online(live: PoolView) -> dict[str, WorkerView]:

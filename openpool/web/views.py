@@ -8,11 +8,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from openpool.core.errors import BadMessage
 from openpool.core.events import OrchestratorDown, OrchestratorUp, PriceChanged
 from openpool.core.views import JobView, PoolView
 from openpool.store.interface import EventFilter, RollupPoint, StoredEvent
 from openpool.web.alerts import alerts
+from openpool.web.call_shapes import offers_of
+from openpool.web.call_views import CallViews
 from openpool.web.interface import Deps
 from openpool.web.shapes import (
     DAY_MS,
@@ -37,14 +38,12 @@ from openpool.web.shapes import (
     online,
     orchestrator_view,
     reasons,
+    serving,
+    span_of,
     transfer_view,
     worker_view,
 )
 
-POINTS_MAX = 2000
-GRAIN_MS = 15 * MINUTE_MS
-"""Long steps are put together from buckets of this length, so that they may start anywhere."""
-GRAINS_MAX = 100_000
 LIVE_AGE_MS = 500
 DAILY_AGE_MS = 15_000
 """How old the workers' 24-hour figures may be."""
@@ -62,8 +61,9 @@ class _Daily:
 class Views:
     """Answers to the questions that the API and the pages ask."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, calls: CallViews) -> None:
         self._deps = deps
+        self._calls = calls
         self._daily = _Daily()
         self._live: PoolView | None = None
 
@@ -93,14 +93,14 @@ class Views:
             public=deps.enrolment.terms().public,
             commission_ppm=deps.commission_ppm,
             workers=sum(row.state == "approved" for row in rows),
-            workers_online=len(online(live)),
+            workers_online=len(online(live).keys() | serving(self._calls.live()).keys()),
             segments=counts.get("job-delivered", 0),
             day=day,
             **books,
         )
 
     async def status(self) -> Status:
-        deps, now_ms, live = self._deps, self.now_ms(), self.live()
+        deps, now_ms, live, desk = self._deps, self.now_ms(), self.live(), self._calls.live()
         rows, books, (events, head), hour, day = await asyncio.to_thread(
             lambda: (
                 deps.reader.workers(),
@@ -117,18 +117,21 @@ class Views:
             orchestrators=len(live.orchestrators),
             orchestrators_up=sum(o.up for o in live.orchestrators),
             workers=len(rows),
-            workers_online=len(online(live)),
+            workers_online=len(online(live).keys() | serving(desk).keys()),
             workers_pending=sum(row.state == "pending" for row in rows),
             capacity=sum(w.capacity for w in live.workers),
             used=sum(w.sessions for w in live.workers),
             upstream_capacity=sum(g.capacity for o in live.orchestrators for g in o.groups if g.up),
             jobs_waiting=live.waiting,
             jobs_in_flight=len(live.jobs),
+            models=len(desk.apps) if desk else 0,
+            calls_in_flight=len(desk.calls) if desk else 0,
+            calls_waiting=sum(app.waiting for app in desk.apps) if desk else 0,
             last_hour=hour,
             day=day,
             log_events=events,
             log_head=head,
-            alerts=alerts(live, rows, hour),
+            alerts=alerts(live, desk, rows, hour),
             **books,
         )
 
@@ -137,9 +140,11 @@ class Views:
         rows = await asyncio.to_thread(self._deps.reader.workers)
         chosen = [row for row in rows if only is None or row.worker in only]
         hours = await self._hours([row.worker for row in rows])
-        now_ms, live = self.now_ms(), online(self.live())
+        now_ms, live, desk = self.now_ms(), online(self.live()), serving(self._calls.live())
         return [
-            worker_view(row, live.get(row.worker), hours.get(row.worker, []), now_ms)
+            worker_view(
+                row, live.get(row.worker), desk.get(row.worker), hours.get(row.worker, []), now_ms
+            )
             for row in chosen
         ]
 
@@ -153,10 +158,15 @@ class Views:
         hours, balances = await asyncio.to_thread(
             lambda: (_day_hours(deps, worker, now_ms), deps.reader.balances(account))
         )
+        desk = self._calls.live()
         return WorkerDetail(
-            worker=worker_view(row, online(self.live()).get(worker), hours, now_ms),
+            worker=worker_view(
+                row, online(self.live()).get(worker), serving(desk).get(worker), hours, now_ms
+            ),
             owed_wei=str(sum(b.amount_wei for b in balances if b.account == account)),
             reasons=reasons(row, deps.live.explain(worker, now_ms)),
+            offers=offers_of(worker, desk),
+            call_reasons=reasons(row, calls) if (calls := self._calls.explain(worker)) else [],
         )
 
     async def _hours(self, workers: Sequence[str]) -> dict[str, list[RollupPoint]]:
@@ -173,18 +183,7 @@ class Views:
         """Steps from `start_ms` on, moved back to a whole minute (a quarter of an hour if they
         are long). Raises BadMessage if that is no span, or too many points.
         """
-        step_ms = step_s * 1000
-        if step_ms < MINUTE_MS or step_ms % MINUTE_MS:
-            raise BadMessage("step must be a whole number of minutes, in seconds: 60, 120, 300 …")
-        grain_ms = MINUTE_MS if step_ms % GRAIN_MS else GRAIN_MS
-        if not 0 < end_ms - start_ms <= POINTS_MAX * step_ms:
-            raise BadMessage(
-                f"the span must hold 1 to {POINTS_MAX} steps: "
-                "choose a later start, an earlier end or a longer step"
-            )
-        if (end_ms - start_ms) // grain_ms > GRAINS_MAX:
-            raise BadMessage("for so long a span, step must be a multiple of 900 seconds")
-        start_ms -= start_ms % grain_ms
+        start_ms, grain_ms = span_of(start_ms, end_ms, step_s)
         points = await asyncio.to_thread(
             lambda: self._deps.reader.series(
                 start_ms=start_ms, end_ms=end_ms, step_ms=grain_ms, worker=worker
@@ -195,7 +194,7 @@ class Views:
             end_ms=end_ms,
             step_s=step_s,
             worker=worker,
-            points=filled(points, start_ms, end_ms, step_ms),
+            points=filled(points, start_ms, end_ms, step_s * 1000),
         )
 
     async def events(self, which: EventFilter) -> list[StoredEvent]:

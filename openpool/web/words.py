@@ -3,6 +3,11 @@
 from openpool.core.events import (
     AnyPayload,
     AttemptFailed,
+    CallAssigned,
+    CallAttemptFailed,
+    CallCompleted,
+    CallFailed,
+    CallReceived,
     CommissionTaken,
     FeeCredited,
     GroupClosed,
@@ -13,6 +18,8 @@ from openpool.core.events import (
     JobHedged,
     JobReceived,
     JobVerified,
+    LineClosed,
+    LineOpened,
     OrchestratorDown,
     OrchestratorRestarted,
     OrchestratorUp,
@@ -30,11 +37,20 @@ from openpool.core.events import (
     WorkerEnrolled,
 )
 from openpool.web.format import duration_text, ether_text, large_text
+from openpool.web.interface import OPERATOR_CUSTOMER
 
 LEVELS = {
-    "bad": {"job-failed", "result-refused", "orchestrator-down", "worker-banned"},
+    "bad": {
+        "job-failed",
+        "call-failed",
+        "result-refused",
+        "orchestrator-down",
+        "worker-banned",
+    },
     "warn": {
         "attempt-failed",
+        "call-attempt-failed",
+        "line-closed",
         "job-hedged",
         "worker-cooled-down",
         "worker-disconnected",
@@ -43,7 +59,13 @@ LEVELS = {
         "group-closed",
         "pool-stopped",
     },
-    "good": {"job-delivered", "fee-credited", "orchestrator-up", "worker-approved"},
+    "good": {
+        "job-delivered",
+        "call-completed",
+        "fee-credited",
+        "orchestrator-up",
+        "worker-approved",
+    },
 }
 """How the type of an event is coloured; others are neutral."""
 
@@ -59,7 +81,7 @@ def times(count: int, noun: str) -> str:
 
 def describe(data: AnyPayload) -> str:
     """One line that says what happened; the worker and the job are shown beside it."""
-    return _of_jobs(data) or _of_workers(data) or _of_the_pool(data)
+    return _of_jobs(data) or _of_calls(data) or _of_workers(data) or _of_the_pool(data)
 
 
 def _of_jobs(data: AnyPayload) -> str:
@@ -82,11 +104,69 @@ def _of_jobs(data: AnyPayload) -> str:
             return f"delivered to {o} in {duration_text(ms)} for {duration_text(length)} of video"
         case JobFailed(reason=reason, attempts=attempts):
             return f"failed after {times(attempts, 'attempt')}: {reason}"
+        case FeeCredited(worker_wei=wei, fee_wei=fee, pipeline=pipeline) if pipeline:
+            what = f"{amount(data.pixels, data.unit)} of {pipeline}"
+            return f"earned {ether_text(int(wei))} of {ether_text(int(fee))} for {what}"
         case FeeCredited(worker_wei=wei, fee_wei=fee):
             return f"earned {ether_text(int(wei))} of {ether_text(int(fee))}"
         case CommissionTaken(commission_wei=wei):
             return f"the pool kept {ether_text(int(wei))}"
     return ""
+
+
+WHY = {
+    "chosen": "",
+    "session": ", whose session it is",
+    "waited": ", after it had waited for a place",
+    "retry": ", as another try",
+}
+
+
+def _of_calls(data: AnyPayload) -> str:
+    match data:
+        case CallReceived(pipeline=pipeline, model=model):
+            return f"{_client(data.customer, data.orchestrator)} called {pipeline}/{model}"
+        case CallAssigned(predicted_ms=ms, reason=reason, warm=warm):
+            took = f", expected to take {duration_text(ms)}" if ms else ""
+            cold = "" if warm else "; the model has to be loaded first"
+            return f"given to it{WHY.get(reason, '')}{took}{cold}"
+        case CallAttemptFailed(reason=reason, blamed=blamed):
+            return reason + ("" if blamed else " (not the worker's fault)")
+        case CallCompleted():
+            return _completed(data)
+        case CallFailed(code="cancelled", pipeline=pipeline, model=model):
+            return f"{_client(data.customer, data.orchestrator)} hung up on {pipeline}/{model}"
+        case CallFailed(attempts=attempts, reason=reason, pipeline=pipeline, model=model):
+            tries = f" after {times(attempts, 'attempt')}" if attempts else ""
+            return f"{pipeline}/{model} had no answer{tries}: {reason}"
+        case LineOpened():
+            return "opened a line for calls"
+        case LineClosed(reason=reason):
+            return f"its line for calls ended: {reason}"
+    return ""
+
+
+def _client(customer: str, orchestrator: str) -> str:
+    """Who made a call."""
+    if customer == OPERATOR_CUSTOMER:
+        return "the operator"
+    return f"customer {customer}" if customer else orchestrator or "somebody"
+
+
+def _completed(data: CallCompleted) -> str:
+    what = f"{data.pipeline}/{data.model}"
+    took = f"{what} answered in {duration_text(data.took_ms)}"
+    if not data.checked:
+        return f"{took}, and not accepted: {data.note or 'it was not checked'}"
+    hung_up = ", until the client hung up" if data.cancelled else ""
+    return f"{took}{hung_up}: {amount(data.units, data.unit)}"
+
+
+def amount(units: int, unit: str) -> str:
+    """`1 token`, `12.3 k tokens`, `850 ms`."""
+    if unit == "ms":
+        return duration_text(units)
+    return f"{large_text(units)} {unit}{'' if units == 1 else 's'}"
 
 
 def _of_workers(data: AnyPayload) -> str:
