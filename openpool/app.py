@@ -21,6 +21,7 @@ from openpool.app_calls import (
     make_desk,
     make_exchange,
     make_live_runners,
+    pricer,
 )
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
