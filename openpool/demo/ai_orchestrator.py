@@ -8,7 +8,7 @@ that is dropped when it says nothing. It reads results by rules of its own; see 
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -162,7 +162,7 @@ class AiStandIn:
     # --- jobs ----------------------------------------------------------------------------------
 
     async def submit(
-        self, pipeline: str, request: dict[str, object], file: bytes = b""
+        self, pipeline: str, request: Mapping[str, object], file: bytes = b""
     ) -> AiOutcome:
         """Have a job done as for a gateway. A failure is an outcome too."""
         model = str(request.get("model" if pipeline == "llm" else "model_id", ""))
@@ -177,7 +177,7 @@ class AiStandIn:
             return AiOutcome(error=str(failure))
 
     async def _hand_out(
-        self, pipeline: str, model: str, request: dict[str, object], url: str
+        self, pipeline: str, model: str, request: Mapping[str, object], url: str
     ) -> AiOutcome:
         member, place = self._choose(pipeline, model)
         task_id, self._next = self._next, self._next + 1
@@ -187,7 +187,7 @@ class AiStandIn:
         place.free -= 1
         try:
             member.stream.notify_ai(
-                AiJob(task_id=task_id, pipeline=pipeline, request=request, input_url=url)
+                AiJob(task_id=task_id, pipeline=pipeline, request=dict(request), input_url=url)
             )
             async with asyncio.timeout(self.limit_s):
                 return await answer

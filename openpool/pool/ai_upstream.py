@@ -280,7 +280,8 @@ class AiUpstream:
             async with asyncio.timeout(self._answer_s):
                 await self._answer(job, life)
         except _WontDo as why:
-            await self._deliver_error(job, life, str(why))
+            stopped = self._draining and str(why) == FAILED  # rather our end than its own
+            await self._deliver_error(job, life, FULL if stopped else str(why))
         except TimeoutError:
             await self._deliver_error(job, life, LATE)
         except Exception as error:
