@@ -56,6 +56,8 @@ class Odd(Runtime):
         raise AssertionError
 
     def hang(self, request: RuntimeRequest) -> RuntimeAnswer:
+        if request.body:
+            Path(request.body.decode()).write_text("hanging")
         time.sleep(600)
         raise AssertionError
 
@@ -87,6 +89,8 @@ class Odd(Runtime):
     def stuck(self, request: RuntimeRequest) -> RuntimeAnswer:
         def lines() -> Iterator[bytes]:
             yield b"first\n"
+            if request.body:
+                Path(request.body.decode()).write_text("stuck")
             time.sleep(600)
 
         return _events(lines())

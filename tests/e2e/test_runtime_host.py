@@ -170,15 +170,17 @@ async def test_whoever_hangs_up_unread_stops_the_runtime(tmp_path: Path) -> None
 
 async def test_a_runtime_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     """Soon after the client left, whatever it does: 0.6 s, and what a busy machine adds."""
+    note = tmp_path / "note"
     async with host_of(settings(), cache=tmp_path).running() as host:
         await wait_offers(host, 1)
         before = await pid_of(host)
-        answer = await host.answer(request("/stuck"))
+        answer = await host.answer(request("/stuck", str(note).encode()))
         assert await anext(answer.body) == b"first\n"
+        await until(note.exists)
         started = time.monotonic()
         await answer.body.aclose()
         await until(lambda: not psutil.pid_exists(before))
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 2
         assert await pid_of(host) != before
 
 
@@ -187,8 +189,9 @@ async def test_a_cancelled_wait_stops_the_runtime(tmp_path: Path) -> None:
     async with host_of(settings(), cache=tmp_path).running() as host:
         await wait_offers(host, 1)
         before = await pid_of(host)
-        waiting = asyncio.ensure_future(host.answer(request("/hang")))
-        await asyncio.sleep(0.1)
+        note = tmp_path / "note"
+        waiting = asyncio.ensure_future(host.answer(request("/hang", str(note).encode())))
+        await until(note.exists)
         waiting.cancel()
         await asyncio.wait([waiting])
         started = time.monotonic()
