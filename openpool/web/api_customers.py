@@ -74,8 +74,8 @@ class Revoked(Struct, frozen=True, kw_only=True):
 async def customers(web: FromWeb, visitor: FromVisitor) -> list[CustomerView]:
     """All customers with their keys. Operator only."""
     need_operator(visitor)
-    known = _customers(web)
-    return [_view(known, each) for each in known.all()]
+    known = customers_of(web)
+    return [customer_view(known, each) for each in known.all()]
 
 
 @post("/customers", responses=documented(401, 403, 404, 503), tags=["customers"])
@@ -84,7 +84,7 @@ async def add_customer(
 ) -> NewKey:
     """A new customer. The secret of its first key is shown this once. Operator only."""
     need_operator(visitor)
-    return await _customers(web).add(
+    return await customers_of(web).add(
         data.name, requests_per_minute=data.requests_per_minute, spend_limit=data.spend_limit
     )
 
@@ -95,7 +95,7 @@ async def rotate_key(
 ) -> NewKey:
     """A new key. The old ones stay good for a grace period. Operator only."""
     need_operator(visitor)
-    return await _customers(web).rotate(customer, data.label)
+    return await customers_of(web).rotate(customer, data.label)
 
 
 @delete(
@@ -112,7 +112,7 @@ async def revoke_keys(
 ) -> Revoked:
     """Make one key of a customer worthless, or all of them, at once. Operator only."""
     need_operator(visitor)
-    return Revoked(keys=await _customers(web).revoke(customer, key))
+    return Revoked(keys=await customers_of(web).revoke(customer, key))
 
 
 @post(
@@ -126,20 +126,22 @@ async def set_limits(
 ) -> CustomerView:
     """Change what a customer may ask and spend. Operator only."""
     need_operator(visitor)
-    known = _customers(web)
+    known = customers_of(web)
     changed = await known.set_limits(
         customer, requests_per_minute=data.requests_per_minute, spend_limit=data.spend_limit
     )
-    return _view(known, changed)
+    return customer_view(known, changed)
 
 
-def _customers(web: Web) -> Customers:
+def customers_of(web: Web) -> Customers:
+    """Raises NotFound if the pool has none."""
     if web.deps.customers is None:
         raise NotFound("This pool has no API for customers; set ai.enabled.")
     return web.deps.customers
 
 
-def _view(known: Customers, each: Customer) -> CustomerView:
+def customer_view(known: Customers, each: Customer) -> CustomerView:
+    """A customer as it is shown, with keys."""
     limit_wei = each.spend_limit_wei
     return CustomerView(
         customer=each.customer,

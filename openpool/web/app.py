@@ -25,6 +25,7 @@ from litestar.template import TemplateConfig
 from litestar.types import HTTPScope, Receive, Send
 
 from openpool.web.api import reading_router
+from openpool.web.api_calls import calls_router
 from openpool.web.api_customers import customers_router
 from openpool.web.api_join import changing_router
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
@@ -34,6 +35,7 @@ from openpool.web.direct import DirectApi
 from openpool.web.door import Door, need_operator, refuse_foreign_origin
 from openpool.web.feed import Feed
 from openpool.web.interface import Deps
+from openpool.web.live_socket import live_socket
 from openpool.web.metrics import Metrics
 from openpool.web.pages import PAGES, filters
 from openpool.web.problems import Answer, Asked, answer, documented
@@ -80,6 +82,8 @@ def create_app(deps: Deps) -> Litestar:
             reading_router(),
             changing_router(),
             customers_router(),
+            calls_router(),
+            live_socket,
             *_direct_api(deps),
             metrics,
             *PAGES,

@@ -112,7 +112,7 @@ def _back(worker: str) -> Redirect:
 async def rotate(web: FromWeb, visitor: FromVisitor, worker: PathId) -> Template:
     """A new token, shown once."""
     enrolled = await web.deps.enrolment.rotate_token(seen_worker(visitor, worker), "dashboard")
-    return _secret(
+    return show_secret(
         web,
         visitor,
         title="New token",
@@ -135,7 +135,7 @@ async def invite(web: FromWeb, visitor: FromVisitor) -> Template:
     """An invitation, shown once."""
     need_operator(visitor)
     code = await web.deps.enrolment.invite("dashboard", DEFAULT_GROUP)
-    return _secret(
+    return show_secret(
         web,
         visitor,
         title="Invitation",
@@ -146,9 +146,10 @@ async def invite(web: FromWeb, visitor: FromVisitor) -> Template:
     )
 
 
-def _secret(
+def show_secret(
     web: Web, visitor: Visitor, *, title: str, secret: str, text: str, back: str
 ) -> Template:
+    """A page that shows a secret, this once."""
     context = {
         "back": back,
         "now_ms": web.views.now_ms(),

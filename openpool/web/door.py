@@ -7,7 +7,9 @@ Origin): that is the whole defence against forged requests.
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
+from litestar.connection import ASGIConnection
 from litestar.datastructures import Cookie
 from msgspec import Struct
 
@@ -25,6 +27,8 @@ from openpool.web.auth import (
 from openpool.web.interface import Deps
 from openpool.web.problems import Asked, SignInNeeded, TooMany
 
+Connection = ASGIConnection[Any, Any, Any, Any]
+"""A request, or a WebSocket."""
 SECRET_CHARS_MAX = 512
 
 
@@ -45,7 +49,7 @@ class Door:
     sessions: Sessions
     tries: RateLimit
 
-    async def visitor(self, request: Asked) -> Visitor:
+    async def visitor(self, request: Connection) -> Visitor:
         """Who asks: by bearer secret, else by cookie, else the public. Raises Unauthorized."""
         bearer = request.headers.get("authorization", "")
         if bearer:
@@ -58,7 +62,7 @@ class Door:
     def now_ms(self) -> int:
         return self.deps.clock_ms()
 
-    async def by_secret(self, secret: str, request: Asked) -> Visitor:
+    async def by_secret(self, secret: str, request: Connection) -> Visitor:
         """The operator or the worker that a secret belongs to. Only wrong ones are counted."""
         client = client_key(request.client.host if request.client else "")
         if self.tries.is_spent(client, self.now_ms()):

@@ -6,6 +6,7 @@ be used for JSON, where wei are plain decimal strings.
 
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 
 from markupsafe import Markup, escape
 
@@ -40,6 +41,16 @@ def ether_text(wei: int) -> str:
     if size >= GWEI // 1_000:
         return f"{significant(Decimal(wei) / GWEI, 4)}{_THIN}gwei"
     return f"{wei}{_THIN}wei"
+
+
+def price_text(price: str) -> Markup:
+    """Wei per unit with few digits, the exact fraction on hover: `"3600/7"` is `514.3`."""
+    exact = Fraction(price)
+    value = Decimal(exact.numerator) / exact.denominator
+    about = "" if exact.denominator == 1 and exact < 10**6 else price
+    return Markup('<span class="num"{}>{}</span>').format(
+        Markup(' title="exactly {} wei"').format(about) if about else "", significant(value, 4)
+    )
 
 
 def ether(wei: int) -> Markup:

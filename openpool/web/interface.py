@@ -121,6 +121,10 @@ class Exchange(Protocol):
 
 
 DEFAULT_GROUP = "default"
+DEFAULT_LIVE_FPS = 5
+"""Pictures a second that the page of live video sends, unless told otherwise."""
+LIVE_MESSAGE_BYTES_MAX = 8_000_000
+"""Largest picture or segment of a live session."""
 OPERATOR_CUSTOMER = "operator"
 """Who pays for what the operator tries on the pages; no customer has this id."""
 

@@ -17,13 +17,15 @@ from openpool.store.interface import EventFilter
 from openpool.web import format as text
 from openpool.web import words
 from openpool.web.api import split_types, sse
-from openpool.web.auth import Visitor
-from openpool.web.context import FromVisitor, FromWeb, Web, seen_worker
+from openpool.web.call_pages import CALL_PAGES
+from openpool.web.context import FromVisitor, FromWeb, seen_worker
+from openpool.web.customer_pages import CUSTOMER_PAGES
 from openpool.web.deeds import DEEDS
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
 from openpool.web.problems import Asked, NotFound
 from openpool.web.shapes import Worker
+from openpool.web.show import show
 
 ROWS = 50
 JOBS = 5
@@ -35,6 +37,11 @@ EVENT_TYPES = (
     "attempt-failed",
     "result-refused",
     "fee-credited",
+    "call-completed",
+    "call-failed",
+    "call-attempt-failed",
+    "line-opened",
+    "line-closed",
     "worker-connected",
     "worker-disconnected",
     "worker-cooled-down",
@@ -46,6 +53,15 @@ EVENT_TYPES = (
     "price-changed",
 )
 """Those offered in the filter of the feed."""
+
+TROUBLE = (
+    "attempt-failed",
+    "call-attempt-failed",
+    "result-refused",
+    "worker-cooled-down",
+    "worker-disconnected",
+)
+"""What the page of a worker shows of what went wrong."""
 
 RANGES = {
     "1h": (3_600, 60),
@@ -64,11 +80,12 @@ SORTS: dict[str, Callable[[Worker], object]] = {
     "rtf": lambda w: w.day.busy_ms * 1000 // w.day.media_ms if w.day.media_ms else 10**9,
     "success": lambda w: success_ppm(w),
     "segments": lambda w: w.day.segments,
+    "calls": lambda w: w.day.calls,
     "credited": lambda w: int(w.day.worker_wei),
     "total": lambda w: int(w.credited_wei),
     "seen": lambda w: w.last_seen_ms,
 }
-FALLING = {"load", "segments", "credited", "total", "seen"}
+FALLING = {"load", "segments", "calls", "credited", "total", "seen"}
 """Sorted with the largest first when chosen."""
 
 Range = Annotated[str, QueryParameter(name="range", max_length=4)]
@@ -83,6 +100,7 @@ def filters() -> dict[str, Callable[..., object]]:
     """What templates may call."""
     return {
         "ago": text.ago,
+        "amount": words.amount,
         "capabilities": capability_names,
         "describe": words.describe,
         "duration": text.duration,
@@ -92,6 +110,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "large": text.large,
         "level": words.level,
         "percent": text.percent_text,
+        "money": text.price_text,
         "ppm": text.ppm_text,
         "ratio": text.ratio_text,
         "short": text.short,
@@ -115,22 +134,6 @@ def spark(values: Sequence[int], width: int = 100, height: int = 24) -> str:
         for i, value in enumerate(values)
     ]
     return "M" + " L".join(points)
-
-
-def show(
-    request: Asked, web: Web, visitor: Visitor, name: str, title: str, **context: object
-) -> Template:
-    """A whole page, or its live part alone where htmx asks."""
-    partial = "hx-request" in request.headers
-    context |= {
-        "now_ms": web.views.now_ms(),
-        "page": name,
-        "partial": partial,
-        "title": title,
-        "url": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
-        "visitor": visitor,
-    }
-    return Template(f"parts/{name}.html" if partial else f"{name}.html", context=context)
 
 
 @get("/", include_in_schema=False)
@@ -166,6 +169,8 @@ async def overview(
         status=await web.views.status(),
         orchestrators=await web.views.orchestrators(),
         jobs=web.views.jobs()[:JOBS],
+        calls=web.calls.in_flight()[:JOBS],
+        models=await web.calls.models(),
         names=await web.views.names(),
         **_range(span),
     )
@@ -226,7 +231,7 @@ async def worker_page(
     if found is None:
         raise NotFound("There is no such worker, or it is not yours.")
     trouble = EventFilter(
-        types=("attempt-failed", "result-refused", "worker-cooled-down", "worker-disconnected"),
+        types=TROUBLE,
         worker=worker,
         newest_first=True,
         limit=8,
@@ -355,5 +360,7 @@ PAGES: list[HTTPRouteHandler] = [
     ledger,
     api_page,
     live,
+    *CALL_PAGES,
+    *CUSTOMER_PAGES,
     *DEEDS,
 ]

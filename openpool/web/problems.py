@@ -157,6 +157,6 @@ def answer(request: Asked, error: Exception) -> Answer:
 
 def _is_program(request: Asked) -> bool:
     path = request.url.path
-    if path.startswith(("/api/", "/schema", "/metrics", "/live")):
+    if path.startswith(("/api/", "/schema", "/metrics")) or path == "/live":
         return True
     return "text/html" not in request.headers.get("accept", "")

@@ -15,6 +15,7 @@ from litestar import Litestar
 
 from openpool.core.errors import SetupError
 from openpool.web.feed import Feed
+from openpool.web.interface import LIVE_MESSAGE_BYTES_MAX
 
 STOP_S = 5
 """How long requests under way may take when the server stops."""
@@ -74,7 +75,9 @@ def _settings(app: Litestar, ssl: tuple[Path, Path] | None, trusted_proxies: str
     return uvicorn.Config(
         app,
         lifespan="on",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=LIVE_MESSAGE_BYTES_MAX,
+        ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -35,7 +35,38 @@
       text: eth,
       lines: [["fees", "--c2", wei("fee_wei")], ["to workers", "--c1", wei("worker_wei")]],
     },
+    calls: {
+      bars: true,
+      text: (v) => `${digits(v, 3)}/s`,
+      lines: [["answered", "--c1", perSecond("calls")], ["failed", "--bad", (p, step) => (p.calls_failed ? p.calls_failed / step : null)]],
+    },
+    calltime: { text: (v) => `${digits(v, 3)} s`, lines: [["time of a call", "--c4", rate("call_ms", "calls", 0.001)]] },
     credited: { fill: true, axis: scaled, text: eth, lines: [["credited", "--c1", wei("worker_wei")]] },
+  };
+
+  // Fees by pipeline: the first four have a line of their own, the others are one.
+  const COLOURS = ["--c1", "--c2", "--c3", "--c4"];
+  const byPipeline = ({ pipelines }) => {
+    const fee = (i) => (p) => Number(p.fee_wei[i] || 0) / 1e18;
+    const lines = pipelines.slice(0, 4).map((name, i) => [name, COLOURS[i], fee(i)]);
+    const rest = pipelines.slice(4).map((_, i) => fee(i + 4));
+    if (rest.length) lines.push(["others", "--dim", (p) => rest.reduce((sum, one) => sum + one(p), 0)]);
+    if (!lines.length) lines.push(["none yet", "--dim", () => 0]);
+    return { axis: scaled, text: eth, lines };
+  };
+  const legend = (node, kind) => {
+    const box = document.createElement("span");
+    box.className = "legend";
+    for (const [label, colour] of kind.lines) {
+      const entry = document.createElement("span");
+      const mark = document.createElement("i");
+      mark.className = { "--c2": "c2", "--c3": "c3", "--c4": "c4", "--dim": "other" }[colour] || "";
+      entry.append(mark, label);
+      box.append(entry);
+    }
+    const header = node.closest(".panel").querySelector("header");
+    header.querySelector(".legend")?.remove();
+    header.append(box);
   };
 
   const pad = (n) => String(n).padStart(2, "0");
@@ -112,13 +143,15 @@
 
   const charts = new Map();
   const draw = (node, series) => {
-    const kind = KINDS[node.dataset.chart];
+    const kind = node.dataset.chart === "pipelines" ? byPipeline(series) : KINDS[node.dataset.chart];
+    if (node.dataset.chart === "pipelines") legend(node, kind);
     const columns = [
       series.points.map((p) => p.start_ms / 1000),
       ...kind.lines.map(([, , value]) => series.points.map((p) => value(p, series.step_s))),
     ];
     const old = charts.get(node);
-    if (old) return old.setData(columns);
+    if (old && old.series.length === columns.length) return old.setData(columns);
+    if (old) old.destroy();
     charts.set(node, new uPlot(options(node, kind, columns[0].length), columns, node));
   };
 
@@ -129,7 +162,8 @@
     const grain = (step % 900 ? 60 : 900) * 1000;
     const end = Math.floor((Date.now() - skew) / grain) * grain;
     const query = new URLSearchParams({ start_ms: end - span * 1000, end_ms: end, step, worker });
-    return `/api/v1/series?${query}`;
+    if (node.dataset.chart === "pipelines") query.delete("worker");
+    return `/api/v1/series${node.dataset.chart === "pipelines" ? "/pipelines" : ""}?${query}`;
   };
 
   const last = new Map();
@@ -137,12 +171,19 @@
   const load = async () => {
     if (Date.now() - loadedAt < EVERY_MS) return;
     loadedAt = Date.now();
-    // All charts of a page show the same span, so one answer serves them all.
+    // All charts of a page show the same span, so one answer serves all that ask the same.
+    const asked = new Map();
+    for (const node of nodes) {
+      const url = question(node);
+      asked.set(url, [...(asked.get(url) || []), node]);
+    }
     try {
-      const answer = await fetch(question(nodes[0]));
-      if (!answer.ok) return;
-      const series = await answer.json();
-      nodes.forEach((node) => { last.set(node, series); draw(node, series); });
+      for (const [url, askers] of asked) {
+        const answer = await fetch(url);
+        if (!answer.ok) return;
+        const series = await answer.json();
+        askers.forEach((node) => { last.set(node, series); draw(node, series); });
+      }
     } catch { return; }
     document.body.dataset.charts = "drawn";
   };
