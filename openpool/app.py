@@ -55,6 +55,7 @@ from openpool.core.units import price
 from openpool.link.client import TranscoderClient
 from openpool.link.server import WorkerPort
 from openpool.link.tls import Identity, Trust, load_or_create_identity, server_context
+from openpool.pool.ai_downstream import AiDownstream
 from openpool.pool.ai_upstream import AiUpstreams
 from openpool.pool.customers import Customers
 from openpool.pool.downstream import Downstream
@@ -156,7 +157,7 @@ class PoolProcess:
         await self._restore(downstream)
         listen = self.config.workers.listen
         tls = server_context(self.identity)
-        port = WorkerPort(downstream, tls, host=listen.host, port=listen.port)
+        port = WorkerPort(downstream, tls, host=listen.host, port=listen.port, ai=downstream.ai)
         await port.start()
         self.worker_port = port.port
         async with port.running():
@@ -190,7 +191,7 @@ class PoolProcess:
         await listening.wait()
 
     def _serve_ai_workers(self, tasks: asyncio.TaskGroup, exchange: Exchange) -> None:
-        if not (self.config.ai.enabled and self.config.ai.grpc):
+        if not self._sells_by_grpc:
             return
         self.ai_upstreams = make_ai_upstreams(
             self.config,
@@ -277,7 +278,14 @@ class PoolProcess:
             epoch=self.epoch,
             workers_max=self.config.workers.max,
             calls=self.exchange.line if self.exchange and self.config.ai.enabled else None,
+            ai=AiDownstream(self.exchange, self.enrolment.authenticate)
+            if self.exchange and self._sells_by_grpc
+            else None,
         )
+
+    @property
+    def _sells_by_grpc(self) -> bool:
+        return self.config.ai.enabled and self.config.ai.grpc
 
     def _make_exchange(self, tasks: asyncio.TaskGroup) -> Exchange:
         return make_exchange(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -83,7 +84,7 @@ class TranscoderClient:
         self._session: aiohttp.ClientSession | None = None
         self._pins: dict[str, aiohttp.Fingerprint] = {}
 
-    async def __aenter__(self) -> "TranscoderClient":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

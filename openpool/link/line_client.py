@@ -29,7 +29,6 @@ from openpool.link.line_stream import (
     Body,
     BrokenOff,
     Fields,
-    Incoming,
     LineStream,
     NotAnswered,
     Waiter,
@@ -69,7 +68,7 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     """Names in lower case; repeated ones joined with commas."""
-    body: Incoming
+    body: AsyncIterator[bytes]
     """Raises BrokenOff (Timeout at the deadline) if it does not come to its end."""
 
 
@@ -361,7 +360,9 @@ class _Call(LineStream):
             self.body.end(error)
 
 
-async def _read_offers(body: Incoming, over: asyncio.Future[str]) -> AsyncIterator[list[Offer]]:
+async def _read_offers(
+    body: AsyncIterator[bytes], over: asyncio.Future[str]
+) -> AsyncIterator[list[Offer]]:
     """Only the last list counts where several have come, so that nobody is kept busy by them."""
     rest = b""
     async for chunk in body:

@@ -29,7 +29,10 @@ APPS = {
     "upscale": "upscale",
 }
 """What an orchestrator calls a pipeline, and what we do. Clips are not made here."""
-PIPELINES = {ours: theirs for theirs, ours in APPS.items()}
+PIPELINES = {ours: theirs for theirs, ours in APPS.items()} | {
+    "segment-anything-2": "segment-anything-2"
+}
+"""The other way; stock workers keep the name of segment-anything."""
 SIDE_DEFAULT = 512
 """An orchestrator bills a picture as this wide and high if nothing was asked for."""
 MASK_PIXELS_MAX = 64_000_000
@@ -57,10 +60,15 @@ def app_of(job: AiJob) -> App:
     return App(APPS[job.pipeline], model)
 
 
-def asked_of(job: AiJob, file: bytes) -> Asked:
-    """The job as a call; `file` is what was at its `input_url`. BadMessage if it cannot be one."""
+def asked_of(job: AiJob, lane: App, file: bytes) -> Asked:
+    """The job as a call; `file` is what was at its `input_url`. BadMessage if it cannot be one.
+
+    `lane` is the app that was registered where the job came.
+    """
     app = app_of(job)
-    path, write = _WRITERS[job.pipeline]
+    if (app.model, job.pipeline) == (lane.model, lane.pipeline):
+        app = lane
+    path, write = _WRITERS["opaque" if app.pipeline == "segment-anything-2" else job.pipeline]
     content_type, body = write(app.model, job.request, file)
     streaming = job.pipeline == "llm" and job.request.get("stream") is True
     return Asked(app=app, path=path, content_type=content_type, body=body, streaming=streaming)
@@ -176,6 +184,7 @@ _WRITERS: dict[str, tuple[str, Callable[[str, Mapping[str, object], bytes], Writ
     "audio-to-text": ("/v1/audio/transcriptions", _write_transcription),
     "image-to-text": ("/v1/images/ocr", _write_looked_at),
     "segment-anything-2": ("/v1/images/segment", _write_looked_at),
+    "opaque": ("/segment-anything-2", _write_looked_at),
 }
 
 # --- answers -------------------------------------------------------------------------------------
@@ -321,12 +330,17 @@ class _Mask(Struct):
 
 
 class _Cut(Struct):
-    masks: list[_Mask]
+    masks: list[_Mask] | str
+    scores: str = ""
+    logits: str = ""
 
 
 def _read_masks(_: Request, answer: bytes, __: Named) -> AiResult:
     """Each mask as rows of 0 and 1. GrabCut knows no scores; what it found it is sure of."""
-    masks = [each.rle for each in msgspec.json.decode(answer, type=_Cut).masks]
+    cut = msgspec.json.decode(answer, type=_Cut)
+    if isinstance(cut.masks, str):
+        return AiResult(value=cut)  # already as an orchestrator wants it
+    masks = [each.rle for each in cut.masks]
     if sum(mask.size[0] * mask.size[1] for mask in masks) > MASK_PIXELS_MAX:
         raise BadResult("the masks of the worker's answer are too large")
     written = f"[{','.join(_rows(mask) for mask in masks)}]"

@@ -234,7 +234,7 @@ class AiUpstream:
             timer = asyncio.get_running_loop().call_later(UP_S, self._lasted, lane)
             try:
                 async for job in registration:
-                    self._received(job, registration.fingerprint)
+                    self._received(job, registration.fingerprint, lane.app)
             finally:
                 timer.cancel()
 
@@ -244,7 +244,7 @@ class AiUpstream:
 
     # --- jobs ----------------------------------------------------------------------------------
 
-    def _received(self, job: AiJob, incarnation: str) -> None:
+    def _received(self, job: AiJob, incarnation: str, lane: App) -> None:
         life = self._life_of(job.task_id, incarnation)
         if (life, job.task_id) in self.jobs:
             return  # said twice
@@ -253,7 +253,7 @@ class AiUpstream:
             return
         self.jobs[life, job.task_id] = job
         self._idle.clear()
-        self._tasks.create_task(self._serve(job, life), name=f"job {job.task_id}")
+        self._tasks.create_task(self._serve(job, life, lane), name=f"job {job.task_id}")
 
     def _life_of(self, task_id: int, incarnation: str) -> Life:
         """Whose task this is. Lanes are read side by side, so ids need not come in order; but after
@@ -275,10 +275,10 @@ class AiUpstream:
         with suppress(OpenPoolError):
             await self._client.post_ai_error(task.task_id, "", FAILED)
 
-    async def _serve(self, job: AiJob, life: Life) -> None:
+    async def _serve(self, job: AiJob, life: Life, lane: App) -> None:
         try:
             async with asyncio.timeout(self._answer_s):
-                await self._answer(job, life)
+                await self._answer(job, life, lane)
         except _WontDo as why:
             stopped = self._draining and str(why) == FAILED  # rather our end than its own
             await self._deliver_error(job, life, FULL if stopped else str(why))
@@ -291,8 +291,8 @@ class AiUpstream:
         if not self.jobs:
             self._idle.set()
 
-    async def _answer(self, job: AiJob, life: Life) -> None:
-        asked = await self._asked(job)
+    async def _answer(self, job: AiJob, life: Life, lane: App) -> None:
+        asked = await self._asked(job, lane)
         request = CallRequest(
             app=asked.app,
             source="ai-worker",
@@ -317,10 +317,10 @@ class AiUpstream:
         result = await asyncio.to_thread(_result, job, kind, body)
         await self._deliver(job, life, result)
 
-    async def _asked(self, job: AiJob) -> Asked:
+    async def _asked(self, job: AiJob, lane: App) -> Asked:
         file = await self._fetch(job.input_url) if job.input_url else b""
         try:
-            return asked_of(job, file)
+            return asked_of(job, lane, file)
         except BadMessage as error:
             raise _WontDo(_their_mistake(job, str(error))) from None
 

@@ -46,8 +46,10 @@ from openpool.link.interface import (
     Reply,
 )
 from openpool.link.line import Line
+from openpool.pool.ai_downstream import INPUTS_PATH, AiDownstream
 from openpool.pool.media import Media
 from openpool.store.interface import Receipt
+from openpool.wire.ai_results import AI_RESULT_PATH
 from openpool.wire.messages import Notification, RegisterRequest
 from openpool.wire.results import (
     ERROR_BYTES_MAX,
@@ -132,6 +134,8 @@ class Downstream:
     workers_max: int = 100_000
     calls: Callable[[Line, Caller], Awaitable[None]] | None = None
     """Serves the lines of workers that take AI calls, until each ends; None: there are no calls."""
+    ai: AiDownstream | None = None
+    """Serves stock AI workers; None: there are none."""
     connections: dict[str, Connection] = field(default_factory=dict)
     attempts: dict[int, Task] = field(default_factory=dict)
     by_job: dict[str, list[int]] = field(default_factory=dict)
@@ -314,7 +318,9 @@ class Downstream:
     # --- downloads and uploads -----------------------------------------------------------------
 
     async def download(self, path: str, caller: Caller) -> Download | Reply:
-        """A worker fetches the source of its attempt."""
+        """A worker fetches the source of its attempt, or the input of its AI job."""
+        if self.ai is not None and path.startswith(INPUTS_PATH):
+            return self.ai.download(path)
         task = self._task_of(path)
         if task is None:
             return Reply(404, "there is no such segment, or it is not needed any more")
@@ -334,7 +340,9 @@ class Downstream:
         return self.attempts.get(int(number))
 
     async def upload(self, path: str, caller: Caller, body: AsyncIterator[bytes]) -> Reply:
-        """A worker uploads the result, or the error, of its attempt."""
+        """A worker uploads the result, or the error, of its attempt or AI job."""
+        if self.ai is not None and path == AI_RESULT_PATH:
+            return await self.ai.upload(caller, body)
         if path != RESULT_PATH:
             return Reply(404, f"results belong to {RESULT_PATH}")
         try:

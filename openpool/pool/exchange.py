@@ -31,8 +31,8 @@ from openpool.core.call_requests import CallRequest, Checked, Transcript
 from openpool.core.calls import App, CallSource, Offer
 from openpool.core.errors import Banned, OpenPoolError, Unauthorized
 from openpool.core.prices import Quote
+from openpool.link.anyline import AnyLine
 from openpool.link.interface import Caller
-from openpool.link.line import Line
 from openpool.pool.open_call import CallAnswer, OpenCall
 from openpool.pool.spool import Spool
 from openpool.store.interface import Receipt
@@ -89,7 +89,7 @@ class Exchange:
         self.tasks = tasks
         self.check = check
         self.now = asyncio.get_running_loop().time
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, AnyLine] = {}
         self._clock_ms = clock_ms
         self._epoch = epoch
         self._admit = admit
@@ -206,7 +206,7 @@ class Exchange:
 
     # --- lines ---------------------------------------------------------------------------------
 
-    async def line(self, line: Line, caller: Caller) -> None:
+    async def line(self, line: AnyLine, caller: Caller) -> None:
         """Serve calls over a line that a worker dialled, until it ends."""
         hello = await line.hello()
         known = await self._admit(hello.token)

@@ -24,7 +24,8 @@ from openpool.core.calls import Usage
 from openpool.core.errors import NoCapacity
 from openpool.core.prices import Quote
 from openpool.core.usage import units_of
-from openpool.link.line import Answer, BrokenOff, Call, Line, NotAnswered
+from openpool.link.anyline import AnyCall, AnyLine
+from openpool.link.line import Answer, BrokenOff, NotAnswered
 from openpool.pool.spool import Spool
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ class OpenCall:
         self._orders: deque[StartCall | RefuseCall] = deque()
         self._ordered: asyncio.Future[None] | None = None
         self._attempt = 0
-        self._line: Line | None = None
-        self._call: Call | None = None
+        self._line: AnyLine | None = None
+        self._call: AnyCall | None = None
         self._head: Answer | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
