@@ -8,19 +8,23 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 from litestar import Litestar
 
+from openpool.core.call_requests import CallRequest
+from openpool.core.errors import NoCapacity
 from openpool.core.events import Event
 from openpool.ethereum import Account, encode_defunct
+from openpool.pool.customers import Customers
 from openpool.pool.enrolment import Enrolment
 from openpool.store.sqlite import SqliteStore
 from openpool.web.app import create_app
-from openpool.web.interface import Deps
+from openpool.web.call_story import CallStory, StoryDesk
+from openpool.web.interface import CallAnswer, Deps
 from openpool.web.serve import serve
 from openpool.web.storybook import COMMISSION_PPM, Story, StoryPool
 
@@ -38,6 +42,7 @@ class WebPool:
     live: StoryPool
     deps: Deps
     app: Litestar
+    customers: Customers
     now_ms: int
     tokens: dict[str, str] = field(default_factory=dict)
     """Secrets by name of worker."""
@@ -76,8 +81,12 @@ async def web_pool(
     tries: int = 1000,
     clock: str = "still",
     address: str = "127.0.0.1:8080",
+    desk: StoryDesk | None = None,
 ) -> AsyncIterator[WebPool]:
-    """The clock stands still at `now_ms`, or is the wall's with `clock="wall"`."""
+    """A pool that takes calls if there is a `desk`.
+
+    The clock stands still at `now_ms`, or is the wall's with `clock="wall"`.
+    """
 
     def clock_ms() -> int:
         return time.time_ns() // 1_000_000 if clock == "wall" else now_ms or NOW_MS
@@ -99,6 +108,14 @@ async def web_pool(
         )
         await enrolment.start()
         live = StoryPool()
+        customers = Customers(
+            store=store,
+            clock_ms=clock_ms,
+            secret_key=b"k" * 32,
+            requests_per_minute=60,
+            wei_per_usd=320_512_820_512_820,
+        )
+        await customers.start()
         deps = Deps(
             reader=store,
             subscribe=store.subscribe,
@@ -112,8 +129,22 @@ async def web_pool(
             commission_ppm=COMMISSION_PPM,
             worker_port="pool.example.org:8936",
             tries_per_minute=tries,
+            customers=customers if desk else None,
+            exchange=StoryExchange(desk) if desk else None,
+            desk=desk,
+            call_price=desk.price if desk else lambda app, source: None,
         )
-        yield WebPool(store, enrolment, live, deps, create_app(deps), clock_ms())
+        yield WebPool(store, enrolment, live, deps, create_app(deps), customers, clock_ms())
+
+
+class StoryExchange:
+    """Knows what is offered; it serves nothing, which is what other tests are for."""
+
+    def __init__(self, desk: StoryDesk) -> None:
+        self.apps = desk.apps
+
+    def call(self, request: CallRequest, body: object) -> AbstractAsyncContextManager[CallAnswer]:
+        raise NoCapacity
 
 
 def _join_link(invite: str = "") -> str:
@@ -139,11 +170,16 @@ async def served(pool: WebPool) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def running(
-    directory: Path, story: Iterable[Event] = (), *, public: bool = True, tries: int = 1000
+    directory: Path,
+    story: Iterable[Event] = (),
+    *,
+    public: bool = True,
+    tries: int = 1000,
+    desk: StoryDesk | None = None,
 ) -> AsyncIterator[tuple[WebPool, httpx.AsyncClient]]:
     """A served pool and a client for it that keeps no cookies unless told."""
     async with (
-        web_pool(directory, story, public=public, tries=tries) as pool,
+        web_pool(directory, story, public=public, tries=tries, desk=desk) as pool,
         served(pool) as base,
         httpx.AsyncClient(base_url=base, timeout=10) as client,
     ):
@@ -159,11 +195,16 @@ async def main(port: int, hours: int) -> None:
     now_ms = time.time_ns() // 1_000_000
     story = Story(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
     print("telling the story …", flush=True)
-    events = story.events()
+    calls = CallStory(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
+    events = sorted([*story.events(), *calls.events()], key=lambda event: event.time_ms)
     with tempfile.TemporaryDirectory() as directory:
         async with web_pool(
-            Path(directory), events, clock="wall", address=f"127.0.0.1:{port}"
+            Path(directory), events, clock="wall", address=f"127.0.0.1:{port}", desk=StoryDesk()
         ) as pool:
+            await pool.customers.add("Ann's reader", requests_per_minute=0, spend_limit="20 USD")
+            await pool.customers.add(
+                "Northern Subtitles", requests_per_minute=600, spend_limit="none"
+            )
             pool.live.tell(now_ms)
             started = asyncio.Event()
             async with asyncio.TaskGroup() as group:
@@ -174,7 +215,7 @@ async def main(port: int, hours: int) -> None:
                     await asyncio.sleep(3)
                     now = time.time_ns() // 1_000_000
                     pool.live.tell(now)
-                    await pool.append(*story.segment(now - 1_500))
+                    await pool.append(*story.segment(now - 1_500), *calls.call(now - 1_500))
 
 
 if __name__ == "__main__":

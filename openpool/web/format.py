@@ -16,6 +16,10 @@ _THIN = "\u202f"
 """Narrow no-break space, between a number and its unit and between groups of three digits."""
 
 
+_PLACES = 6
+"""Decimals of a number that is shown precisely."""
+
+
 def grouped(number: int) -> str:
     """`1234567` as `1 234 567` with narrow spaces."""
     return f"{number:,}".replace(",", _THIN)
@@ -29,6 +33,12 @@ def significant(value: Decimal, digits: int = 3) -> str:
     rounded = value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
     text = f"{rounded:,f}".replace(",", _THIN)
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def significant_text(fraction: str) -> str:
+    """`"1/4"` as `0.25`, with five significant digits at most."""
+    exact = Fraction(fraction)
+    return significant(Decimal(exact.numerator) / exact.denominator, 5)
 
 
 def ether_text(wei: int) -> str:
@@ -50,6 +60,19 @@ def price_text(price: str) -> Markup:
     about = "" if exact.denominator == 1 and exact < 10**6 else price
     return Markup('<span class="num"{}>{}</span>').format(
         Markup(' title="exactly {} wei"').format(about) if about else "", significant(value, 4)
+    )
+
+
+def precise(amount: str) -> Markup:
+    """An exact number such as `"1403/25"` as `56.12`, with the fraction on hover; `…` says that
+    digits are left out."""
+    exact = Fraction(amount)
+    scaled, rest = divmod(abs(exact) * 10**_PLACES, 1)
+    whole, places = divmod(int(scaled), 10**_PLACES)
+    decimals = f"{places:0{_PLACES}}".rstrip("0")
+    text = f"{'−' if exact < 0 else ''}{grouped(whole)}{'.' if decimals else ''}{decimals}"
+    return Markup('<span class="num" title="exactly {}">{}</span>').format(
+        amount, text + ("…" if rest else "")
     )
 
 

@@ -345,13 +345,13 @@ def transfer_view(entry: Transfer) -> TransferView:
 
 def money(balances: Iterable[Balance]) -> dict[str, str]:
     """What came in, what the pool keeps, and what workers earned, out of the balances."""
-    sums = {"fees": 0, "commission": 0, "worker": 0}
+    sums = {"fees": 0, "customer": 0, "commission": 0, "worker": 0}
     for balance in balances:
         kind = balance.account.partition(":")[0]
         if kind in sums:
             sums[kind] += balance.amount_wei
     return {
-        "fees_wei": str(-sums["fees"]),
+        "fees_wei": str(-sums["fees"] - sums["customer"]),
         "commission_wei": str(sums["commission"]),
         "credited_wei": str(sums["worker"]),
     }

@@ -36,7 +36,7 @@ from openpool.core.events import (
     WorkerDisconnected,
     WorkerEnrolled,
 )
-from openpool.web.format import duration_text, ether_text, large_text
+from openpool.web.format import duration_text, ether_text, grouped, large_text, significant_text
 from openpool.web.interface import OPERATOR_CUSTOMER
 
 LEVELS = {
@@ -160,6 +160,17 @@ def _completed(data: CallCompleted) -> str:
         return f"{took}, and not accepted: {data.note or 'it was not checked'}"
     hung_up = ", until the client hung up" if data.cancelled else ""
     return f"{took}{hung_up}: {amount(data.units, data.unit)}"
+
+
+def usd(price: str, unit: str) -> str:
+    """A price of the list: `"1/5 per 1000000"` as `0.2 USD per 1 000 000 tokens`."""
+    cost, _, per = price.partition(" per ")
+    return f"{significant_text(cost)} USD per {counted(int(per or 1), unit)}"
+
+
+def counted(units: int, unit: str) -> str:
+    """`1 token`, `1 234 567 tokens`, `850 ms`: exactly."""
+    return f"{grouped(units)} {unit}{'' if units == 1 or unit == 'ms' else 's'}"
 
 
 def amount(units: int, unit: str) -> str:
