@@ -28,10 +28,12 @@ SECRET = "o-secret"
 
 
 @asynccontextmanager
-async def ai_pool(folder: Path) -> AsyncIterator[tuple[RunningPool, AiStandIn]]:
-    """A pool and the orchestrator that it works for."""
+async def ai_pool(
+    folder: Path, identity: Path | None = None
+) -> AsyncIterator[tuple[RunningPool, AiStandIn]]:
+    """A pool and the orchestrator that it works for, whose certificate may be kept in a folder."""
     async with (
-        AiStandIn(SECRET) as orchestrator,
+        AiStandIn(SECRET, identity=identity) as orchestrator,
         pool(write_config(folder, [orchestrator.address], PRICES)) as running,
     ):
         yield running, orchestrator

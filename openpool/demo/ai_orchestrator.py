@@ -87,8 +87,11 @@ class AiStandIn:
         *,
         version: str = VERSION,
         limit_s: float = 900.0,
+        identity: Path | None = None,
     ) -> None:
-        """`limit_s` is how long a job may take before its worker is dropped."""
+        """`limit_s` is how long a job may take before its worker is dropped; `identity` the folder
+        of a certificate that is kept over restarts."""
+        self._identity = identity
         self.secret, self.host, self.port = secret, host, port
         self.version = version
         self.limit_s = limit_s
@@ -123,8 +126,9 @@ class AiStandIn:
         self._next = 0
         self._open: dict[int, asyncio.Future[AiOutcome]] = {}
         self.memory = Memory()
-        with TemporaryDirectory(prefix="openpool-stand-in-") as folder:
-            tls = server_context(load_or_create_identity(Path(folder), [self.host]))
+        with TemporaryDirectory(prefix="openpool-stand-in-") as fresh:
+            folder = self._identity or Path(fresh)
+            tls = server_context(load_or_create_identity(folder, [self.host]))
         self._port = WorkerPort(self, tls, host=self.host, port=self.port, limits=LIMITS, ai=self)
         await self._port.start()
         self.port = self._port.port

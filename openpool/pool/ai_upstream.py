@@ -414,10 +414,13 @@ class AiUpstreams:
             for upstream in self.upstreams:
                 group.create_task(upstream.run(), name=f"ai worker of {upstream.orchestrator}")
 
-    async def drain(self) -> None:
-        """Take no more jobs, and wait for those under way."""
+    def drain(self) -> None:
+        """Take no more jobs."""
         for upstream in self.upstreams:
             upstream.drain()
+
+    async def wait_idle(self) -> None:
+        """Wait until every job is answered."""
         for upstream in self.upstreams:
             await upstream.wait_idle()
 

@@ -297,8 +297,11 @@ async def test_live_video_is_never_registered(tmp_path: Path) -> None:
             assert set(orchestrator.capacities()) == {("llm", CHAT.model)}
 
 
-async def test_a_restarted_orchestrator_gets_no_old_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["new certificate", "same certificate"])
+async def test_a_restarted_orchestrator_gets_no_old_results(tmp_path: Path, kept: bool) -> None:
     """Task ids begin anew after a restart: a late result of the former life is not sent."""
+    identity = tmp_path / "kept"
+    identity.mkdir()
     release = asyncio.Event()
     asked = 0
 
@@ -310,7 +313,7 @@ async def test_a_restarted_orchestrator_gets_no_old_results(tmp_path: Path) -> N
             return chat("old")
         return chat("new")
 
-    async with ai_pool(tmp_path) as (running, orchestrator):
+    async with ai_pool(tmp_path, identity if kept else None) as (running, orchestrator):
         async with line_worker(running, slow):
             await orchestrator.wait_capacity("llm", CHAT.model, 4)
             lost = asyncio.ensure_future(orchestrator.submit("llm", CHAT_JOB))
