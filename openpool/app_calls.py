@@ -5,6 +5,7 @@ Reads the settings so that none of those parts has to. Used by `openpool.app` on
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 
 from msgspec import structs
 
@@ -65,6 +66,21 @@ def pricer(config: Config) -> Callable[[App, CallSource], Quote | None]:
             return _ai_worker_quote(prices, app, now)
         units = units_of(app.pipeline) if source == "direct" else RUNNER_UNITS
         return prices.quote(app, now, *units)
+
+    return price
+
+
+def pixel_price(config: Config) -> Callable[[], tuple[Fraction, str]]:
+    """What a pixel pays that a customer's segment is transcoded to, and where that is known from:
+    the price list, or else the price that orchestrators have."""
+    prices, now = price_list(config), rate(config)
+
+    def price() -> tuple[Fraction, str]:
+        quote = prices.quote(App("transcode", ""), now, "pixel")
+        if quote is not None:
+            return quote.price_wei, quote.source
+        known = config.price.wei_per_pixel
+        return known, "config" if known else "none"
 
     return price
 

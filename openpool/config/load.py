@@ -25,6 +25,7 @@ from openpool.config.tree import (
     read_yaml,
 )
 from openpool.core.errors import SetupError
+from openpool.core.transcodes import DIRECT
 
 DEFAULT_FILE = Path("openpool.yaml")
 FILE_VARIABLE = "OPENPOOL_CONFIG"
@@ -126,6 +127,11 @@ def _contradictions(config: Config) -> list[str]:
     names = [orchestrator.name for orchestrator in config.orchestrators]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"Two orchestrators are called `{name}`; give each its own `name`.")
+    if DIRECT in names:
+        problems.append(
+            f"An orchestrator is called `{DIRECT}`, which stands for the pool's own API; "
+            "give it another `name`."
+        )
     for i, orchestrator in enumerate(config.orchestrators):
         if config.price.source != "config" and not orchestrator.status_url:
             problems.append(

@@ -56,13 +56,21 @@ class Books:
         return (known.price_wei, known.source) if known else (Fraction(0), "none")
 
     def credit(
-        self, *, job: str, orchestrator: str, manifest: str, worker: Worker, pixels: int
+        self,
+        *,
+        job: str,
+        orchestrator: str,
+        manifest: str,
+        worker: Worker,
+        pixels: int,
+        payer: str = "",
     ) -> int:
-        """Credit a delivered job. Returns the worker's part in wei."""
+        """Credit a delivered job, which the orchestrator pays unless another payer is named.
+        Returns the worker's part in wei."""
         price, source = self.price(orchestrator, manifest)
         due = Due(
             job=job,
-            payer=orchestrator,
+            payer=payer or orchestrator,
             worker=worker.name,
             address=worker.address,
             commission_ppm=worker.commission_ppm,

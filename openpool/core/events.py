@@ -160,6 +160,8 @@ class JobReceived(Payload, frozen=True, kw_only=True, tag="job-received"):
     clip_from_ms: int = 0
     clip_to_ms: int = 0
     orchestrator_address: str = ""
+    payer: str = ""
+    """Empty if the orchestrator pays; `customer:<id>` for a segment of the pool's own API."""
 
 
 class JobAssigned(Payload, frozen=True, kw_only=True, tag="job-assigned"):
@@ -237,7 +239,7 @@ class FeeCredited(Payload, frozen=True, kw_only=True, tag="fee-credited"):
 
     job: str
     orchestrator: str
-    """Who pays; `customer:<id>` for a call of the pool's own API."""
+    """Who pays; `customer:<id>` for what came through the pool's own API."""
     worker: str
     address: str
     pixels: int

@@ -96,6 +96,8 @@ class SegmentReceived(Struct, frozen=True, kw_only=True):
     manifest: str
     segment: Segment
     source_url: str = ""
+    payer: str = ""
+    """Who pays if it is not the orchestrator: `core.customers.payer` of a customer."""
 
 
 class SessionEnded(Struct, frozen=True, kw_only=True):

@@ -96,6 +96,10 @@ class DeliverError(Struct, frozen=True, kw_only=True):
     incarnation: str
     task_id: int
     text: str
+    input_fault: bool = False
+    """Whether the source is to blame, as the pool confirmed."""
+    tried: int = 0
+    """How many attempts there were."""
 
 
 class Settle(Struct, frozen=True, kw_only=True):

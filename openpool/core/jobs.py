@@ -127,6 +127,8 @@ class Job:
     manifest: str
     segment: Segment
     source_url: str
+    payer: str
+    """Who pays; empty for the orchestrator."""
     units: int
     received_ms: int
     deadline_ms: int
@@ -204,6 +206,7 @@ def job_received(job: Job) -> JobReceived:
         clip_from_ms=segment.clip_from_ms,
         clip_to_ms=segment.clip_to_ms,
         orchestrator_address=segment.orchestrator_address,
+        payer=job.payer,
     )
 
 
@@ -230,4 +233,5 @@ def segment_received(was: JobReceived) -> SegmentReceived:
         manifest=was.manifest,
         segment=segment,
         source_url=was.source_url,
+        payer=was.payer,
     )

@@ -115,6 +115,7 @@ class Lifecycle:
             manifest=fact.manifest,
             segment=fact.segment,
             source_url=fact.source_url,
+            payer=fact.payer,
             units=work_units(fact.segment),
             received_ms=received_ms,
             deadline_ms=end_ms,
@@ -387,6 +388,8 @@ class Lifecycle:
                 incarnation=job.incarnation,
                 task_id=job.task_id,
                 text=job.failure if job.input_fault else f"Open Pool: {job.failure}",
+                input_fault=job.input_fault,
+                tried=len(job.attempts),
             )
         )
         self._arm(job)
@@ -447,6 +450,7 @@ class Lifecycle:
             job=job.id,
             orchestrator=job.orchestrator,
             manifest=job.manifest,
+            payer=job.payer,
             worker=worker,
             pixels=attempt.verdict.pixels,
         )

@@ -131,6 +131,7 @@ UNITS: dict[str, tuple[Unit, ...]] = {
     "live-video-analysis": ("second", "pixel"),
     "text-to-image": ("pixel",),
     "image-to-image": ("pixel",),
+    "transcode": ("pixel",),
 }
 """What each pipeline may be priced by, beside `request`; pipelines of the operator's own by
 `request` and `second`."""

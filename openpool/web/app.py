@@ -121,6 +121,7 @@ def _direct_api(deps: Deps) -> list[ASGIRouteHandler]:
         body_bytes_max=deps.body_bytes_max,
         idle_s=deps.idle_s,
         headers=HEADERS,
+        transcoder=deps.transcoder,
     )
 
     @asgi("/v1", is_mount=True, copy_scope=False)

@@ -7,7 +7,7 @@ The routes are in `ROUTES`; docs/how-to/use-the-api.md describes them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from urllib.parse import parse_qs
 
 import msgspec
@@ -22,9 +22,10 @@ from openpool.core.errors import (
     Timeout,
     Unauthorized,
 )
+from openpool.web import transcode
 from openpool.web.asked_model import WAITING_BYTES_MAX, FormReader, Wanted, checked, read_json
 from openpool.web.direct_errors import NoSuchModel, Wrong, error_event, wrong_of
-from openpool.web.interface import CallAnswer, Customers, Exchange
+from openpool.web.interface import CallAnswer, Customers, Exchange, Transcoder
 
 log = structlog.get_logger("web")
 
@@ -62,9 +63,7 @@ ROUTES: dict[str, Route] = {
     "/v1/ocr": Route("image-to-text", "/v1/images/ocr", any_model=True),
     "/v1/segment": Route("segmentation", "/v1/images/segment", any_model=True),
     "/v1/detect": Route("object-detection", "/v1/images/detect", any_model=True),
-}
-NOT_BUILT = {
-    "/v1/transcode": "This pool sells transcoding through its orchestrators, not through this API.",
+    transcode.PATH: Route(transcode.PIPELINE),
 }
 
 
@@ -79,10 +78,13 @@ class DirectApi:
         body_bytes_max: int,
         idle_s: float,
         headers: Mapping[str, str],
+        transcoder: Transcoder | None = None,
     ) -> None:
         """`headers` go with every answer; `idle_s` is how long one may be left unread."""
         self._customers = customers
         self._exchange = exchange
+        self._transcoder = transcoder
+        self._uploads = transcode.Uploads()
         self._body_bytes_max = body_bytes_max
         self._idle_s = idle_s
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -103,19 +105,24 @@ class DirectApi:
             await client.reply(200, self._models(client.path.removeprefix("/v1/models")))
             return
         route = self._route(client)
+        self._check_declared(client)
+        if route.pipeline == transcode.PIPELINE:
+            await self._transcode(client, customer)
+            return
+        wanted, begun = await _wanted(client)
+        body = begun if client.body_ended else Continued(begun, client)
+        call = self._exchange_with(self._request(client, route, wanted, customer), body, client)
+        await _watched(client, call)
+
+    def _check_declared(self, client: "Client") -> None:
         declared = client.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._body_bytes_max:
             raise Wrong(413, f"A request may have {self._body_bytes_max} bytes at most; send less.")
-        wanted, begun = await _wanted(client)
-        body = begun if client.body_ended else Continued(begun, client)
-        await self._exchanged(client, self._request(client, route, wanted, customer), body)
 
     def _route(self, client: "Client") -> Route:
         route = ROUTES.get(client.path)
         if route is not None and client.method == "POST":
             return route
-        if client.path in NOT_BUILT:
-            raise Wrong(501, NOT_BUILT[client.path], code="not_implemented")
         if route is not None:
             raise Wrong(405, f"{client.path} takes POST.", code="method_not_allowed")
         known = ", ".join([*ROUTES, "/v1/models"])
@@ -161,20 +168,33 @@ class DirectApi:
             streaming=route.streams and bool(wanted.stream),
         )
 
-    async def _exchanged(
-        self, client: "Client", request: CallRequest, body: AsyncIterator[bytes] | bytes
+    async def _exchange_with(
+        self, request: CallRequest, body: AsyncIterator[bytes] | bytes, client: "Client"
     ) -> None:
-        """Pass the answer on; a client that hangs up ends the call at once."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                watching = group.create_task(client.hang_up())
-                async with self._exchange.call(request, body) as answer:
-                    await _pass_on(client, answer)
-                watching.cancel()
-        except* Gone:
-            log.debug("customer-gone", app=str(request.app))
-        except* Exception as group:
-            await client.refuse(wrong_of(_first(group)))
+        async with self._exchange.call(request, body) as answer:
+            await _pass_on(client, answer)
+
+    # --- transcoding ---------------------------------------------------------------------------
+
+    async def _transcode(self, client: "Client", customer: str) -> None:
+        if self._transcoder is None:
+            raise Wrong(404, "This pool transcodes for orchestrators only.")
+        with self._uploads.one_more():
+            body = await transcode.read_body(client, self._body_bytes_max, self._idle_s)
+            await _watched(client, self._transcoded(client, customer, body, self._transcoder))
+
+    async def _transcoded(
+        self, client: "Client", customer: str, body: bytes, transcoder: Transcoder
+    ) -> None:
+        query = {name: values[0] for name, values in client.query.items()}
+        kind = client.headers.get("content-type", "")
+        made = await transcoder.transcode(customer, kind, query, body)
+        wants_json = "application/json" in client.headers.get("accept", "")
+        kind, chunks = transcode.as_json(made) if wants_json else transcode.as_parts(made)
+        await client.start(200, {"content-type": kind}, sum(map(len, chunks)))
+        for chunk in chunks:
+            await client.write(chunk)
+        await client.end()
 
 
 class Gone(Exception):
@@ -335,6 +355,19 @@ class Continued(AsyncIterator[bytes]):
             begun, self._begun = self._begun, b""
             return begun
         return await anext(self._rest)
+
+
+async def _watched(client: Client, work: Coroutine[object, object, None]) -> None:
+    """Do the work; a client that hangs up ends it at once."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(client.hang_up())
+            await work
+            watching.cancel()
+    except* Gone:
+        log.debug("customer-gone", path=client.path)
+    except* Exception as group:
+        await client.refuse(wrong_of(_first(group)))
 
 
 async def _wanted(client: Client) -> tuple[Wanted, bytes]:

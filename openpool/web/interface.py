@@ -18,6 +18,7 @@ from openpool.core.desk_views import DeskView
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
 from openpool.core.prices import Quote
+from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
 
@@ -120,6 +121,16 @@ class Exchange(Protocol):
     def apps(self) -> Mapping[App, Sequence[Offer]]: ...
 
 
+class Transcoder(Protocol):
+    """Has customers' segments transcoded."""
+
+    async def transcode(
+        self, customer: str, content_type: str, query: Mapping[str, str], body: bytes
+    ) -> Sequence[Made]:
+        """The renditions that the request asks for, checked and paid. Raises BadMessage,
+        CallFailed; a wait for it may be cancelled."""
+
+
 DEFAULT_GROUP = "default"
 DEFAULT_LIVE_FPS = 5
 """Pictures a second that the page of live video sends, unless told otherwise."""
@@ -163,6 +174,8 @@ class Deps:
     """None: the pool takes no calls."""
     call_price: Callable[[App, CallSource], Quote | None] = lambda app, source: None
     """What a unit of an app pays, for calls that come this way."""
+    transcoder: Transcoder | None = None
+    """None: customers may not post segments of video."""
     live_video: LiveVideo | None = None
     body_bytes_max: int = 100_000_000
     """Largest request of a customer."""

@@ -4,6 +4,7 @@ Reads the body within its limit and writes the answer; what the request asks for
 of it is behind `web.interface.Transcoder`.
 """
 
+import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from openpool.core.transcodes import Made
 from openpool.web.direct_errors import Wrong
 
 PATH = "/v1/transcode"
+PIPELINE = "transcode"
 UPLOADS_MAX = 64
 """Requests at a time, because each one's body is held whole."""
 TYPES: Mapping[str, str] = {"mpegts": "video/mp2t", "mp4": "video/mp4"}
@@ -43,14 +45,22 @@ class Uploads:
             self._now -= 1
 
 
-async def read_body(chunks: AsyncIterator[bytes], bytes_max: int) -> bytes:
-    """A whole body. Raises Wrong if it is too large."""
+async def read_body(chunks: AsyncIterator[bytes], bytes_max: int, idle_s: float) -> bytes:
+    """A whole body. Raises Wrong if it is too large, or stops coming."""
     body = bytearray()
-    async for chunk in chunks:
+    while chunk := await _next(chunks, idle_s):
         body += chunk
         if len(body) > bytes_max:
             raise Wrong(413, f"A request may have {bytes_max} bytes at most; send less.")
     return bytes(body)
+
+
+async def _next(chunks: AsyncIterator[bytes], idle_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(idle_s):
+            return await anext(chunks, b"")
+    except TimeoutError:
+        raise Wrong(408, "The request came too slowly; send it again.") from None
 
 
 def as_json(made: Sequence[Made]) -> tuple[str, list[bytes]]:

@@ -442,11 +442,11 @@ async def test_bad_requests_are_one_sentence_in_openais_shape(
         ("GET", "/chat/completions", 405),
         ("POST", "/nothing", 404),
         ("GET", "/models/none", 404),
-        ("POST", "/transcode", 501),
+        ("GET", "/transcode", 405),
     ],
 )
 async def test_what_is_not_there(tmp_path: Path, method: str, path: str, status: int) -> None:
-    """Unknown addresses and methods are told in OpenAI's shape, and what is not built honestly."""
+    """Unknown addresses and methods are told in OpenAI's shape."""
     async with calling_pool(tmp_path) as running, customer(running) as (client, _):
         found = await raw(client, path, method)
         assert (found.status_code, found.json()["error"]["param"]) == (status, None)

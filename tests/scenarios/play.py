@@ -134,7 +134,7 @@ class Play:
         self.feed(facts.WorkerRemoved(worker=name, reason=" ".join(reason)))
 
     def do_segment(self, job: str, **named: str) -> None:
-        """A task: `session`, `duration`, `needs`, `min` (version), `cert`, `manifest`."""
+        """A task: `session`, `duration`, `needs`, `min` (version), `cert`, `manifest`, `payer`."""
         name, task = job.split("/")
         needs = [_capability(word) for word in named.get("needs", "").split(",") if word]
         segment = Segment(
@@ -154,6 +154,7 @@ class Play:
                 manifest=named.get("manifest", "m"),
                 segment=segment,
                 source_url="https://o/0.ts",
+                payer=named.get("payer", ""),
             )
         )
 
@@ -313,8 +314,10 @@ class Play:
                 told = "was told" if data.answered else "was not told"
                 return f"* job-failed: {_name(data.job)}: {data.reason} (orchestrator {told})"
             case events.FeeCredited() as data:
+                payer = "" if data.orchestrator in self.certs else f" from {data.orchestrator}"
                 return (
-                    f"* fee-credited: {data.worker_wei} of {data.fee_wei} wei to {data.address}, "
+                    f"* fee-credited: {data.worker_wei} of {data.fee_wei} wei{payer} to "
+                    f"{data.address}, "
                     f"{data.pixels} pixels at {data.price_wei} ({data.price_source}), "
                     f"carry {data.carry}"
                 )
