@@ -7,7 +7,7 @@ Read `web.call_views` next, which gathers them.
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from openpool.core.calls import App
 from openpool.core.desk_views import AppView, DeskView, StandView
@@ -242,6 +242,12 @@ def call_of(call: str, story: Iterable[StoredEvent]) -> Call | None:
         failed=failed,
         fee=fee,
     )
+
+
+def without_secrets(call: Call) -> Call:
+    """A call as its worker may see it: not what was paid upstream, nor which session it was."""
+    asked = structs.replace(call.asked, session="", payer="", tickets=0, tickets_wei="")
+    return structs.replace(call, asked=asked)
 
 
 def _attempt(data: CallAssigned, time_ms: int) -> Attempt:

@@ -19,6 +19,7 @@ from openpool.web.call_shapes import (
     call_of,
     model_of,
     pipeline_series,
+    without_secrets,
 )
 from openpool.web.interface import Deps
 from openpool.web.shapes import span_of
@@ -93,7 +94,8 @@ class CallViews:
             for each in story
             if not (worker := getattr(each.event.data, "worker", "")) or seen_by(worker)
         ]
-        return call_of(call, found)
+        told = call_of(call, found)
+        return told if told is None or seen_by("") else without_secrets(told)
 
     async def pipelines(self, start_ms: int, end_ms: int, step_s: int) -> PipelineSeries:
         """Steps like those of `Views.series`. Raises BadMessage for a span that is none."""
