@@ -231,6 +231,8 @@ class PoolProcess:
                     await self.ai_upstreams.wait_idle()
                 await self.driver.wait_idle()
         except TimeoutError:
+            if self.ai_upstreams is not None:
+                await self.ai_upstreams.give_up()
             log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))
 
     async def _watch_disk(self) -> None:

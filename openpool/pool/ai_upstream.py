@@ -134,7 +134,7 @@ class AiUpstream:
                         self._look()
                         await asyncio.sleep(LOOK_S)
             finally:
-                await self._say_sorry()
+                await self.give_up()
 
     def drain(self) -> None:
         """Take no more jobs; those under way go on."""
@@ -393,13 +393,14 @@ class AiUpstream:
                 pass
             return
 
-    async def _say_sorry(self) -> None:
+    async def give_up(self) -> None:
         """We stop: what is open is answered, so that gateways ask elsewhere at once."""
-        open_jobs, self.jobs = self.jobs, {}
+        open_jobs = dict(self.jobs)
         with suppress(TimeoutError, ExceptionGroup):
             async with asyncio.timeout(GOODBYE_S), asyncio.TaskGroup() as group:
                 for (life, _), job in open_jobs.items():
                     group.create_task(self._deliver_error(job, life, FULL))
+        self._life = Life("", -1)  # nothing more is sent
 
 
 class AiUpstreams:
@@ -423,6 +424,12 @@ class AiUpstreams:
         """Wait until every job is answered."""
         for upstream in self.upstreams:
             await upstream.wait_idle()
+
+    async def give_up(self) -> None:
+        """Answer what could not be done in time."""
+        async with asyncio.TaskGroup() as group:
+            for upstream in self.upstreams:
+                group.create_task(upstream.give_up())
 
 
 def _result(job: AiJob, kind: str, body: bytes) -> AiResult:
