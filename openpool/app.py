@@ -21,6 +21,7 @@ from openpool.app_calls import (
     make_desk,
     make_exchange,
     make_live_runners,
+    pixel_price,
     pricer,
 )
 from openpool.config import Config, OrchestratorSettings
@@ -51,6 +52,7 @@ from openpool.core.instructions import (
 from openpool.core.joinlink import JoinLink, build_join_link
 from openpool.core.pool import Pool
 from openpool.core.settings import PoolSettings
+from openpool.core.transcodes import DIRECT
 from openpool.core.units import price
 from openpool.link.client import TranscoderClient
 from openpool.link.server import WorkerPort
@@ -58,6 +60,7 @@ from openpool.link.tls import Identity, Trust, load_or_create_identity, server_c
 from openpool.pool.ai_downstream import AiDownstream
 from openpool.pool.ai_upstream import AiUpstreams
 from openpool.pool.customers import Customers
+from openpool.pool.direct_video import DirectVideo
 from openpool.pool.downstream import Downstream
 from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.enrolment import Enrolment
@@ -120,6 +123,7 @@ class PoolProcess:
     exchange: Exchange | None = None
     live_runners: LiveRunners | None = None
     ai_upstreams: AiUpstreams | None = None
+    direct_video: DirectVideo | None = None
     worker_port: int = 0
     """The port in use, where the settings leave it to the system."""
     web_url: str = ""
@@ -153,6 +157,8 @@ class PoolProcess:
         self.exchange = self._make_exchange(tasks)
         downstream = self.downstream = self._make_downstream(tasks)
         self._make_upstreams(tasks)
+        if self.config.ai.enabled:
+            self.direct_video = self._make_direct_video()
         self._wire(downstream)
         await self._restore(downstream)
         listen = self.config.workers.listen
@@ -319,6 +325,15 @@ class PoolProcess:
                 source_host=str(settings.source_host or ""),
             )
 
+    def _make_direct_video(self) -> DirectVideo:
+        return DirectVideo(
+            feed=self.driver.feed,
+            media=self.media,
+            checkers=self.verifier.checkers,
+            price=pixel_price(self.config),
+            epoch=self.epoch,
+        )
+
     def _trust(self, settings: OrchestratorSettings) -> Trust:
         """Any certificate (a stock orchestrator makes one at each start), or the first one seen."""
         if settings.certificate == "pin":
@@ -340,12 +355,18 @@ class PoolProcess:
         on(CheckResult, downstream.check_result)
         on(Settle, downstream.settle)
         on(ForgetJob, downstream.forget_job)
-        ups = self.upstreams
+        ups: dict[str, Upstream] = self.upstreams
+        answering: dict[str, Upstream | DirectVideo] = {**ups}
+        if self.direct_video is not None:
+            answering[DIRECT] = self.direct_video
         on(OpenGroup, lambda what, receipt: ups[what.orchestrator].open_group(what, receipt))
         on(CloseGroup, lambda what, receipt: ups[what.orchestrator].close_group(what, receipt))
         on(FetchSource, lambda what, receipt: ups[what.orchestrator].fetch_source(what, receipt))
-        on(Deliver, lambda what, receipt: ups[what.orchestrator].deliver(what, receipt))
-        on(DeliverError, lambda what, receipt: ups[what.orchestrator].deliver_error(what, receipt))
+        on(Deliver, lambda what, receipt: answering[what.orchestrator].deliver(what, receipt))
+        on(
+            DeliverError,
+            lambda what, receipt: answering[what.orchestrator].deliver_error(what, receipt),
+        )
 
     async def _restore(self, downstream: Downstream) -> None:
         """Take up the jobs that were open when the pool last died."""
@@ -356,7 +377,7 @@ class PoolProcess:
         groups = {row.worker: row for row in await asyncio.to_thread(self.store.workers)}
         for event, attempts in jobs:
             received = event.data
-            if not isinstance(received, JobReceived) or received.orchestrator not in self.upstreams:
+            if not isinstance(received, JobReceived) or not self._is_served(received.orchestrator):
                 continue
             for attempt, worker in attempts:
                 row = groups[worker]
@@ -369,6 +390,14 @@ class PoolProcess:
                 )
                 downstream.expect(attempt, received.job, worker)
             self.driver.feed(JobRestored(received=received, attempts=tuple(attempts)))
+
+    def _is_served(self, orchestrator: str) -> bool:
+        """Whether jobs from before a restart are to be taken up; a customer's are given up then,
+        since nobody waits for them any more."""
+        if orchestrator == DIRECT and self.direct_video is not None:
+            self.direct_video.seen()
+            return True
+        return orchestrator in self.upstreams
 
     def _pricing(self, settings: OrchestratorSettings) -> Pricing:
         price = self.config.price
@@ -400,6 +429,7 @@ class PoolProcess:
             exchange=self.exchange,
             desk=self.driver.desk if self.config.ai.enabled else None,
             call_price=pricer(self.config),
+            transcoder=self.direct_video,
             live_video=LiveVideo(self.exchange) if self.exchange else None,
             body_bytes_max=self.config.ai.body_bytes_max,
             idle_s=self.config.ai.idle_ms / 1000,

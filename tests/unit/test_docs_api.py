@@ -3,16 +3,16 @@
 import re
 from pathlib import Path
 
-from openpool.web.direct import NOT_BUILT, ROUTES
+from openpool.web.direct import ROUTES
 from openpool.web.direct_errors import MEANINGS
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/use-the-api.md").read_text()
 
 
 def test_every_route_stands_on_the_page() -> None:
-    """The page names the routes that there are, those that are not built, and no others."""
+    """The page names the routes that there are, and no others."""
     named = set(re.findall(r"/v1/[a-z/]*[a-z]", PAGE)) - {"/v1/models"}
-    assert named == {*ROUTES, *NOT_BUILT}
+    assert named == {*ROUTES}
 
 
 def test_every_code_on_the_page_is_used() -> None:
