@@ -8,6 +8,7 @@
   const QUALITY = 0.8;
   const WAITING_MAX = 3; // pictures on the way; more would only be older
   const STALE_MS = 2500;
+  const SHOTS_MAX = 60; // pictures kept until their answer comes
   const PALETTE = ["#46d3a4", "#8db4ff", "#f0b35a", "#d19bea", "#ff8a80", "#7fd8ff", "#e8e05a"];
 
   const pen = canvas.getContext("2d");
@@ -68,18 +69,28 @@
       mine.taking = false;
       if (!blob || session !== mine || socket.readyState !== WebSocket.OPEN) return;
       if (mine.sent - mine.heard >= WAITING_MAX) mine.heard = mine.sent; // it gave no answer to some
+      mine.shots.set(mine.sent, blob);
+      if (mine.shots.size > SHOTS_MAX) mine.shots.delete(mine.shots.keys().next().value);
       socket.send(blob);
       mine.sent += 1;
     }, "image/jpeg", QUALITY);
   };
 
-  // The newest answer, drawn over the running picture; a stale one fades away.
-  const draw = (seen) => {
+  // The picture that an answer is about: frames are numbered as they were sent.
+  const shotOf = async (frame) => {
+    const blob = session.shots.get(frame);
+    for (const older of session.shots.keys()) if (older <= frame) session.shots.delete(older);
+    return blob ? createImageBitmap(blob) : null;
+  };
+
+  // The newest answer over the picture it is about, so that boxes fit what moves.
+  const draw = (seen, shot) => {
     canvas.width = seen.width;
     canvas.height = seen.height;
-    const unit = Math.max(seen.width, seen.height) / 640;
+    if (shot) pen.drawImage(shot, 0, 0, canvas.width, canvas.height);
+    const unit = Math.max(seen.width / canvas.clientWidth, seen.height / canvas.clientHeight);
     pen.lineWidth = 3 * unit;
-    pen.font = `600 ${Math.round(15 * unit)}px system-ui, sans-serif`;
+    pen.font = `600 ${Math.round(14 * unit)}px system-ui, sans-serif`;
     pen.textBaseline = "top";
     for (const { label, score, x, y, w: wide, h: high } of seen.boxes) {
       const text = `${label} ${Math.round(score * 100)}%`;
@@ -113,19 +124,23 @@
     at("seen").replaceChildren(...rows);
   };
 
-  const hear = (text) => {
+  const hear = async (text) => {
     const told = JSON.parse(text);
     session.heard += 1;
     session.heardAt = performance.now();
     if (told.error) return say(told.error.message || told.error);
-    draw(told);
-    list(told.boxes);
     session.times.push(session.heardAt);
     while (session.times[0] < session.heardAt - 3000) session.times.shift();
     const span = (session.heardAt - session.times[0]) / 1000;
     at("rate").textContent = span > 0.5 ? `${((session.times.length - 1) / span).toFixed(1)} a second` : "";
     say(`${session.heard} pictures looked at, the last is ${told.width} × ${told.height}.`);
     note("live", "");
+    const mine = session;
+    const shot = await shotOf(told.frame);
+    if (session !== mine || told.frame < mine.drawn) return;
+    mine.drawn = told.frame;
+    draw(told, shot);
+    list(told.boxes);
   };
 
   const ended = (close) => {
@@ -140,7 +155,7 @@
       if (isFile()) openFile(); else await openCamera();
       await video.play();
       const socket = connect();
-      session = { socket, sent: 0, heard: 0, heardAt: performance.now(), times: [], taking: false, timer: 0 };
+      session = { socket, sent: 0, heard: 0, heardAt: performance.now(), times: [], shots: new Map(), drawn: -1, taking: false, timer: 0 };
       socket.onmessage = (message) => hear(message.data);
       socket.onclose = ended;
       socket.onopen = () => {
