@@ -132,7 +132,7 @@ class DirectVideo:
                 PriceKnown(orchestrator=DIRECT, manifest="", price_wei=price_wei, source=known_from)
             )
             self.feed(
-                SegmentReceived(
+                SegmentReceived(  # without an address: the source is here already
                     orchestrator=DIRECT,
                     incarnation=self.incarnation,
                     group="",
