@@ -11,9 +11,10 @@ from webpool import NOW_MS, OPERATOR, bearer, running
 from openpool.core import events as e
 from openpool.core.events import Event
 from openpool.web.call_story import SERVICES, CallStory, StoryDesk
+from openpool.web.format import precise
 from openpool.web.metrics import PIPELINES_MAX
 from openpool.web.storybook import CAST, Story
-from openpool.web.words import amount, describe, level
+from openpool.web.words import amount, describe, level, usd
 
 SEGMENTS = Story(start_ms=NOW_MS - 3_600_000, end_ms=NOW_MS, per_minute=1).events()
 CALLS = CallStory(start_ms=NOW_MS - 3_600_000, end_ms=NOW_MS, per_minute=6).events()
@@ -324,3 +325,39 @@ async def test_metrics_of_calls_have_few_labels(tmp_path: Path) -> None:
         labels = set(re.findall(r'openpool_calls_total\{pipeline="([^"]+)"', text))
         assert len(labels) == PIPELINES_MAX + 1
         assert CAST[0].id not in text
+
+
+async def test_pages_of_calls_are_strict_and_have_live_parts(tmp_path: Path) -> None:
+    """No script or style stands in them, and what htmx asks for is the part alone."""
+    async with running(tmp_path, STORY, desk=StoryDesk()) as (pool, client):
+        await pool.customers.add("Ann", requests_per_minute=0, spend_limit="none")
+        await as_operator(client)
+        for path in ("/models", "/customers", "/live-video", f"/calls/{FEES[0].job}", "/overview"):
+            answer = await client.get(path, headers={"accept": "text/html"})
+            assert answer.status_code == 200, path
+            assert not re.search(r"<script(?![^>]*\bsrc=)", answer.text), path
+            assert not re.search(r"<[^>]+\s(?:style|on\w+)=", answer.text), path
+            assert not re.search(r'(?:src|href|action)="(?:https?:)?//', answer.text), path
+            part = (await client.get(path, headers={"HX-Request": "true"})).text
+            assert "<html" not in part
+            assert len(part) > 200, path
+
+
+async def test_a_pool_without_calls_says_so(tmp_path: Path) -> None:
+    """Where AI is off the pages say how to turn it on, and the API has no models."""
+    async with running(tmp_path) as (_, client):
+        await as_operator(client)
+        assert "The API is off" in (await client.get("/customers")).text
+        assert "No model yet" in (await client.get("/models")).text
+        assert "Nobody watches video" in (await client.get("/live-video")).text
+        assert (await client.get("/api/v1/models")).json() == []
+        assert "AI calls" not in (await client.get("/overview")).text
+
+
+def test_exact_numbers_say_when_digits_are_left_out() -> None:
+    """A fraction is shown with six decimals, an ellipsis if there are more, and itself on hover."""
+    assert precise("1403/25").endswith(">56.12</span>")
+    assert precise("1/3").endswith(">0.333333…</span>")
+    assert 'title="exactly 1/3"' in precise("1/3")
+    assert precise("12345678").endswith(">12\u202f345\u202f678</span>")
+    assert usd("1/5 per 1000000", "token") == "0.2 USD per 1\u202f000\u202f000 tokens"
