@@ -3,7 +3,7 @@
 Nothing here is computed from what the demo expects; a loss or a wrong balance is shown as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from openpool.cli.api import Api
+from openpool.demo.ai import Workload
 from openpool.demo.children import output_of
 from openpool.demo.gateway import Finished, Tally
-from openpool.web.shapes import Balances, EventView, Status, Worker
+from openpool.web.shapes import Balances, EventView, Series, Status, Worker
 
 PAGE = 500
 
@@ -51,6 +52,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     wei: Wei
     ledger_matches_log: bool
     workers: list[WorkerFigures]
+    ai: dict[str, Workload] = {}
 
     @property
     def good(self) -> bool:
@@ -58,15 +60,21 @@ class Summary(Struct, frozen=True, kw_only=True):
         wei = self.wei
         adds_up = int(wei.fees) == int(wei.commission) + int(wei.credited) > 0
         whole = self.segments.lost == 0 and self.segments.returned == self.segments.sent
-        return whole and adds_up and self.ledger_matches_log
+        served = all(each.ok == each.jobs for each in self.ai.values())
+        return whole and adds_up and served and self.ledger_matches_log
 
 
 async def gather(
-    api: Api, tally: Tally, finished: Sequence[Finished], ledger_matches_log: bool
+    api: Api,
+    tally: Tally,
+    finished: Sequence[Finished],
+    ledger_matches_log: bool,
+    ai: dict[str, Workload],
 ) -> Summary:
     """Ask the pool what happened."""
     status = await api.get(Status, "/status")
     workers = await api.get(list[Worker], "/workers")
+    factors = await rtfs(api, workers)
     hedged, retried = _second_tries(await _delivered(api))
     return Summary(
         segments=Segments(
@@ -85,17 +93,24 @@ async def gather(
             WorkerFigures(
                 address=worker.address,
                 segments=worker.segments,
-                rtf=rtf(worker),
+                rtf=factors[worker.worker],
                 credited_wei=worker.credited_wei,
             )
             for worker in workers
         ],
+        ai=ai,
     )
 
 
-def rtf(worker: Worker) -> float:
-    """The real-time factor over the last 24 hours, 0 if it delivered nothing."""
-    return round(worker.day.busy_ms / worker.day.media_ms, 3) if worker.day.media_ms else 0.0
+async def rtfs(api: Api, workers: Sequence[Worker]) -> dict[str, float]:
+    """By worker: the real-time factor of what it delivered, 0 if that is nothing."""
+    found = {}
+    for worker in workers:
+        series = await api.get(Series, "/series", worker=worker.worker)
+        media_ms = sum(point.media_ms for point in series.points)
+        busy_ms = sum(point.busy_ms for point in series.points)
+        found[worker.worker] = round(busy_ms / media_ms, 3) if media_ms else 0.0
+    return found
 
 
 async def replay_check(config: str) -> tuple[bool, str]:
@@ -149,7 +164,7 @@ def show_renditions(console: Console, finished: Sequence[Finished]) -> None:
     console.print(table)
 
 
-def show_workers(console: Console, workers: Sequence[Worker]) -> None:
+def show_workers(console: Console, workers: Sequence[Worker], factors: Mapping[str, float]) -> None:
     """What each worker did and earned."""
     table = _table("Workers", "worker", "paid to", "now", "segments>", "rtf>", "credited wei>")
     for worker in workers:
@@ -158,7 +173,7 @@ def show_workers(console: Console, workers: Sequence[Worker]) -> None:
             _short(worker.address),
             worker.status,
             str(worker.segments),
-            f"{rtf(worker):.3f}",
+            f"{factors[worker.worker]:.3f}",
             f"{int(worker.credited_wei):,}",
         )
     console.print(table)

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
@@ -25,9 +26,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from openpool.cli.api import Api
 from openpool.core.errors import OpenPoolError, SetupError
 from openpool.core.views import JobView
-from openpool.demo import report
+from openpool.demo import ai, report
+from openpool.demo.ai import Workload
 from openpool.demo.children import Child, Children
 from openpool.demo.gateway import Gateway, StreamPlan, ladder, make_sources
+from openpool.demo.live_gateway import LiveGateway
+from openpool.demo.live_runner import LiveRunnerPort
 from openpool.demo.orchestrator import Outcome, StandIn
 from openpool.demo.report import Summary
 from openpool.ethereum import Account
@@ -46,6 +50,15 @@ KILL_AFTER = 4
 START_S = 60.0
 BOOKS_S = 15.0
 LOOK_S = 0.02
+AI_WORKER = "worker-1"
+AI_WORKLOADS = 9
+USD_PER_ETH = 3000
+COLUMNS = (
+    TextColumn("  {task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+)
 INTERRUPTED = 130
 
 
@@ -86,6 +99,8 @@ class Stage:
     workers: dict[str, Child] = field(default_factory=dict)
     """By name."""
     killed: Killed | None = None
+    live: LiveRunnerPort | None = None
+    ai: dict[str, Workload] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         _say(self.console, text)
@@ -187,10 +202,13 @@ async def _stage(console: Console, folder: Path, port: int) -> AsyncIterator[Sta
         orchestrator = await stack.enter_async_context(StandIn(secret, price_wei=PRICE_WEI))
         _say(console, f"Orchestrator stand-in on {orchestrator.address}, {PRICE_WEI} wei per pixel")
         stack.push_async_callback(children.stop)
-        pool = await _start_pool(children, folder, orchestrator, port)
+        live = await stack.enter_async_context(
+            LiveRunnerPort(secret, wei_per_usd=Fraction(10**18, USD_PER_ETH), interval_s=1.0)
+        )
+        pool = await _start_pool(children, folder, orchestrator, live, port)
         token = read_private_text(Path(pool.operator_token_file), "The operator's token")
         api = await stack.enter_async_context(Api(pool.web_url, token))
-        stage = Stage(folder, console, orchestrator, children, pool, api)
+        stage = Stage(folder, console, orchestrator, children, pool, api, live=live)
         stage.say(f"Pool on {pool.worker_port}, dashboard at [bold]{pool.web_url}[/bold]")
         for number in range(1, WORKERS + 1):
             await _start_worker(stage, f"worker-{number}")
@@ -199,17 +217,20 @@ async def _stage(console: Console, folder: Path, port: int) -> AsyncIterator[Sta
 
 
 async def _start_pool(
-    children: Children, folder: Path, orchestrator: StandIn, port: int
+    children: Children, folder: Path, orchestrator: StandIn, live: LiveRunnerPort, port: int
 ) -> Announcement:
     secret_file = folder / "orchestrator.secret"
     write_private(secret_file, orchestrator.secret.encode() + b"\n")
     config = folder / "openpool.yaml"
-    config.write_text(_config(folder, orchestrator, secret_file, port or _free_port()))
+    web_port = port or _free_port()
+    config.write_text(_config(folder, orchestrator, live, secret_file, web_port))
     pool = await children.start("pool", ["serve", "--config", str(config), "--json"], talks=True)
     return msgspec.json.decode(await pool.first_line(START_S), type=Announcement)
 
 
-def _config(folder: Path, orchestrator: StandIn, secret_file: Path, port: int) -> str:
+def _config(
+    folder: Path, orchestrator: StandIn, live: LiveRunnerPort, secret_file: Path, port: int
+) -> str:
     """Only what has to be said: everything else is the pool's own default."""
     return f"""\
 data_dir: {json.dumps(str(folder / "data"))}
@@ -220,13 +241,16 @@ orchestrators:
     address: {orchestrator.address}
     secret: {json.dumps(f"file:{secret_file}")}
     status_url: {orchestrator.cli_url}
+    live_runner_url: {live.url}
 price:
   source: status
 workers:
   listen: 127.0.0.1:0
 web:
   listen: 127.0.0.1:{port}
-"""
+ai:
+  live_runner: {{enabled: true, listen: "127.0.0.1:0"}}
+{ai.PRICES}"""
 
 
 def _free_port() -> int:
@@ -242,6 +266,9 @@ async def _start_worker(stage: Stage, name: str) -> None:
     account = Account.create()
     write_private(wallet, account.key.hex().encode() + b"\n")
     arguments = ["worker", stage.pool.join_link, "--wallet", str(wallet), "--name", name]
+    if name == AI_WORKER:
+        runtimes = await asyncio.to_thread(ai.write_runtimes, home / "models")
+        arguments += ["--runtimes", str(runtimes)]
     stage.workers[name] = await stage.children.start(
         name,
         [*arguments, "--accept-terms", "--sessions", str(SESSIONS)],
@@ -280,14 +307,9 @@ async def _show(
     stage: Stage, plans: list[StreamPlan], sources: dict[str, list[bytes]]
 ) -> tuple[Summary, bool]:
     """The summary, and whether the pool's fees are what the orchestrator billed."""
+    await _show_ai(stage)
     total = sum(plan.count for plan in plans)
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=stage.console) as progress:
+    with Progress(*COLUMNS, console=stage.console) as progress:
         bar = progress.add_task("segments", total=total)
 
         warm = asyncio.Event()
@@ -318,6 +340,20 @@ def _first(group: BaseExceptionGroup[OpenPoolError]) -> OpenPoolError:
     """One sentence for a person out of what several tasks met with."""
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _show_ai(stage: Stage) -> None:
+    """One job of every AI workload, bought from the orchestrator."""
+    assert stage.live is not None
+    async with LiveGateway(stage.live.url) as gateway:
+        customer = ai.Customer(gateway)
+        stage.say(f"{AI_WORKER} loads its AI models; the pool sells them through Live Runner")
+        apps = await customer.wait_offered(AI_WORKLOADS)
+        with Progress(*COLUMNS, console=stage.console) as progress:
+            bar = progress.add_task("AI jobs", total=AI_WORKLOADS)
+            await customer.use(apps, lambda: progress.advance(bar))
+    stage.ai = await ai.gather(stage.api, customer.told)
+    ai.show(stage.console, customer.told, stage.ai)
 
 
 async def _kill_one(stage: Stage, warm: asyncio.Event) -> None:
@@ -362,7 +398,8 @@ async def _tell_of_rescue(stage: Stage) -> None:
 
 async def _settled(stage: Stage) -> bool:
     """Wait until the pool has credited, to the wei, what the orchestrator billed its gateways."""
-    billed_wei = str(sum(stage.orchestrator.value_wei.values()))
+    sold_wei = sum(int(workload.fees_wei) for workload in stage.ai.values())
+    billed_wei = str(sum(stage.orchestrator.value_wei.values()) + sold_wei)
     credited_wei = ""
 
     async def all_credited() -> bool:
@@ -381,11 +418,11 @@ async def _settled(stage: Stage) -> bool:
 async def _report(stage: Stage, gateway: Gateway) -> Summary:
     stage.check()
     matches, said = await report.replay_check(str(stage.config))
-    summary = await report.gather(stage.api, gateway.tally, gateway.finished, matches)
+    summary = await report.gather(stage.api, gateway.tally, gateway.finished, matches, stage.ai)
     workers = await stage.api.get(list[Worker], "/workers")
     report.show_renditions(stage.console, gateway.finished)
     stage.say(f"They are in {stage.folder / 'renditions'}/<stream>/<rendition>/")
-    report.show_workers(stage.console, workers)
+    report.show_workers(stage.console, workers, await report.rtfs(stage.api, workers))
     balances = await stage.api.get(Balances, "/ledger/balances")
     report.show_books(stage.console, balances, workers)
     segments = summary.segments
