@@ -24,6 +24,8 @@ from openpool.wire import framing
 
 SPOKEN = "good morning"
 WRITTEN = "Hello Open Pool"
+LIVE_S = 6
+"""Orchestrators charge a session for every whole five seconds."""
 START_S = 90.0
 BOOKS_S = 15.0
 PRICES = """\
@@ -252,7 +254,7 @@ class Customer:
         from openpool.demo.scenes import segment
 
         async def video() -> AsyncIterator[bytes]:
-            for number in range(2):
+            for number in range(LIVE_S):
                 made = await asyncio.to_thread(segment, 640, 360, 25, 1.0, number * 25)
                 yield framing.pack(made)
                 await asyncio.sleep(1.0)  # it is live: a second of video takes a second
@@ -265,7 +267,7 @@ class Customer:
                 async for line in response.content:
                     lines += 1
                     boxes += len(json.loads(line).get("boxes", []))
-        return "2 s of live video", f"{boxes} boxes in {lines} frames", boxes > 0
+        return f"{LIVE_S} s of live video", f"{boxes} boxes in {lines} frames", boxes > 0
 
     async def _post(self, app: str, path: str, body: object) -> Reply:
         headers = {"Content-Type": "application/json"}
