@@ -9,6 +9,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
+	@sh scripts/setup.sh --demo
 	@$(PY) -m openpool demo $(ARGS)
 
 test: setup

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes .venv from the lock file. With --test also installs what the tests drive: ffmpeg, Chromium.
+# Makes .venv from the lock file. With --test installs what the tests drive: ffmpeg, Chromium; with
+# --demo what the demo speaks with: ffmpeg.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -36,6 +37,12 @@ if [ "${1:-}" = "--test" ]; then
     have chromium || missing="$missing chromium"
     # shellcheck disable=SC2086
     [ -z "$missing" ] || install_debian $missing
+    exit 0
+fi
+
+if [ "${1:-}" = "--demo" ]; then
+    # only speech needs it, and the demo says so where it is missing
+    have ffmpeg || (install_debian ffmpeg) || true
     exit 0
 fi
 
