@@ -28,6 +28,8 @@ class Source:
     size: int = 0
     complete: bool = False
     failure: str = ""
+    whole: bytes | None = None
+    """All of it in one piece, once somebody asked for that."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _signal(self) -> None:
@@ -111,7 +113,9 @@ class Media:
         source = self._source(job)
         while not source.complete:
             await self._wait(source)
-        return b"".join(source.chunks)
+        if source.whole is None:
+            source.whole = b"".join(source.chunks)
+        return source.whole
 
     def _source(self, job: str) -> Source:
         source = self._sources.get(job)
