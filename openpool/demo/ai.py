@@ -1,53 +1,58 @@
 """The AI part of the demo: one job of every workload, sold through the orchestrator's Live Runner.
 
-A worker offers all runtimes that this machine has; a customer of the orchestrator finds them in its
+Two workers offer all runtimes between them; a customer of the orchestrator finds them in its
 discovery, pays, and uses them. Everything is real and made on the spot: pictures are drawn, the
-speech that is written down was spoken before. Fees are read from the pool's events.
+speech that is written down was spoken before. What was earned is read from the pool's events.
 """
 
 import asyncio
+import io
 import json
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import wave
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from openpool.cli.api import Api
 from openpool.core.errors import OpenPoolError
 from openpool.demo.live_gateway import LiveGateway, Reply
-from openpool.web.shapes import EventView
+from openpool.web.shapes import EventView, Worker
 from openpool.wire import framing
 
-SPOKEN = "good morning"
+SPOKEN = "every segment came back and everybody is paid"
+"""What the small recogniser understands in any of the voices."""
 WRITTEN = "Hello Open Pool"
 LIVE_S = 6
 """Orchestrators charge a session for every whole five seconds."""
+USD_PER_ETH = 2500
+"""With it, and the prices below, every fee is a whole number of wei."""
 START_S = 90.0
 BOOKS_S = 15.0
-PRICES = """\
-  usd_per_eth: 3000
+PRICES = f"""\
+  usd_per_eth: {USD_PER_ETH}
   prices:
-    - {pipeline: image-to-text, price: 0.0005 USD, unit: request}
-    - {pipeline: text-to-speech, price: 0.0004 USD, unit: request}
-    - {pipeline: speech-to-text, price: 0.0006 USD, unit: request}
-    - {pipeline: moderation, price: 0.0001 USD, unit: request}
-    - {pipeline: object-detection, price: 0.0003 USD, unit: request}
-    - {pipeline: segmentation, price: 0.0004 USD, unit: request}
-    - {pipeline: embeddings, price: 0.0001 USD, unit: request}
-    - {pipeline: llm, price: 0.001 USD, unit: request}
-    - {pipeline: live-video-analysis, price: 0.36 USD, per: 3600, unit: second}
+    - {{pipeline: image-to-text, price: 0.0005 USD, unit: request}}
+    - {{pipeline: text-to-speech, price: 0.0004 USD, unit: request}}
+    - {{pipeline: speech-to-text, price: 0.0006 USD, unit: request}}
+    - {{pipeline: moderation, price: 0.0001 USD, unit: request}}
+    - {{pipeline: object-detection, price: 0.0003 USD, unit: request}}
+    - {{pipeline: segmentation, price: 0.0004 USD, unit: request}}
+    - {{pipeline: embeddings, price: 0.0001 USD, unit: request}}
+    - {{pipeline: llm, price: 0.001 USD, unit: request}}
+    - {{pipeline: live-video-analysis, price: 0.36 USD, per: 3600, unit: second}}
 """
 
-
-SPEECH = ("text-to-speech", "speech-to-text")
 WORKLOADS = (
     "image-to-text",
-    *SPEECH,
+    "text-to-speech",
+    "speech-to-text",
     "moderation",
     "object-detection",
     "segmentation",
@@ -55,12 +60,24 @@ WORKLOADS = (
     "llm",
     "live-video-analysis",
 )
+SPEECH = ("text-to-speech", "speech-to-text")
+NAMES = {"image-to-text": "ocr"}
+"""What a runtime is called in the file, if not like its pipeline."""
+PICTURES = ("image-to-text", "object-detection", "segmentation", "live-video-analysis")
 
 
-def can_speak() -> bool:
-    """Whether there is the command that speaks; without it the two workloads of speech are left
-    out."""
-    return shutil.which("ffmpeg") is not None
+def wanted() -> tuple[str, ...]:
+    """The workloads to show: speech is left out where no ffmpeg command can speak."""
+    return WORKLOADS if _can_speak() else tuple(w for w in WORKLOADS if w not in SPEECH)
+
+
+def _can_speak() -> bool:
+    command = ("ffmpeg", "-hide_banner", "-filters")
+    try:
+        found = subprocess.run(command, capture_output=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return b" flite " in found.stdout
 
 
 class Workload(Struct, kw_only=True):
@@ -68,6 +85,7 @@ class Workload(Struct, kw_only=True):
 
     jobs: int = 0
     ok: int = 0
+    """Answered as it should be, and credited."""
     fees_wei: str = "0"
 
 
@@ -75,6 +93,7 @@ class Credited(Struct, frozen=True):
     """The part of a fee-credited event that is told."""
 
     pipeline: str
+    worker: str
     fee_wei: str
 
 
@@ -87,35 +106,29 @@ class Told(Struct, frozen=True):
     ok: bool
 
 
-def write_runtimes(folder: Path) -> Path:
-    """The file of everything that a machine with the `ai` extra can do, with models made here."""
-    from openpool.demo.tiny_detector import write_detector
-    from openpool.demo.tiny_llm import make_tiny_llm
-
+def write_runtimes(folder: Path, workloads: Sequence[str]) -> Path:
+    """The file that says what a worker offers of these workloads, with models made here."""
     folder.mkdir(parents=True, exist_ok=True)
-    detector = write_detector(folder)
-    llm = folder / "tiny.gguf"
-    make_tiny_llm(llm)
-    found = {"file": str(detector.file), "labels": str(detector.labels), "threshold": "0.3"}
-    runtimes: list[dict[str, object]] = [
-        {"runtime": name}
-        for name in (
-            "ocr",
-            "text-to-speech",
-            "speech-to-text",
-            "moderation",
-            "segmentation",
-            "embeddings",
-        )
-    ]
-    runtimes += [
-        {"runtime": name, "model": "colours", "options": found}
-        for name in ("object-detection", "live-video-analysis")
-    ]
-    runtimes.append({"runtime": "llm", "model": "tiny", "options": {"file": str(llm)}})
+    runtimes = [{"runtime": NAMES.get(each, each), **_settings(folder, each)} for each in workloads]
     file = folder / "runtimes.yaml"
     file.write_text(json.dumps({"cache": str(folder), "runtimes": runtimes}))  # JSON is YAML
     return file
+
+
+def _settings(folder: Path, workload: str) -> dict[str, object]:
+    """Of the runtimes that bring no model of their own, one that is made on the spot."""
+    from openpool.demo.tiny_detector import write_detector
+    from openpool.demo.tiny_llm import make_tiny_llm
+
+    match workload:
+        case "object-detection" | "live-video-analysis":
+            made = write_detector(folder)
+            options = {"file": str(made.file), "labels": str(made.labels), "threshold": "0.3"}
+            return {"model": "colours", "options": options}
+        case "llm":
+            make_tiny_llm(folder / "tiny.gguf")
+            return {"model": "tiny", "options": {"file": str(folder / "tiny.gguf")}}
+    return {}
 
 
 class Judged(Struct, frozen=True):
@@ -154,13 +167,12 @@ class Customer:
         self.told: list[Told] = []
         self._speech = b""
 
-    async def wait_offered(self) -> dict[str, str]:
+    async def wait_offered(self, workloads: Sequence[str]) -> dict[str, str]:
         """Apps by pipeline, once there are all, or what there is when time is up."""
-        wanted = set(WORKLOADS) if can_speak() else set(WORKLOADS) - set(SPEECH)
         apps: dict[str, str] = {}
         try:
             async with asyncio.timeout(START_S):
-                while not wanted <= apps.keys():
+                while not set(workloads) <= apps.keys():
                     runners = await self._gateway.discover()
                     apps = {str(r["app"]).partition("/")[0]: str(r["app"]) for r in runners}
                     await asyncio.sleep(0.2)
@@ -168,7 +180,9 @@ class Customer:
             pass
         return apps
 
-    async def use(self, apps: dict[str, str], on_done: Callable[[], None]) -> None:
+    async def use(
+        self, workloads: Sequence[str], apps: Mapping[str, str], on_done: Callable[[], None]
+    ) -> None:
         """One job of each kind. A failure is told, and stops nothing else."""
         jobs: dict[str, Callable[[str], Awaitable[tuple[str, str, bool]]]] = {
             "image-to-text": self._read,
@@ -181,10 +195,9 @@ class Customer:
             "llm": self._chat,
             "live-video-analysis": self._watch,
         }
-        for pipeline in WORKLOADS if can_speak() else [w for w in WORKLOADS if w not in SPEECH]:
-            job = jobs[pipeline]
+        for pipeline in workloads:
             try:
-                asked, answer, ok = await job(apps.get(pipeline, pipeline))
+                asked, answer, ok = await jobs[pipeline](apps.get(pipeline, pipeline))
             except (OpenPoolError, aiohttp.ClientError, TimeoutError, ValueError) as error:
                 asked, answer, ok = "", str(error) or type(error).__name__, False
             self.told.append(Told(pipeline, asked, answer, ok))
@@ -197,14 +210,17 @@ class Customer:
 
         reply = await self._picture(app, "/ocr", to_file(write(WRITTEN)))
         text = _read_answer(reply).text
-        return f"a picture of “{WRITTEN}”", f"“{text}”", WRITTEN.lower() in text.lower()
+        return f"“{WRITTEN}” drawn", f"“{text}”", WRITTEN.lower() in text.lower()
 
     async def _speak(self, app: str) -> tuple[str, str, bool]:
         body = {"model": "flite", "input": SPOKEN, "voice": "slt", "response_format": "wav"}
         reply = await self._post(app, "/v1/audio/speech", body)
         self._speech = reply.body if reply.status == 200 else b""
-        ok = self._speech.startswith(b"RIFF")
-        return f"“{SPOKEN}”", f"{len(reply.body) // 1000} kB of speech" if ok else reply.text, ok
+        if not self._speech.startswith(b"RIFF"):
+            raise ValueError(f"{reply.status}: {reply.text[:200]}")
+        with wave.open(io.BytesIO(self._speech)) as sound:
+            seconds = sound.getnframes() / sound.getframerate()
+        return f"“{SPOKEN}”", f"{seconds:.1f} s of speech", seconds > 1
 
     async def _listen(self, app: str) -> tuple[str, str, bool]:
         form = aiohttp.FormData()
@@ -212,7 +228,7 @@ class Customer:
         form.add_field("model", app.partition("/")[2])
         reply = await self._gateway.request(app, "/v1/audio/transcriptions", form)
         text = _read_answer(reply).text
-        return "that speech", f"“{text}”", bool(text.strip())
+        return "that speech", f"“{text}”", text.split() == SPOKEN.split()
 
     async def _moderate(self, app: str) -> tuple[str, str, bool]:
         said = "you are a stupid idiot"
@@ -221,12 +237,15 @@ class Customer:
         return f"“{said}”", "flagged" if flagged else "not flagged", flagged
 
     async def _detect(self, app: str) -> tuple[str, str, bool]:
-        from openpool.demo.scenes import draw, to_file
+        from openpool.demo.scenes import draw, things, to_file
 
         reply = await self._picture(app, "/detect", to_file(draw(640, 360)))
         found = _read_answer(reply).boxes
         labels = ", ".join(f"{box.label} at {box.x},{box.y}" for box in found)
-        return "a drawn scene", labels or "nothing", bool(found)
+        right = {(box.label, box.x, box.y) for box in found} == {
+            (thing.colour, thing.x, thing.y) for thing in things(640, 360)
+        }
+        return "a drawn scene", labels or "nothing", right
 
     async def _cut_out(self, app: str) -> tuple[str, str, bool]:
         from openpool.demo.scenes import draw, things, to_file
@@ -275,11 +294,15 @@ class Customer:
     async def _watch(self, app: str) -> tuple[str, str, bool]:
         from openpool.demo.scenes import segment
 
+        now = asyncio.get_running_loop().time
+
         async def video() -> AsyncIterator[bytes]:
+            began = now()
             for number in range(LIVE_S):
                 made = await asyncio.to_thread(segment, 640, 360, 25, 1.0, number * 25)
+                # it is live: a second of video is there when that second is over
+                await asyncio.sleep(began + number + 1 - now())
                 yield framing.pack(made)
-                await asyncio.sleep(1.0)  # it is live: a second of video takes a second
 
         boxes = lines = 0
         async with self._gateway.session(app) as session:
@@ -306,33 +329,52 @@ def _read_answer(reply: Reply) -> Answer:
     return msgspec.json.decode(reply.body, type=Answer)
 
 
-async def gather(api: Api, told: list[Told]) -> dict[str, Workload]:
-    """Jobs, successes and fees of each workload, once every success has been credited."""
-    ok = sum(each.ok for each in told)
-    events: list[EventView] = []
+async def gather(api: Api, told: Sequence[Told]) -> dict[str, Credited]:
+    """What was credited for each workload that succeeded, as soon as that is so."""
+    due = {each.workload for each in told if each.ok}
+    found: dict[str, Credited] = {}
     try:
         async with asyncio.timeout(BOOKS_S):
-            while len(events) < ok:
-                events = await api.get(list[EventView], "/events", type="fee-credited", limit=500)
+            while not due <= found.keys():
                 await asyncio.sleep(0.1)
+                events = await api.get(list[EventView], "/events", type="fee-credited", limit=500)
+                fees = [msgspec.convert(event.data, Credited) for event in events]
+                found = {fee.pipeline: fee for fee in fees if fee.pipeline}
     except TimeoutError:
         pass
-    found = {each.workload: Workload(jobs=1, ok=int(each.ok)) for each in told}
-    for event in events:
-        fee = msgspec.convert(event.data, Credited)
-        if workload := found.get(fee.pipeline):
-            workload.fees_wei = str(int(workload.fees_wei) + int(fee.fee_wei))
     return found
 
 
-def show(console: Console, told: list[Told], workloads: dict[str, Workload]) -> None:
+def summed(told: Sequence[Told], fees: Mapping[str, Credited]) -> dict[str, Workload]:
+    """Jobs, successes and fees of each workload; what nobody was credited for is no success."""
+    return {
+        each.workload: Workload(
+            jobs=1,
+            ok=int(each.ok and each.workload in fees),
+            fees_wei=fees[each.workload].fee_wei if each.workload in fees else "0",
+        )
+        for each in told
+    }
+
+
+def show(
+    console: Console,
+    told: Sequence[Told],
+    fees: Mapping[str, Credited],
+    workers: Sequence[Worker],
+) -> None:
     """One line for each job."""
-    table = Table(title="AI work", title_justify="left", title_style="bold")
-    for column in ("workload", "what went in", "what came out"):
+    names = {worker.worker: worker.name for worker in workers}
+    table = Table(title="AI work", title_justify="left")
+    table.add_column("workload", no_wrap=True)
+    for column in ("what went in", "what came out"):
         table.add_column(column)
+    table.add_column("worker", no_wrap=True)
     table.add_column("fee, gwei", justify="right")
     for each in told:
-        fee = int(workloads[each.workload].fees_wei) / 1e9
-        colour = "" if each.ok else "[red]"
-        table.add_row(each.workload, each.asked, f"{colour}{each.answer}", f"{fee:,.2f}")
+        fee = fees.get(each.workload)
+        answer = escape(each.answer) if each.ok else f"[red]{escape(each.answer)}[/red]"
+        name = names[fee.worker] if fee else ""
+        earned = f"{int(fee.fee_wei) / 1e9:,.2f}" if fee else "[red]none[/red]"
+        table.add_row(each.workload, escape(each.asked), answer, name, earned)
     console.print(table)

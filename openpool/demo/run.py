@@ -1,8 +1,9 @@
 """`make demo`: an orchestrator stand-in, a pool and three workers, each in a process of its own.
 
-Real segments go round, one worker is killed in the middle of one, and at the end the books are
-proved. Processes are started with the commands that a person would type; what happens is read
-from the pool's API. Progress goes to standard error, the summary to standard output (`--json`).
+AI work of every kind is sold, real segments go round, one worker is killed in the middle of one,
+and at the end the books are proved. Processes are started with the commands that a person would
+type; what happens is read from the pool's API. Progress goes to standard error, the summary to
+standard output (`--json`).
 """
 
 import asyncio
@@ -50,8 +51,8 @@ KILL_AFTER = 4
 START_S = 60.0
 BOOKS_S = 15.0
 LOOK_S = 0.02
-AI_WORKER = "worker-1"
-USD_PER_ETH = 3000
+PICTURE_WORKER, WORD_WORKER = "worker-1", "worker-2"
+"""Between them they offer all AI workloads."""
 COLUMNS = (
     TextColumn("  {task.description}"),
     BarColumn(),
@@ -92,13 +93,15 @@ class Stage:
     folder: Path
     console: Console
     orchestrator: StandIn
+    live: LiveRunnerPort
     children: Children
     pool: Announcement
     api: Api
     workers: dict[str, Child] = field(default_factory=dict)
     """By name."""
     killed: Killed | None = None
-    live: LiveRunnerPort | None = None
+    workloads: Sequence[str] = ()
+    """The AI work that is shown."""
     ai: dict[str, Workload] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
@@ -202,12 +205,13 @@ async def _stage(console: Console, folder: Path, port: int) -> AsyncIterator[Sta
         _say(console, f"Orchestrator stand-in on {orchestrator.address}, {PRICE_WEI} wei per pixel")
         stack.push_async_callback(children.stop)
         live = await stack.enter_async_context(
-            LiveRunnerPort(secret, wei_per_usd=Fraction(10**18, USD_PER_ETH), interval_s=1.0)
+            LiveRunnerPort(secret, wei_per_usd=Fraction(10**18, ai.USD_PER_ETH), interval_s=1.0)
         )
         pool = await _start_pool(children, folder, orchestrator, live, port)
         token = read_private_text(Path(pool.operator_token_file), "The operator's token")
         api = await stack.enter_async_context(Api(pool.web_url, token))
-        stage = Stage(folder, console, orchestrator, children, pool, api, live=live)
+        stage = Stage(folder, console, orchestrator, live, children, pool, api)
+        stage.workloads = await asyncio.to_thread(ai.wanted)
         stage.say(f"Pool on {pool.worker_port}, dashboard at [bold]{pool.web_url}[/bold]")
         for number in range(1, WORKERS + 1):
             await _start_worker(stage, f"worker-{number}")
@@ -265,14 +269,22 @@ async def _start_worker(stage: Stage, name: str) -> None:
     account = Account.create()
     write_private(wallet, account.key.hex().encode() + b"\n")
     arguments = ["worker", stage.pool.join_link, "--wallet", str(wallet), "--name", name]
-    if name == AI_WORKER:
-        runtimes = await asyncio.to_thread(ai.write_runtimes, home / "models")
+    if workloads := _workloads(stage, name):
+        runtimes = await asyncio.to_thread(ai.write_runtimes, home / "models", workloads)
         arguments += ["--runtimes", str(runtimes)]
     stage.workers[name] = await stage.children.start(
         name,
         [*arguments, "--accept-terms", "--sessions", str(SESSIONS)],
         {"OPENPOOL_HOME": str(home)},
     )
+
+
+def _workloads(stage: Stage, worker: str) -> list[str]:
+    """The AI work that a worker offers."""
+    if worker not in (PICTURE_WORKER, WORD_WORKER):
+        return []
+    pictures = worker == PICTURE_WORKER
+    return [each for each in stage.workloads if (each in ai.PICTURES) is pictures]
 
 
 async def _wait_for_workers(stage: Stage) -> None:
@@ -343,18 +355,21 @@ def _first(group: BaseExceptionGroup[OpenPoolError]) -> OpenPoolError:
 
 async def _show_ai(stage: Stage) -> None:
     """One job of every AI workload, bought from the orchestrator."""
-    assert stage.live is not None
+    stage.say(
+        f"{PICTURE_WORKER} loads models for pictures, {WORD_WORKER} for words and sound; the "
+        "orchestrator sells them through Live Runner"
+    )
+    if len(stage.workloads) < len(ai.WORKLOADS):
+        stage.say("No ffmpeg command here can speak, so speech is left out: apt-get install ffmpeg")
     async with LiveGateway(stage.live.url) as gateway:
         customer = ai.Customer(gateway)
-        stage.say(f"{AI_WORKER} loads its AI models; the pool sells them through Live Runner")
-        if not ai.can_speak():
-            stage.say("There is no ffmpeg command, so speech is left out: apt-get install ffmpeg")
-        apps = await customer.wait_offered()
+        apps = await customer.wait_offered(stage.workloads)
         with Progress(*COLUMNS, console=stage.console) as progress:
-            bar = progress.add_task("AI jobs", total=len(ai.WORKLOADS))
-            await customer.use(apps, lambda: progress.advance(bar))
-    stage.ai = await ai.gather(stage.api, customer.told)
-    ai.show(stage.console, customer.told, stage.ai)
+            bar = progress.add_task("AI jobs ", total=len(stage.workloads))
+            await customer.use(stage.workloads, apps, lambda: progress.advance(bar))
+    fees = await ai.gather(stage.api, customer.told)
+    stage.ai = ai.summed(customer.told, fees)
+    ai.show(stage.console, customer.told, fees, await stage.api.get(list[Worker], "/workers"))
 
 
 async def _kill_one(stage: Stage, warm: asyncio.Event) -> None:
@@ -399,8 +414,8 @@ async def _tell_of_rescue(stage: Stage) -> None:
 
 async def _settled(stage: Stage) -> bool:
     """Wait until the pool has credited, to the wei, what the orchestrator billed its gateways."""
-    sold_wei = sum(int(workload.fees_wei) for workload in stage.ai.values())
-    billed_wei = str(sum(stage.orchestrator.value_wei.values()) + sold_wei)
+    transcoding_wei = sum(stage.orchestrator.value_wei.values())
+    billed_wei = str(transcoding_wei + sum(stage.live.debited_wei.values()))
     credited_wei = ""
 
     async def all_credited() -> bool:

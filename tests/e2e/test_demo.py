@@ -16,7 +16,7 @@ import pytest
 from openpool.core.capabilities import DEFAULT
 from openpool.core.errors import SetupError
 from openpool.core.model import Profile
-from openpool.demo.ai import WORKLOADS
+from openpool.demo.ai import SPEECH, WORKLOADS, Credited, Told, summed, wanted
 from openpool.demo.children import Children
 from openpool.demo.gateway import Gateway, StreamPlan, ladder
 from openpool.demo.media import make_segments
@@ -132,6 +132,34 @@ def test_only_a_whole_show_is_good(
     assert summary.good is good
 
 
+def told(*, ok: bool) -> Told:
+    return Told("llm", "“Hello”", "“world”", ok)
+
+
+@pytest.mark.parametrize(
+    ("ok", "credited", "good"),
+    [(True, True, 1), (True, False, 0), (False, True, 0), (False, False, 0)],
+)
+def test_ai_work_counts_once_it_is_right_and_credited(ok: bool, credited: bool, good: int) -> None:
+    """A wrong answer is a failure of the demo, and so is work that nobody was credited for."""
+    fees = {"llm": Credited("llm", "w1", "4")} if credited else {}
+    (workload,) = summed([told(ok=ok)], fees).values()
+    assert (workload.jobs, workload.ok) == (1, good)
+    assert workload.fees_wei == ("4" if credited else "0")
+
+
+def test_speech_is_left_out_where_nothing_can_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ffmpeg without flite, or none, leaves the other workloads."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert set(WORKLOADS) - set(wanted()) == set(SPEECH)
+    silent = tmp_path / "ffmpeg"
+    silent.write_text("#!/bin/sh\necho no filters\n")
+    silent.chmod(0o700)
+    assert set(WORKLOADS) - set(wanted()) == set(SPEECH)
+
+
 async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     """The demo removes only what a demo made."""
     (tmp_path / "thesis.txt").write_text("years of work")
@@ -161,6 +189,11 @@ def demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def ai_table(progress: str) -> str:
+    """What was shown of the AI work."""
+    return progress.partition("AI work")[2].partition("killed (SIGKILL)")[0]
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(240)
 def test_the_demo_loses_nothing_and_its_books_add_up(tmp_path: Path) -> None:
@@ -177,8 +210,7 @@ def test_the_demo_loses_nothing_and_its_books_add_up(tmp_path: Path) -> None:
     assert len(list((tmp_path / "demo-data" / "renditions").rglob("*.ts"))) == 18
     fees, commission, credited = (int(told["wei"][n]) for n in ("fees", "commission", "credited"))
     assert fees == commission + credited
-    # a quarter of each fee, rounded by less than a wei
-    assert abs(commission * 4 - fees) <= 4 * (9 + len(WORKLOADS))
+    assert commission * 4 == fees
     assert told["ledger_matches_log"] is True
     assert len(told["workers"]) == 3
     assert sum(worker["segments"] for worker in told["workers"]) == 9
@@ -186,6 +218,7 @@ def test_the_demo_loses_nothing_and_its_books_add_up(tmp_path: Path) -> None:
     assert list(told["ai"]) == list(WORKLOADS)
     assert all((each["jobs"], each["ok"]) == (1, 1) for each in told["ai"].values()), told["ai"]
     assert all(int(each["fees_wei"]) > 0 for each in told["ai"].values())
+    assert all(worker in ai_table(progress) for worker in ("worker-1", "worker-2"))
     assert "killed" in progress
     assert "came back from" in progress
 
