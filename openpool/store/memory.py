@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from openpool.core.chain import GENESIS, chain_hash
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event, JobReceived, PoolStarted
+from openpool.core.hashchain import GENESIS, chain_hash
 from openpool.core.ledger import Transfer
 from openpool.store.books import POOL, Books, attempts_of, empty_buckets
 from openpool.store.feed import Subscription, Subscriptions

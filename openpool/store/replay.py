@@ -6,7 +6,7 @@ writes the derived tables from the log, in one transaction. Neither changes the 
 
 An edit that also recomputes every later hash cannot be seen from inside the file: keep a head
 (`ReplayReport.seq`, `.chain`) elsewhere and hand it in as `known_head`.
-Read next: `store.books`, `core.chain`.
+Read next: `store.books`, `core.hashchain`.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from pathlib import Path
 import apsw
 from msgspec import DecodeError, Struct
 
-from openpool.core.chain import GENESIS, Tree, chain_hash, leaf_hash
 from openpool.core.errors import SetupError
 from openpool.core.events import Event, decode_payload
+from openpool.core.hashchain import GENESIS, Tree, chain_hash, leaf_hash
 from openpool.core.ledger import Transfer, balance_faults, may_go_negative
 from openpool.store import database, tables
 from openpool.store.books import Books, Tallies

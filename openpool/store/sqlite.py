@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import apsw
 import msgspec
 
-from openpool.core.chain import GENESIS, chain_hash
 from openpool.core.events import Event
+from openpool.core.hashchain import GENESIS, chain_hash
 from openpool.core.ledger import Transfer
 from openpool.store import database, tables
 from openpool.store.feed import Subscription, Subscriptions

@@ -15,9 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from openpool.core.chain import leaf_hash
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event, encode_payload
+from openpool.core.hashchain import leaf_hash
 from openpool.core.ledger import carry_of, transfers_of
 from openpool.store.interface import StoredEvent
 

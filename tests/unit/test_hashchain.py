@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from openpool.core.chain import (
+from openpool.core.hashchain import (
     GENESIS,
     Tree,
     chain_hash,
