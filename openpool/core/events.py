@@ -15,26 +15,19 @@ A field may be added with a default. A change of meaning is a new class with the
                     · delivered · failed
     line            opened · closed
     call            received · assigned · attempt-failed · completed · failed
-    money           fee-credited · commission-taken
-"""
+    fee             credited · commission-taken
 
-from typing import ClassVar
+What happens to money from there on (rounds, shares, payouts, statements) is in
+`core.money_events`.
+"""
 
 import msgspec
 from msgspec import Struct
 
 from openpool.core.calls import CallFailure, CallSource, Unit
 from openpool.core.model import Profile, Rendition, SourceInfo, WorkerKind
-
-
-class Payload(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What happened. The tag is the event's type; `v` is the version of that type's meaning."""
-
-    v: ClassVar[int] = 1
-
-    @property
-    def type(self) -> str:
-        return str(self.__struct_config__.tag)
+from openpool.core.money_events import MoneyPayload, Scheme
+from openpool.core.payload import Payload
 
 
 class PoolStarted(Payload, frozen=True, kw_only=True, tag="pool-started"):
@@ -257,6 +250,8 @@ class FeeCredited(Payload, frozen=True, kw_only=True, tag="fee-credited"):
     pipeline: str = ""
     """Of a call, as is the next; empty for transcoding."""
     model: str = ""
+    scheme: Scheme = "per-job"
+    """Under every other scheme this only accrues: revenue is shared when the round is settled."""
 
 
 class CommissionTaken(Payload, frozen=True, kw_only=True, tag="commission-taken"):
@@ -264,6 +259,7 @@ class CommissionTaken(Payload, frozen=True, kw_only=True, tag="commission-taken"
     orchestrator: str
     worker: str
     commission_wei: str
+    scheme: Scheme = "per-job"
 
 
 class LineOpened(Payload, frozen=True, kw_only=True, tag="line-opened"):
@@ -406,6 +402,7 @@ AnyPayload = (
     | CallAttemptFailed
     | CallCompleted
     | CallFailed
+    | MoneyPayload
 )
 
 

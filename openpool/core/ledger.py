@@ -2,46 +2,61 @@
 
 Theory of operation. Money moves by immutable transfers; one transfer takes an amount from its
 `debit` account and gives it to its `credit` account, so the sum over all accounts is always zero.
+What the pool owes stands in accounts above zero; what it has, or is owed, in accounts below.
 
-    fees:<orchestrator>   expected value of delivered work, not yet received: minus its balance is
-                          what the orchestrator owes the pool
-    customer:<id>         the same for a customer of the pool's own API; only these two may go
-                          negative, a customer down to its limit (`core.customers`)
-    worker:<address>      owed to whoever holds that payout address
-    commission            what the pool keeps
+    worker:<address>         owed to whoever holds that payout address
+    commission               what the pool keeps
+    holdback:<address>       earned, kept back for a while by a revenue rule
+    accrued:<orchestrator>:… expected value of work, under schemes that share what is realised
+    in-flight                taken from its owners for orders that are not final yet
+    fees:<orchestrator>      realised minus expected: below zero, work that has not paid off yet;
+                             above, luck, or revenue that is not shared yet
+    customer:<id>            the same for a customer of the pool's own API, down to its limit
+                             (`core.customers`)
+    claim:<orchestrator>     minus what can be withdrawn from the protocol
+    wallet:<address>         minus what a hot wallet of ours holds
+    gas                      minus what was spent on gas
+    operator                 what the operator put in, or (minus) holds for the pool
 
+Accounts in LPT have the same names behind `lpt/`; a transfer stays within one asset.
 Fractions of a wei never become money: they stay in the *carry* of a worker (`core.units.fee`).
-Must not do I/O or read a clock. Read next: `core.events`, `store.books`.
+Must not do I/O or read a clock. What money events move is in `core.postings`.
+Read next: `core.events`, `store.books`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 
 from msgspec import Struct
 
+from openpool.core.accounts import (
+    COMMISSION,
+    LPT,
+    accrued_account,
+    fees_account,
+    may_go_negative,
+    worker_account,
+)
 from openpool.core.events import CommissionTaken, Event, FeeCredited
+from openpool.core.postings import Posting, postings_of
 
-COMMISSION = "commission"
-FEES = "fees:"
-CUSTOMER = "customer:"
+__all__ = [
+    "COMMISSION",
+    "Balances",
+    "CarryKey",
+    "Transfer",
+    "balance_faults",
+    "carry_of",
+    "fees_account",
+    "may_go_negative",
+    "transfers_of",
+    "wei",
+    "worker_account",
+]
 
 CarryKey = tuple[str, int]
 """Worker, and the denominator of the prices that this carry belongs to."""
-
-
-def fees_account(payer: str) -> str:
-    """The account that pays. A customer's name as payer (`core.customers`) is its account."""
-    return payer if payer.startswith(CUSTOMER) else f"{FEES}{payer}"
-
-
-def worker_account(address: str) -> str:
-    """Addresses are taken as they are: enrolment writes them in one canonical form."""
-    return f"worker:{address}"
-
-
-def may_go_negative(account: str) -> bool:
-    return account.startswith((FEES, CUSTOMER))
 
 
 class Transfer(Struct, frozen=True, kw_only=True):
@@ -54,7 +69,7 @@ class Transfer(Struct, frozen=True, kw_only=True):
     credit: str
     amount_wei: int
     kind: str
-    """`fee` or `commission`."""
+    """`fee`, `commission`, `payout` …: `core.postings` has the others."""
 
 
 def wei(text: str) -> int:
@@ -66,30 +81,40 @@ def wei(text: str) -> int:
 
 def transfers_of(event: Event) -> tuple[Transfer, ...]:
     """What the event moves; nothing for a zero amount. ValueError for an amount that is none."""
-    match event.data:
-        case FeeCredited(orchestrator=orchestrator, address=address, worker_wei=amount):
-            return _transfer(event, "fee", orchestrator, worker_account(address), amount)
-        case CommissionTaken(orchestrator=orchestrator, commission_wei=amount):
-            return _transfer(event, "commission", orchestrator, COMMISSION, amount)
-    return ()
-
-
-def _transfer(
-    event: Event, kind: str, orchestrator: str, credit: str, amount: str
-) -> tuple[Transfer, ...]:
-    amount_wei = wei(amount)
-    if amount_wei == 0:
-        return ()
-    transfer = Transfer(
-        id=f"{event.id}/{kind}",
-        event_id=event.id,
-        time_ms=event.time_ms,
-        debit=fees_account(orchestrator),
-        credit=credit,
-        amount_wei=amount_wei,
-        kind=kind,
+    return tuple(
+        Transfer(
+            id=f"{event.id}/{posting.kind}{posting.part}",
+            event_id=event.id,
+            time_ms=event.time_ms,
+            debit=posting.debit,
+            credit=posting.credit,
+            amount_wei=amount_wei,
+            kind=posting.kind,
+        )
+        for posting in _postings(event)
+        if (amount_wei := wei(posting.amount_wei))
     )
-    return (transfer,)
+
+
+def _postings(event: Event) -> Iterator[Posting]:
+    match event.data:
+        case FeeCredited(orchestrator=payer, address=address, scheme="per-job") as fee:
+            yield Posting("fee", fees_account(payer), worker_account(address), fee.worker_wei)
+        case FeeCredited(orchestrator=payer, address=address) as fee:
+            yield Posting(
+                "fee", fees_account(payer), accrued_account(payer, address), fee.worker_wei
+            )
+        case CommissionTaken(orchestrator=payer, scheme="per-job") as taken:
+            yield Posting("commission", fees_account(payer), COMMISSION, taken.commission_wei)
+        case CommissionTaken(orchestrator=payer) as taken:
+            yield Posting(
+                "commission",
+                fees_account(payer),
+                accrued_account(payer, COMMISSION),
+                taken.commission_wei,
+            )
+        case _:
+            yield from postings_of(event.data)
 
 
 def carry_of(event: Event) -> tuple[CarryKey, int] | None:
@@ -135,12 +160,15 @@ class Balances:
 
 
 def balance_faults(balances: Iterable[tuple[str, int]]) -> list[str]:
-    """Check (account, wei) pairs: they sum to zero, and only payers are negative."""
-    faults, total = [], 0
-    for account, amount_wei in balances:
-        total += amount_wei
-        if amount_wei < 0 and not may_go_negative(account):
-            faults.append(f"Account {account} holds {amount_wei} wei, less than nothing.")
-    if total:
-        faults.append(f"All accounts together hold {total} wei; they must hold 0.")
+    """Check (account, amount) pairs: each asset sums to zero, and only what the pool has, or is
+    owed, stands below zero."""
+    faults, totals = [], {"wei": 0, "LPT base units": 0}
+    for account, amount in balances:
+        unit = "LPT base units" if account.startswith(LPT) else "wei"
+        totals[unit] += amount
+        if amount < 0 and not may_go_negative(account):
+            faults.append(f"Account {account} holds {amount} {unit}, less than nothing.")
+    for unit, total in totals.items():
+        if total:
+            faults.append(f"All accounts together hold {total} {unit}; they must hold 0.")
     return faults

@@ -18,9 +18,9 @@ import apsw
 from msgspec import DecodeError, Struct
 
 from openpool.core.errors import SetupError
-from openpool.core.events import Event, decode_payload
+from openpool.core.events import CommissionTaken, Event, FeeCredited, decode_payload
 from openpool.core.hashchain import GENESIS, Tree, chain_hash, leaf_hash
-from openpool.core.ledger import Transfer, balance_faults, may_go_negative
+from openpool.core.ledger import Transfer, balance_faults
 from openpool.store import database, tables
 from openpool.store.books import Books, Tallies
 
@@ -52,6 +52,7 @@ class ReplayReport(Struct, frozen=True, kw_only=True):
     fees_wei: int
     """Expected value of everything delivered, to orchestrators and customers."""
     commission_wei: int
+    """The pool's part of it, as the next is the workers'."""
     credited_wei: int
 
     @property
@@ -156,6 +157,7 @@ class _Replay:
         self._tree = Tree()
         self._seq, self._chain = 0, GENESIS
         self._events = self._transfers = 0
+        self._fees_wei = self._commission_wei = self._credited_wei = 0
 
     def run(self) -> Iterator[tuple[int, Transfer]]:
         """Follow the chain and fold every event; yields what each one moves."""
@@ -202,11 +204,20 @@ class _Replay:
             self.faults.add(f"Events {self._seq + 1} to {seq - 1} are missing.")
 
     def _fold(self, seq: int, event: Event) -> tuple[Transfer, ...]:
+        self._add_up(event)
         try:
             return self.books.apply(seq, event)
         except ValueError as error:
             self.faults.add(f"Event {seq} ({event.id}) cannot be booked: {error}.")
             return ()
+
+    def _add_up(self, event: Event) -> None:
+        match event.data:
+            case FeeCredited(fee_wei=fee_wei, worker_wei=worker_wei):
+                self._fees_wei += int(fee_wei)
+                self._credited_wei += int(worker_wei)
+            case CommissionTaken(commission_wei=commission_wei):
+                self._commission_wei += int(commission_wei)
 
     def _check_known_head(self, seq: int, chain: str) -> None:
         row = self._connection.execute("SELECT chain FROM event WHERE seq = ?", (seq,)).fetchone()
@@ -236,9 +247,6 @@ class _Replay:
         self.faults.add(balance_faults(stored.balances.amounts.items()))
 
     def report(self) -> ReplayReport:
-        amounts = self.books.balances.amounts
-        workers = (a for name, a in amounts.items() if name.startswith("worker:"))
-        payers = (a for name, a in amounts.items() if may_go_negative(name))
         return ReplayReport(
             faults=self.faults.all(),
             events=self._events,
@@ -247,9 +255,9 @@ class _Replay:
             chain=self._chain.hex(),
             root=self._tree.root().hex(),
             checksum=checksum(self.books),
-            fees_wei=-sum(payers),
-            commission_wei=amounts.get("commission", 0),
-            credited_wei=sum(workers),
+            fees_wei=self._fees_wei,
+            commission_wei=self._commission_wei,
+            credited_wei=self._credited_wei,
         )
 
 

@@ -1,0 +1,1 @@
+"""The shells that follow revenue, divide it, and pay it out."""
