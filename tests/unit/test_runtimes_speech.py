@@ -81,6 +81,19 @@ def test_pauses_divide_the_text(listener: SpeechToText, spoken: bytes) -> None:
     assert starts == [pytest.approx(2, abs=0.4), pytest.approx(7, abs=0.4)]
 
 
+def test_what_was_heard_before_changes_nothing(
+    speaker: TextToSpeech, listener: SpeechToText, spoken: bytes
+) -> None:
+    """The same sound gives the same words first, again, and after another voice."""
+    robot = body(say(speaker, input=SENTENCE, voice="kal", response_format="wav"))
+    fresh = SpeechToText(SPHINX, {}, Path())
+    fresh.load()
+    first = body(hear(fresh, robot))
+    assert body(hear(fresh, robot)) == first
+    hear(listener, spoken)
+    assert body(hear(listener, robot)) == first
+
+
 def test_silence_has_no_words(listener: SpeechToText) -> None:
     """Nobody speaks, nothing is written."""
     assert json.loads(body(hear(listener, wav(np.zeros(3 * RATE, np.int16)))))["text"] == ""

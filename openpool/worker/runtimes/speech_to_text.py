@@ -118,6 +118,7 @@ class _Sphinx(Ear):
     def listen(self, samples: "NDArray[np.int16]", language: str) -> Heard:
         if language not in ("", "en", "english"):
             raise BadRequest(f"{SPHINX} understands English only")
+        self._decoder.reinit_feat()  # else it goes on with the means of what it heard before
         segments = [
             Segment(start, end, text)
             for start, end, sound in speech(samples)
