@@ -26,6 +26,7 @@ from openpool.app_calls import (
 )
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
+from openpool.core.call_state import lost
 from openpool.core.errors import SetupError, Unavailable
 from openpool.core.events import (
     AnyPayload,
@@ -132,7 +133,7 @@ class PoolProcess:
 
     async def run(self, stopping: asyncio.Event, started: Callable[[Running], None]) -> None:
         """Serve until `stopping` is set, then drain. Raises what made serving impossible."""
-        await self._append(PoolStarted(epoch=self.epoch, version=__version__), "started")
+        await self._append_start()
         await self.enrolment.start()
         await self.customers.start()
         await self.verifier.start()
@@ -244,6 +245,12 @@ class PoolProcess:
     async def _watch_disk(self) -> None:
         reason = await self.store.wait_failed()
         raise Unavailable(reason)
+
+    async def _append_start(self) -> None:
+        """The calls that were open when the pool last died have failed; then it begins anew."""
+        open_calls = await asyncio.to_thread(self.store.open_calls)
+        self.store.append([lost(story, wall_ms()) for story in open_calls])
+        await self._append(PoolStarted(epoch=self.epoch, version=__version__), "started")
 
     async def _append(self, data: AnyPayload, name: str) -> None:
         event = Event(id=f"pool/{self.epoch}/{name}", time_ms=wall_ms(), data=data)

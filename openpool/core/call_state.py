@@ -3,6 +3,7 @@
 Plain state for `core.desk`, which alone changes it. Must not decide anything.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -158,3 +159,24 @@ def failed(call: Call, code: CallFailure, reason: str, now_ms: int) -> events.Ca
         attempts=call.attempts,
         took_ms=now_ms - call.received_ms,
     )
+
+
+def lost(story: Sequence[events.Event], now_ms: int) -> events.Event:
+    """The end of a call whose pool died before it was over, from its events so far, of which the
+    first is its receipt. Whether a part of an answer had gone out is not known any more."""
+    asked = story[0].data
+    assert isinstance(asked, events.CallReceived)
+    failed = events.CallFailed(
+        job=asked.job,
+        source=asked.source,
+        customer=asked.customer,
+        orchestrator=asked.orchestrator,
+        pipeline=asked.pipeline,
+        model=asked.model,
+        code="pool-restarted",
+        reason="the pool stopped in the middle of it",
+        started=False,
+        attempts=sum(isinstance(event.data, events.CallAssigned) for event in story),
+        took_ms=story[-1].time_ms - story[0].time_ms,
+    )
+    return events.Event(id=f"{asked.job}/failed", time_ms=now_ms, data=failed)

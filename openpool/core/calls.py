@@ -12,7 +12,12 @@ from msgspec import Struct
 CallSource = Literal["direct", "live-runner", "ai-worker"]
 Unit = Literal["pixel", "token", "ms", "character", "request", "second"]
 CallFailure = Literal[
-    "insufficient-capacity", "no-such-app", "timeout", "worker-failed", "cancelled"
+    "insufficient-capacity",
+    "no-such-app",
+    "timeout",
+    "worker-failed",
+    "cancelled",
+    "pool-restarted",
 ]
 """Why a call had no (whole) answer, for programs."""
 

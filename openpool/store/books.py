@@ -13,7 +13,7 @@ from msgspec import Struct, field, structs
 from openpool.core import events
 from openpool.core.events import Event
 from openpool.core.ledger import Balances, CarryKey, Transfer, carry_of, transfers_of
-from openpool.store.interface import AppRow, RollupPoint, WorkerRow
+from openpool.store.interface import AppRow, CustomerCallsRow, RollupPoint, WorkerRow
 
 MINUTE_MS = 60_000
 BUCKETS_MAX = 100_000
@@ -97,6 +97,17 @@ class AppTally(Struct):
         return AppRow(**structs.asdict(self))
 
 
+class CustomerTally(Struct):
+    """A `CustomerCallsRow` under construction."""
+
+    customer: str
+    calls: int = 0
+    failed: int = 0
+
+    def row(self) -> CustomerCallsRow:
+        return CustomerCallsRow(**structs.asdict(self))
+
+
 class OpenJob(Struct):
     """A job that was received and neither delivered nor failed."""
 
@@ -118,6 +129,8 @@ class Changes(Struct):
     types: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
     apps: set[AppKey] = field(default_factory=set)
+    customers: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
 
 
 class Tallies(dict[TallyKey, Tally]):
@@ -145,6 +158,9 @@ class Books:
         self.counts: dict[str, int] = {}
         self.open_jobs: dict[str, OpenJob] = {}
         self.apps: dict[AppKey, AppTally] = {}
+        self.customers: dict[str, CustomerTally] = {}
+        self.open_calls: dict[str, int] = {}
+        """Number of the `call-received` of each call that has not ended."""
         self.changes = Changes()
 
     def apply(self, seq: int, event: Event) -> tuple[Transfer, ...]:
@@ -187,6 +203,9 @@ class Books:
                 for name in (data.worker, POOL):
                     self._tally(name, event).refused += 1
                 self._worker(data.worker).refused += 1
+            case events.CallReceived(job=name):
+                self.open_calls[name] = seq
+                self.changes.calls.add(name)
             case events.CallCompleted() as data:
                 self._on_call_completed(event, data)
             case events.CallFailed() as data:
@@ -200,6 +219,8 @@ class Books:
         match event.data:
             case events.PoolStarted():
                 self._forget_abandoned(event.time_ms)
+                for name in list(self.open_calls):
+                    self._end_call(name)
             case events.WorkerEnrolled() as data:
                 worker = self._worker(data.worker)
                 worker.address, worker.name, worker.group = data.address, data.name, data.group
@@ -249,6 +270,7 @@ class Books:
 
     def _on_call_completed(self, event: Event, data: events.CallCompleted) -> None:
         """Only answers that were found right count; a bad one counts against its worker."""
+        self._end_call(data.job)
         if data.blamed:
             self._blame_call(data.worker, event)
         if not data.checked:
@@ -256,6 +278,8 @@ class Books:
         for name in (data.worker, POOL, PIPELINE + data.pipeline):
             self._tally(name, event).add(Tally(calls=1, call_ms=data.took_ms))
         self._worker(data.worker).calls += 1
+        if data.customer:
+            self._customer(data.customer).calls += 1
         app = self._app(data.pipeline, data.model)
         app.calls += 1
         app.took_ms += data.took_ms
@@ -264,9 +288,12 @@ class Books:
     def _on_call_failed(self, event: Event, data: events.CallFailed) -> None:
         """A client that hung up is nobody's failure. Names that no worker ever served are not
         kept: a client may ask for anything."""
+        self._end_call(data.job)
         if data.code == "cancelled":
             return
         self._tally(POOL, event).calls_failed += 1
+        if data.customer:
+            self._customer(data.customer).failed += 1
         if (data.pipeline, data.model) in self.apps:
             self._app(data.pipeline, data.model).failed += 1
 
@@ -307,6 +334,15 @@ class Books:
         if app is None:
             app = self.apps[key] = AppTally(pipeline=pipeline, model=model)
         return app
+
+    def _end_call(self, name: str) -> None:
+        """No more comes of a call; saying so twice is no error."""
+        if self.open_calls.pop(name, None) is not None:
+            self.changes.calls.add(name)
+
+    def _customer(self, name: str) -> CustomerTally:
+        self.changes.customers.add(name)
+        return self.customers.setdefault(name, CustomerTally(customer=name))
 
     def _worker(self, name: str) -> WorkerTally:
         self.changes.workers.add(name)

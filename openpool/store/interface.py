@@ -114,6 +114,16 @@ class AppRow(Struct, frozen=True, kw_only=True):
     fee_wei: int
 
 
+class CustomerCallsRow(Struct, frozen=True, kw_only=True):
+    """What a customer's calls came to over all time, derived from the log."""
+
+    customer: str
+    calls: int
+    """Answered, and found right."""
+    failed: int
+    """Without an answer, though the customer waited for it."""
+
+
 class TokenRow(Struct, frozen=True, kw_only=True):
     token: str
     worker: str
@@ -190,6 +200,12 @@ class Reader(Protocol):
     def worker(self, worker: str) -> WorkerRow | None: ...
     def apps(self) -> list[AppRow]:
         """Every model that ever answered a call, by name."""
+
+    def customer_calls(self) -> list[CustomerCallsRow]:
+        """Every customer who ever made a call, by id."""
+
+    def open_calls(self) -> list[list[Event]]:
+        """The story so far of every call that has no end in the log, oldest first."""
 
     def counts(self) -> dict[str, int]:
         """Events of each type over all time."""

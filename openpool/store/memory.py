@@ -20,6 +20,7 @@ from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import (
     AppRow,
     Balance,
+    CustomerCallsRow,
     CustomerRow,
     EventFilter,
     InviteRow,
@@ -130,6 +131,15 @@ class MemoryLog:
 
     def apps(self) -> list[AppRow]:
         return [tally.row() for _, tally in sorted(self._books.apps.items())]
+
+    def customer_calls(self) -> list[CustomerCallsRow]:
+        return [tally.row() for _, tally in sorted(self._books.customers.items())]
+
+    def open_calls(self) -> list[list[Event]]:
+        return [
+            [each.event for each in self.events(EventFilter(job=job, limit=len(self._events)))]
+            for job in self._books.open_calls
+        ]
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(self._books.counts.items()))

@@ -22,6 +22,7 @@ from openpool.store.books import attempts_of, empty_buckets
 from openpool.store.interface import (
     AppRow,
     Balance,
+    CustomerCallsRow,
     CustomerRow,
     EventFilter,
     InviteRow,
@@ -32,10 +33,12 @@ from openpool.store.interface import (
 )
 from openpool.store.tables import (
     SELECT_APP,
+    SELECT_CUSTOMER,
     SELECT_TALLY,
     SELECT_WORKER,
     Row,
     app_of,
+    customer_of,
     tally_of,
     worker_of,
 )
@@ -149,6 +152,14 @@ class SqliteReader:
 
     def apps(self) -> list[AppRow]:
         return [app_of(row).row() for row in self._all(f"{SELECT_APP} ORDER BY pipeline, model")]
+
+    def customer_calls(self) -> list[CustomerCallsRow]:
+        return [customer_of(row).row() for row in self._all(f"{SELECT_CUSTOMER} ORDER BY customer")]
+
+    def open_calls(self) -> list[list[Event]]:
+        names = self._all("SELECT job FROM open_call ORDER BY seq")
+        stories = (self.events(EventFilter(job=name, limit=JOB_EVENTS_MAX)) for (name,) in names)
+        return [[stored.event for stored in story] for story in stories]
 
     def counts(self) -> dict[str, int]:
         return dict(self._all("SELECT type, events FROM event_count ORDER BY type"))

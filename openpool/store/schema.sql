@@ -90,6 +90,12 @@ CREATE TABLE app (                          -- a model that answered a call, ove
     PRIMARY KEY (pipeline, model)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE customer_calls (               -- what a customer's calls came to, over all time
+    customer TEXT PRIMARY KEY,
+    calls    INTEGER NOT NULL,
+    failed   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE event_count (
     type   TEXT PRIMARY KEY,
     events INTEGER NOT NULL
@@ -101,6 +107,11 @@ CREATE TABLE open_job (                     -- received, neither delivered nor f
     deadline_ms INTEGER NOT NULL,
     busy_ms     INTEGER NOT NULL,           -- of its verified result, as is the next
     pixels      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE open_call (                    -- received, and not ended in the log
+    job TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL                    -- of its call-received
 ) STRICT, WITHOUT ROWID;
 
 -- From here on: not derived from the log.

@@ -15,6 +15,7 @@ from openpool.store.books import (
     AppTally,
     Books,
     Changes,
+    CustomerTally,
     OpenJob,
     Tallies,
     Tally,
@@ -42,19 +43,22 @@ COLUMNS = {
     "event_count": (1, "type, events"),
     "open_job": (1, "job, seq, deadline_ms, busy_ms, pixels"),
     "app": (2, "pipeline, model, calls, failed, took_ms, first_byte_ms, fee_wei"),
+    "customer_calls": (1, "customer, calls, failed"),
+    "open_call": (1, "job, seq"),
 }
 """Derived tables: how many columns make the key, and all columns."""
 
 SELECT_WORKER = f"SELECT {COLUMNS['worker'][1]} FROM worker"
 SELECT_TALLY = f"SELECT {_TALLY}, start_ms FROM rollup"
 SELECT_APP = f"SELECT {COLUMNS['app'][1]} FROM app"
+SELECT_CUSTOMER = f"SELECT {COLUMNS['customer_calls'][1]} FROM customer_calls"
 SELECT_TRANSFER = "SELECT id, event_seq, debit, credit, amount_wei, kind FROM transfer"
 _PUT_TRANSFER = (
     "INSERT INTO transfer (id, event_seq, debit, credit, amount_wei, kind) VALUES (?,?,?,?,?,?)"
 )
 
 Row = tuple[Any, ...]
-T = TypeVar("T", Tally, WorkerTally, AppTally)
+T = TypeVar("T", Tally, WorkerTally, AppTally, CustomerTally)
 
 
 class StoredTallies(Tallies):
@@ -88,6 +92,11 @@ def app_of(row: Row) -> AppTally:
     return _loaded(AppTally, row)
 
 
+def customer_of(row: Row) -> CustomerTally:
+    """A customer's calls from the columns of `SELECT_CUSTOMER`."""
+    return _loaded(CustomerTally, row)
+
+
 def _loaded(kind: type[T], row: Row) -> T:
     """The reverse of `_stored`; columns beyond the fields are for others."""
     named: dict[str, Any] = dict(zip(kind.__struct_fields__, row, strict=False))
@@ -115,6 +124,8 @@ def load_books(connection: apsw.Connection) -> Books:
     jobs = run(f"SELECT {COLUMNS['open_job'][1]} FROM open_job")
     books.open_jobs.update((row[0], OpenJob(*row[1:])) for row in jobs)
     books.apps.update(((row[0], row[1]), app_of(row)) for row in run(SELECT_APP))
+    books.customers.update((row[0], customer_of(row)) for row in run(SELECT_CUSTOMER))
+    books.open_calls.update(run("SELECT job, seq FROM open_call"))
     return books
 
 
@@ -158,6 +169,8 @@ def rows_of(books: Books) -> dict[str, list[Row]]:
         "event_count": books.counts,
         "open_job": books.open_jobs,
         "app": books.apps,
+        "customer_calls": books.customers,
+        "open_call": books.open_calls,
     }
     rows = {table: [_row(books, table, key) for key in each] for table, each in keys.items()}
     return {table: sorted(row for row in each if row) for table, each in rows.items()}
@@ -180,6 +193,8 @@ def _keys(changes: Changes) -> dict[str, set[Any]]:
         "event_count": changes.types,
         "open_job": changes.jobs,
         "app": changes.apps,
+        "customer_calls": changes.customers,
+        "open_call": changes.calls,
     }
 
 
@@ -197,6 +212,11 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
             return _stored(books.workers[key])
         case "app":
             return _stored(books.apps[key])
+        case "customer_calls":
+            return _stored(books.customers[key])
+        case "open_call":
+            seq = books.open_calls.get(key)
+            return None if seq is None else (key, seq)
         case "event_count":
             return key, books.counts[key]
         case _:
@@ -209,7 +229,7 @@ def _stored_key(key: Any) -> Row:
     return (key[0], str(key[1])) if isinstance(key, tuple) else (key,)
 
 
-def _stored(tally: Tally | WorkerTally | AppTally) -> Row:
+def _stored(tally: Tally | WorkerTally | AppTally | CustomerTally) -> Row:
     """Its fields as columns: money as text, counts as they fit."""
     values = structs.asdict(tally).items()
     return tuple(

@@ -20,14 +20,15 @@ from openpool.core.call_facts import (
     OffersChanged,
 )
 from openpool.core.call_instructions import StartCall
+from openpool.core.call_state import lost
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
-from openpool.core.events import CallCompleted, Event, FeeCredited
+from openpool.core.events import CallCompleted, CallFailed, Event, FeeCredited, PoolStarted
 from openpool.core.fees import Fees
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
 from openpool.store import database, replay
-from openpool.store.interface import AppRow
+from openpool.store.interface import AppRow, CustomerCallsRow, Reader
 from openpool.store.memory import MemoryStore
 from openpool.store.sqlite import SqliteStore
 
@@ -100,7 +101,10 @@ def test_every_store_keeps_the_same_books_of_calls(tmp_path: Path) -> None:
             disk.append(log[start : start + 7])
         disk.append(log[:50])
     with closing(SqliteStore(tmp_path)) as disk:
-        for name in ("balances", "carries", "workers", "apps", "counts", "transfers", "head"):
+        for name in (
+            *("balances", "carries", "workers", "apps", "counts", "transfers", "head"),
+            *("customer_calls", "open_calls"),
+        ):
             assert getattr(disk, name)() == getattr(memory, name)(), name
         for worker in ("", "alice", "bob"):
             assert disk.series(**SPAN, worker=worker) == memory.series(**SPAN, worker=worker)
@@ -251,3 +255,83 @@ def test_books_from_before_there_were_calls_go_on(tmp_path: Path) -> None:
             "bob": True,
             "old": False,
         }
+
+
+def started(epoch: int) -> Event:
+    data = PoolStarted(epoch=epoch, version="t")
+    return Event(id=f"pool/{epoch}/started", time_ms=START_MS, data=data)
+
+
+def of_customer(log: list[Event], customer: str) -> CustomerCallsRow:
+    """What the log says itself about the calls of a customer."""
+    mine = [e.data for e in log if getattr(e.data, "customer", "") == customer]
+    failed = [each for each in mine if isinstance(each, CallFailed) and each.code != "cancelled"]
+    good = [each for each in mine if isinstance(each, CallCompleted) and each.checked]
+    return CustomerCallsRow(customer=customer, calls=len(good), failed=len(failed))
+
+
+def test_a_customers_calls_are_counted(tmp_path: Path) -> None:
+    """Good and failed calls count, those that the customer gave up do not."""
+    log = day(7)
+    with closing(SqliteStore(tmp_path)) as store:
+        store.append(log)
+    with closing(SqliteStore(tmp_path)) as store:
+        assert store.customer_calls() == [of_customer(log, name) for name in ("c_1", "c_2")]
+        assert all(row.calls and row.failed for row in store.customer_calls())
+
+
+def cut(log: list[Event]) -> list[Event]:
+    """The log of a pool that died in the middle: two calls have no end in it."""
+    unended = {job_of(e) for e in [e for e in log if e.type == "call-completed"][-2:]}
+    return [
+        e for e in log if job_of(e) not in unended or e.type in ("call-received", "call-assigned")
+    ]
+
+
+def job_of(event: Event) -> str:
+    return str(getattr(event.data, "job", ""))
+
+
+def open_jobs(store: Reader) -> list[str]:
+    return [job_of(story[0]) for story in store.open_calls()]
+
+
+def test_calls_without_an_end_are_known_and_end_once(tmp_path: Path) -> None:
+    """What was open when the pool died is known at the next start, fails once with all that its
+    log tells, and is open no more, also for the check of the books."""
+    log = [started(1), *cut(day(8))]
+    with closing(SqliteStore(tmp_path)) as store:
+        store.append(log)
+    with closing(SqliteStore(tmp_path)) as store:
+        stories = store.open_calls()
+        assert len(stories) == 2
+        ends = [lost(story, START_MS + 10**9) for story in stories]
+        store.append([*ends, started(2)])
+        store.append(ends)
+    with closing(SqliteStore(tmp_path)) as store:
+        assert store.open_calls() == []
+        assert [e for e in store.all_events() if e.event in ends][1].event == ends[1]
+    for end, story in zip(ends, stories, strict=True):
+        assert isinstance(end.data, CallFailed)
+        assert (end.data.code, end.data.started) == ("pool-restarted", False)
+        assert end.data.attempts == sum(each.type == "call-assigned" for each in story) >= 1
+        assert 0 <= end.data.took_ms < MINUTE_MS
+    assert replay.check(tmp_path).faults == ()
+
+
+def test_books_from_before_customers_calls_were_counted_go_on(tmp_path: Path) -> None:
+    """A database of the version before has the new tables filled from its log when it is opened,
+    just as if they had always been there."""
+    log = [started(1), *cut(day(9)), started(2), *cut(day(10))]
+    with closing(SqliteStore(tmp_path)) as store:
+        store.append(log)
+    with closing(SqliteStore(tmp_path)) as store:
+        calls, still_open = store.customer_calls(), open_jobs(store)
+    with closing(apsw.Connection(str(tmp_path / database.FILE))) as connection:
+        connection.execute("DROP TABLE customer_calls; DROP TABLE open_call")
+        connection.pragma("user_version", 3)
+    with closing(SqliteStore(tmp_path)) as store:
+        assert store.customer_calls() == calls
+        assert open_jobs(store) == still_open
+        assert len(still_open) == 2
+    assert replay.check(tmp_path).faults == ()
