@@ -27,6 +27,7 @@ async def main() -> None:
             "port": str(address.port),
             "pin": running.process.identity.fingerprint,
             "token": kept.read_text(),
+            "web": running.running.web_url,
         }
         print(json.dumps(join), flush=True)
         await stop.wait()
