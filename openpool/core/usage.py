@@ -10,8 +10,6 @@ from msgspec import Struct
 
 from openpool.core.calls import CallSource, Unit
 
-TOKENS_ASSUMED = 400
-"""An orchestrator's count for a chat that does not say `max_tokens`."""
 IMAGE_SIDE, VIDEO_WIDTH, VIDEO_HEIGHT, VIDEO_FRAMES = 512, 1024, 576, 25
 """An orchestrator's count for pictures and clips whose size was not asked for."""
 LIVE_PIXELS_PER_S = 1280 * 720 * 30
@@ -35,7 +33,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     height: int = 0
     images: int = 1
     max_tokens: int = 0
-    """As requested; 0 if it was not said."""
+    """As requested; 0 if it was not said: an orchestrator then answers with status 400."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     session_ms: int = 0
@@ -92,7 +90,9 @@ def _ai_worker_units(pipeline: str, seen: Measured) -> int:
         case "text-to-speech":
             return seen.characters * SPEECH_FACTOR
         case "llm":
-            return seen.max_tokens or TOKENS_ASSUMED
+            if not seen.max_tokens:
+                raise ValueError("an orchestrator refuses a chat that does not say max_tokens")
+            return seen.max_tokens
         case "live-video-to-video":
             return _live_seconds(seen.session_ms) * LIVE_PIXELS_PER_S
     return seen.input_pixels

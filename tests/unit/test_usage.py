@@ -18,7 +18,6 @@ from openpool.core.usage import Measured, ai_worker_unit, units, units_of
         ("segment-anything-2", Measured(input_pixels=300_000), 300_000),
         ("image-to-text", Measured(input_pixels=512 * 512), 512 * 512),
         ("llm", Measured(max_tokens=256, completion_tokens=3), 256),
-        ("llm", Measured(prompt_tokens=9, completion_tokens=3), 400),
         ("text-to-speech", Measured(characters=11), 11_000),
         ("live-video-to-video", Measured(session_ms=12_000), 10 * 1280 * 720 * 30),
     ],
@@ -27,6 +26,12 @@ def test_an_orchestrators_count_is_matched(pipeline: str, seen: Measured, expect
     """Every pipeline of the older AI interface is counted as the orchestrator debits it: what was
     asked for, not what was made."""
     assert units(pipeline, "ai-worker", seen, ai_worker_unit(pipeline)) == expected
+
+
+def test_a_chat_without_max_tokens_is_not_counted() -> None:
+    """An orchestrator refuses such a chat before anybody sees it, so there is no count to match."""
+    with pytest.raises(ValueError, match="max_tokens"):
+        units("llm", "ai-worker", Measured(prompt_tokens=9, completion_tokens=3), "token")
 
 
 def test_a_live_runner_counts_requests_and_whole_intervals() -> None:
