@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from openpool.config.load import Loaded, annotations, setting_of
-from openpool.config.settings import Config, Section, Setting
+from openpool.config.sections import Section, Setting
+from openpool.config.settings import Config
 from openpool.config.tree import env_name
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from openpool.core.units import PPM, price_text
+from openpool.core.enrolment import checked_address
+from openpool.core.units import ETHER as ETHER_WEI
+from openpool.core.units import GWEI, PPM, price_text
 from openpool.core.units import price as parse_price
 from openpool.private_files import OTHERS, read_private_text
 
@@ -213,6 +215,67 @@ def _show_secret(value: object) -> str:
     return "****" if value else ""
 
 
+def _address(text: str, _: Path) -> str:
+    return checked_address(text) if text else ""
+
+
+def _units(text: str, units: dict[str, int]) -> int:
+    match = re.fullmatch(r"([0-9]{1,30}(?:\.[0-9]{1,18})?) ?([A-Za-z]+)", text)
+    if not match or match[2] not in units:
+        raise ValueError
+    amount = Fraction(match[1]) * units[match[2]]
+    if amount.denominator != 1:
+        raise ValueError
+    return int(amount)
+
+
+def _shown_units(amount: object, unit: str) -> str:
+    assert isinstance(amount, int)
+    whole, rest = divmod(amount, ETHER_WEI)
+    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".") + f" {unit}"
+
+
+def _ether(text: str, _: Path) -> int:
+    return _units(text, {"ETH": ETHER_WEI, "gwei": GWEI, "wei": 1})
+
+
+def _show_ether(value: object) -> str:
+    return _shown_units(value, "ETH")
+
+
+def _tokens(text: str, _: Path) -> int:
+    return _units(text, {"LPT": ETHER_WEI})
+
+
+def _show_tokens(value: object) -> str:
+    return _shown_units(value, "LPT")
+
+
+def _options(text: str, _: Path) -> tuple[tuple[str, str], ...]:
+    pairs = [
+        re.fullmatch(r"([a-z][a-z0-9_.-]*)=([^,=]{1,200})", part.strip())
+        for part in text.split(",")
+        if part.strip()
+    ]
+    if None in pairs:
+        raise ValueError
+    return tuple((pair[1], pair[2].strip()) for pair in pairs if pair)
+
+
+def _show_options(value: object) -> str:
+    assert isinstance(value, tuple)
+    return ", ".join(f"{name}={text}" for name, text in value)
+
+
+def _endpoint(text: str, base: Path) -> Secret:
+    """RPC addresses often hold an API key, so they are treated as secrets."""
+    secret = _secret(text, base)
+    parts = urlsplit(secret.reveal())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError
+    return secret
+
+
 TITLE = Kind("at most 60 printable characters", _title)
 DOMAIN = Kind("a domain, with a port if it has one, like pool.example.org", _domain)
 NAME = Kind("a name of up to 32 of a-z, 0-9, - and _", _name)
@@ -229,6 +292,16 @@ PRICE = Kind("wei per pixel, like 1200, 0.25 or 1/3", _price, show=_show_price)
 MONEY = Kind("an amount in USD or wei, like 0.15 USD or 1200 wei", _money)
 NUMBER = Kind("a number, like 3000 or 2850.55", _number, show=_show_number)
 MODEL = Kind("a model's name; empty is every model", _model)
+ADDRESS = Kind("an Ethereum address, 0x and 40 hexadecimal digits", _address)
+ETHER = Kind("an amount like 0.005 ETH, 30 gwei or 1000 wei", _ether, show=_show_ether)
+TOKENS = Kind("an amount of LPT like 2.5 LPT", _tokens, show=_show_tokens)
+OPTIONS = Kind("name=value, name=value", _options, show=_show_options)
+ENDPOINT = Kind(
+    "an http:// or https:// address, or file:/path/to/a/file that holds it",
+    _endpoint,
+    show=_show_secret,
+    secret=True,
+)
 SECRET = Kind("ASCII text, or file:/path/to/a/file", _secret, show=_show_secret, secret=True)
 
 

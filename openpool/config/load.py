@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from openpool.config import kinds
-from openpool.config.settings import Config, Section, Setting
+from openpool.config.sections import Section, Setting
+from openpool.config.settings import Config
 from openpool.config.tree import (
     ENV_PREFIX,
     Node,

@@ -12,7 +12,7 @@ from typing import Annotated
 from openpool.config import kinds
 from openpool.config.kinds import Kind
 from openpool.config.load import ConfigError, read_section
-from openpool.config.settings import Section, Setting
+from openpool.config.sections import Section, Setting
 from openpool.config.tree import Node, read_yaml
 from openpool.core.errors import SetupError
 

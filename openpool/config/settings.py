@@ -4,32 +4,25 @@ Read it top down: `Config` at the end is the whole. No component imports this; `
 hands each its plain arguments. How values get here is in `config.load`.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from msgspec import Struct
-
 from openpool.config import kinds
-from openpool.config.kinds import HostPort, Kind, Money, Secret
+from openpool.config.kinds import HostPort, Money, Secret
+from openpool.config.money import (
+    ChainSettings,
+    LptSettings,
+    PayoutSettings,
+    RevenueSettings,
+    StatementSettings,
+)
+from openpool.config.sections import Section, Setting
 from openpool.core.calls import Unit
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What stands beside the type of a field: the kind of its text, and its meaning."""
-
-    kind: Kind
-    meaning: str
-
-
-class Section(Struct, frozen=True, kw_only=True):
-    """Some settings under one name."""
 
 
 class PoolSettings(Section, frozen=True, kw_only=True):
@@ -84,6 +77,10 @@ class OrchestratorSettings(Section, frozen=True, kw_only=True):
     live_runner_url: Annotated[
         str,
         Setting(kinds.URL, "Its -liveRunnerAddr, if it has one; empty: https://<address>"),
+    ] = ""
+    eth_address: Annotated[
+        str,
+        Setting(kinds.ADDRESS, "Its address on chain, whose revenue is followed; empty: not known"),
     ] = ""
 
 
@@ -386,7 +383,7 @@ class Config(Section, frozen=True, kw_only=True):
         Path, Setting(kinds.PATH, "Folder of the event log, the books and the pool's keys")
     ] = Path("data")
     commission: Annotated[int, Setting(kinds.RATE, "What the pool keeps of every fee")] = 250_000
-    groups: dict[str, GroupSettings] = {}
+    groups: dict[str, GroupSettings] = {}  # noqa: RUF012 - a Struct copies it
     orchestrators: tuple[OrchestratorSettings, ...] = ()
     price: PriceSettings = PriceSettings()
     workers: WorkerSettings = WorkerSettings()
@@ -395,6 +392,11 @@ class Config(Section, frozen=True, kw_only=True):
     dispatch: DispatchSettings = DispatchSettings()
     verify: VerifySettings = VerifySettings()
     ai: AiSettings = AiSettings()
+    chain: ChainSettings = ChainSettings()
+    revenue: RevenueSettings = RevenueSettings()
+    payouts: PayoutSettings = PayoutSettings()
+    lpt: LptSettings = LptSettings()
+    statements: StatementSettings = StatementSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
