@@ -85,7 +85,11 @@ def test_the_core_is_pure() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("name", ["units.py", "ledger.py", "fees.py", "usage.py", "postings.py"])
+MONEY = ["units.py", "ledger.py", "fees.py", "usage.py", "postings.py"]
+LIVEPEER = [f"livepeer/{path.name}" for path in sorted((PACKAGE / "core/livepeer").glob("*.py"))]
+
+
+@pytest.mark.parametrize("name", MONEY + LIVEPEER)
 def test_money_is_never_a_float(name: str) -> None:
     """No float and no true division stands in a file that handles money."""
     tree = parsed(PACKAGE / "core" / name)
