@@ -148,8 +148,9 @@ class Protocol:
             self._snapshot(who, old, old + amount)
             self.next_stake += amount
         elif amount > 0 and self.is_registered(who):
-            if not self._joined(who, old + amount) and self.o(who).is_active(now):
-                self._snapshot(who, old, old + amount)  # kept for one on its way out, too
+            joined = self._joined(who, old + amount)
+            if not joined and self.o(who).is_active(now):  # on its way out, and still counted
+                self._snapshot(who, old, old + amount)
         self.delegators[who] = replace(self.d(who), delegated=old + amount)
         self.pool.sort(key=lambda each: -self.d(each).delegated)
 
