@@ -94,10 +94,23 @@ class TicketRedeemed(Payload, frozen=True, kw_only=True, tag="ticket-redeemed"):
     log_index: int
 
 
+class ClaimOpened(Payload, frozen=True, kw_only=True, tag="claim-opened"):
+    """The pool begins to follow an orchestrator on chain. What it could claim by then came from
+    before and is the operator's; revenue is what comes after this block."""
+
+    orchestrator: str
+    address: str
+    round: int
+    block: int
+    pending_wei: str
+
+
 class RevenueRealised(Payload, frozen=True, kw_only=True, tag="revenue-realised"):
-    """By how much the orchestrator's claim on chain grew through fees, between two blocks.
+    """By how much the orchestrator's claim on chain grew through fees, after `from_block` and up to
+    `to_block`.
 
     Delegators' part is not in it. Ranges do not overlap: each starts where the last one ended.
+    Both blocks are 0 where there is no chain and the operator recorded what came in.
     """
 
     orchestrator: str
@@ -108,6 +121,8 @@ class RevenueRealised(Payload, frozen=True, kw_only=True, tag="revenue-realised"
     paid_wei: str
     """What tickets moved in these blocks, with the delegators' part."""
     tickets: int
+    pending_wei: str = "0"
+    """What the orchestrator could claim on chain after `to_block`: the next range grows from it."""
 
 
 class FeesWithdrawn(Payload, frozen=True, kw_only=True, tag="fees-withdrawn"):
@@ -425,6 +440,7 @@ MoneyPayload = (
     | RewardCalled
     | RewardMissed
     | TicketRedeemed
+    | ClaimOpened
     | RevenueRealised
     | FeesWithdrawn
     | RevenueReconciled

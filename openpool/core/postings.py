@@ -38,6 +38,8 @@ class Posting(NamedTuple):
 def postings_of(data: Payload) -> Iterator[Posting]:
     """What this event moves."""
     match data:
+        case money.ClaimOpened(orchestrator=name, pending_wei=amount):
+            yield Posting("opening", claim_account(name), OPERATOR, amount)
         case money.RevenueRealised(orchestrator=name, amount_wei=amount):
             yield Posting("revenue", claim_account(name), fees_account(name), amount)
         case money.FeesWithdrawn(orchestrator=name, wallet=wallet, amount_wei=amount):
