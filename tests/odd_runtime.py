@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -121,6 +122,30 @@ class _Drip(Iterator[bytes]):
 
 def _events(chunks: Iterator[bytes]) -> RuntimeAnswer:
     return RuntimeAnswer(content_type="text/event-stream", body=chunks)
+
+
+class Parallel(Odd):
+    """Also serves several requests at once."""
+
+    concurrent: ClassVar[bool] = True
+    paths: ClassVar[tuple[str, ...]] = (*Odd.paths, "/meet", "/linger")
+
+    def load(self) -> None:
+        self._meeting = threading.Barrier(self.parallel)
+
+    def meet(self, request: RuntimeRequest) -> RuntimeAnswer:
+        """Answers once as many requests are here as may be."""
+        self._meeting.wait(10)
+        return RuntimeAnswer(body=str(os.getpid()).encode())
+
+    def linger(self, request: RuntimeRequest) -> RuntimeAnswer:
+        """Waits until the client leaves; notes in a file that it began and that it ended."""
+        note, left = Path(request.body.decode()), threading.Event()
+        request.hangup.then(left.set)
+        note.write_text("lingering")
+        left.wait()
+        note.write_text("left")
+        raise ConnectionError
 
 
 class Talkative(Odd):

@@ -33,6 +33,9 @@ class RuntimeEntry(Section, frozen=True, kw_only=True):
     processes: Annotated[
         int, Setting(kinds.integer(1, 64), "Processes, each with the model in memory")
     ] = 1
+    parallel: Annotated[
+        int, Setting(kinds.integer(1, 256), "Requests that one process serves at once")
+    ] = 1
     sessions: Annotated[
         int,
         Setting(

@@ -27,7 +27,9 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True):
     pipeline: str = ""
     """Of an `http` runtime only; the others know theirs."""
     processes: int = 1
-    """How many, each with the model in memory, each serving one request at a time."""
+    """How many, each with the model in memory."""
+    parallel: int = 1
+    """Requests that one process serves at once, if its runtime can."""
     sessions: int = 4
     """Long sessions that one process serves at once, and calls that an `http` server does."""
     time_limit_s: float = 300.0
@@ -87,6 +89,11 @@ def _checked_embedded(entry: RuntimeSettings) -> RuntimeSettings:
         )
     if missing := kind.missing():
         raise SetupError(missing)
+    if entry.parallel > 1 and not kind.concurrent:
+        raise SetupError(
+            f"a process of {entry.runtime} serves one request at a time: set `processes`, not "
+            "`parallel`"
+        )
     if kind.known_options is not None:
         _check_options(entry, kind.known_options)
     model = entry.model or catalogue.default_model(entry.runtime)
@@ -98,6 +105,8 @@ def _checked_embedded(entry: RuntimeSettings) -> RuntimeSettings:
 def _checked_http(entry: RuntimeSettings) -> RuntimeSettings:
     from openpool.worker.runtimes.http import OPTIONS, ProxySettings
 
+    if entry.parallel > 1:
+        raise SetupError("an http runtime takes `sessions` requests at once; leave `parallel` out")
     if not entry.pipeline or not entry.model:
         raise SetupError("an http runtime needs `pipeline` and `model`, as they are to be offered")
     _check_options(entry, OPTIONS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from odd_runtime import Odd, Talkative
+from odd_runtime import Odd, Parallel, Talkative
 from runtimes import APP, host_of, request, settings, whole
 
 from openpool.core.calls import App
@@ -268,6 +268,54 @@ async def test_calls_queue_a_little_and_are_then_refused(tmp_path: Path) -> None
         await first.body.aclose()
         assert (await second).status == 200
         await whole(await second)
+
+
+async def test_one_process_serves_several_calls_at_once(tmp_path: Path) -> None:
+    """A runtime that can is given as many as its owner wants, and offers as many."""
+    async with host_of(settings(Parallel, parallel=3), cache=tmp_path).running() as host:
+        await wait_capacity(host, 3)
+        async with asyncio.timeout(9):
+            met = [asyncio.ensure_future(host.answer(request("/meet"))) for _ in range(3)]
+            pids = {await whole(await each) for each in met}
+        assert pids == {str(await pid_of(host)).encode()}
+
+
+async def test_a_slow_reader_does_not_hold_up_other_calls(tmp_path: Path) -> None:
+    """While nobody reads one answer, it waits, and another call of the process is answered."""
+    note = tmp_path / "note"
+    async with host_of(settings(Parallel, parallel=2), cache=tmp_path).running() as host:
+        await wait_capacity(host, 2)
+        answer = await host.answer(request("/flood", str(note).encode()))
+        assert await whole(await host.answer(request("/size", b"12345"))) == b"5"
+        assert note.stat().st_size * 65536 < 4 << 20
+        assert len(await whole(answer)) == 64 << 20
+
+
+async def test_leaving_one_of_several_calls_costs_no_other(tmp_path: Path) -> None:
+    """A concurrent runtime hears that a client has left, and its process goes on."""
+    note = tmp_path / "note"
+    async with host_of(settings(Parallel, parallel=2), cache=tmp_path).running() as host:
+        await wait_capacity(host, 2)
+        before = await pid_of(host)
+        waiting = asyncio.ensure_future(host.answer(request("/linger", str(note).encode())))
+        await until(lambda: note.exists() and note.read_text() == "lingering")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await until(lambda: note.read_text() == "left")
+        assert await pid_of(host) == before
+
+
+async def test_the_time_limit_of_one_call_costs_no_other(tmp_path: Path) -> None:
+    """A concurrent runtime's call ends at its limit with the reason; the process goes on."""
+    note = tmp_path / "note"
+    limited = settings(Parallel, parallel=2, time_limit_s=0.2)
+    async with host_of(limited, cache=tmp_path).running() as host:
+        await wait_capacity(host, 2)
+        before = await pid_of(host)
+        with pytest.raises(RuntimeFailed, match=r"longer than 0\.2 s"):
+            await host.answer(request("/linger", str(note).encode()))
+        await until(lambda: note.read_text() == "left")
+        assert await pid_of(host) == before
 
 
 async def test_a_missing_model_is_not_offered(tmp_path: Path) -> None:

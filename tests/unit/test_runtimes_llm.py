@@ -2,6 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,43 @@ def test_a_stream_can_be_left(llm: Llm) -> None:
             next(stream)
         stream.close()  # type: ignore[attr-defined]
         assert whole(llm, max_tokens=1)["choices"]
+
+
+def test_several_are_answered_at_once(tmp_path: Path) -> None:
+    """With two places, a request is answered while a stream before it goes on."""
+    make_tiny_llm(tmp_path / "tiny.gguf", context=4096)
+    options = {"file": str(tmp_path / "tiny.gguf"), "context": "4096", "threads": "1"}
+    two = Llm("tiny", options, tmp_path)
+    two.parallel = 2
+    two.load()
+    alone = whole(two, max_tokens=20, temperature=0)["choices"]
+    stream = two.answer(asked(stream=True, temperature=0)).body
+    assert isinstance(stream, Iterator)
+    next(stream)
+    with ThreadPoolExecutor() as threads:
+        beside = threads.submit(whole, two, max_tokens=20, temperature=0)
+        assert any(beside.done() and event != b"data: [DONE]\n\n" for event in stream)
+    assert beside.result()["choices"] == alone
+    stream.close()  # type: ignore[attr-defined]
+    # each has the whole context to itself
+    assert whole(two, temperature=0)["usage"]["total_tokens"] > 2048  # type: ignore[index]
+
+
+def test_whoever_leaves_stops_the_model(llm: Llm) -> None:
+    """A request that nobody waits for any more ends at once, in mid-answer."""
+    request = asked(max_tokens=200)
+    request.hangup.happen()
+    with pytest.raises((OSError, HTTPException)):
+        llm.answer(request)
+    assert whole(llm, max_tokens=1)["choices"]
+
+
+def test_nobody_else_can_ask_the_model(llm: Llm) -> None:
+    """The engine's own server refuses whoever lacks the key, and shows nothing of its slots."""
+    server = llm._connection()
+    with closing(server):
+        server.request("POST", "/v1/chat/completions", b"{}")
+        assert server.getresponse().status == 401
 
 
 @pytest.mark.parametrize("stream", [False, True])

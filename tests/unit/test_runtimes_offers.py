@@ -76,6 +76,11 @@ def test_a_good_file_is_understood(tmp_path: Path) -> None:
         ("runtimes:\n  - runtime: llm\n    model: x\n    processes: 0", "from 1 to 64"),
         ("runtimes:\n  - {runtime: llm, model: x, pipeline: tts}", "serves the pipeline llm"),
         ("runtimes:\n  - {runtime: llm, model: x}\n  - {runtime: llm, model: x}", "offered twice"),
+        ("runtimes:\n  - {runtime: ocr, parallel: 4}", "set `processes`, not `parallel`"),
+        (
+            "runtimes:\n  - {runtime: http, model: x, pipeline: y, parallel: 4}",
+            "takes `sessions` requests at once",
+        ),
         ("runtimes:\n  - {runtime: http, model: x}", "needs `pipeline` and `model`"),
         ("runtimes:\n  - {runtime: http, model: x, pipeline: y}", "needs `url`"),
         ("runtimes:\n  - {runtime: llm, model: x}\nworkers: 5", "there is no setting `workers`"),

@@ -1,16 +1,43 @@
 """The shape of a runtime. It lives in a child process and may crash there without harm.
 
 A runtime is constructed from its settings (cheap, no imports of heavy libraries), loads its model
-once, and answers requests one after the other in the thread that loaded it. Requests and answers
-are HTTP in values: what arrives at `POST /v1/...` of the pool reaches `answer` as it was sent.
+once, and answers requests one after the other in the thread that loaded it, unless it says that it
+is `concurrent`. Requests and answers are HTTP in values: what arrives at `POST /v1/...` of the pool
+reaches `answer` as it was sent.
 """
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+
+class Hangup:
+    """How a request in a thread of its own hears from another one that nobody wants it any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._acts: list[Callable[[], object]] = []
+        self._happened = False
+
+    def then(self, act: Callable[[], object]) -> None:
+        """Do this when it happens, in the thread that says so; at once if it has happened."""
+        with self._lock:
+            if not self._happened:
+                self._acts.append(act)
+                return
+        act()
+
+    def happen(self) -> None:
+        """The client is gone, or its time is over."""
+        with self._lock:
+            self._happened = True
+            acts, self._acts = self._acts, []
+        for act in acts:
+            act()
 
 
 class RuntimeRequest(Struct, frozen=True, kw_only=True):
@@ -20,6 +47,8 @@ class RuntimeRequest(Struct, frozen=True, kw_only=True):
     """Below the app, such as `/v1/chat/completions` or `/ocr`."""
     content_type: str
     body: bytes
+    hangup: Hangup = field(default_factory=Hangup)
+    """Of interest to concurrent runtimes: the others are between two chunks when it happens."""
 
 
 class RuntimeAnswer(Struct, frozen=True, kw_only=True):
@@ -47,6 +76,11 @@ class Runtime(ABC):
     streaming: ClassVar[bool] = False
     session: ClassVar[bool] = False
     """Whether it serves long sessions too: then `open` is called for a framed request body."""
+    concurrent: ClassVar[bool] = False
+    """Whether it serves several requests at once: then `answer` runs in a thread for each, and has
+    to end soon after the request's `hangup`."""
+    parallel: int = 1
+    """How many requests at once the worker's owner wants, if it is concurrent."""
     known_options: ClassVar[Mapping[str, str] | None] = None
     """The options it has, each with its meaning; None takes any without a check."""
 

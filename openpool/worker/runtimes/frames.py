@@ -66,6 +66,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     model: str
     options: dict[str, str]
     cache: str
+    parallel: int = 1
     nice: int = 5
 
 

@@ -50,8 +50,8 @@ class Keeper:
         self._changed = changed
         self._freed = asyncio.Event()
         self._waiting = 0
-        self._talks_max = settings.sessions if kind.session else 1
-        """Calls that one process serves at once: sessions take turns, requests do not."""
+        self._talks_max = settings.sessions if kind.session else settings.parallel
+        """Calls that one process serves at once."""
         self._slots = [self._slot(cache) for _ in range(settings.processes)]
 
     def _slot(self, cache: Path) -> Slot:
@@ -61,6 +61,7 @@ class Keeper:
             model=settings.model,
             options=dict(settings.options),
             cache=str(cache),
+            parallel=settings.parallel,
         )
         return Slot(
             setup,

@@ -1,20 +1,27 @@
 """A language model in a GGUF file, run by llama.cpp through xllamacpp.
 
-The file is named by the option `file`, or lies in the cache under the model's name. Only the fields
-of OpenAI's request are handed on: others of llama.cpp's could touch files and slots.
+The file is named by the option `file`, or lies in the cache under the model's name. llama.cpp's own
+server runs in this process and is asked over the loopback, with a key that nobody else has: it
+batches the requests that come at once, and stops those whose client has left. Only the fields of
+OpenAI's request are handed on: others of llama.cpp's could touch files and slots.
 """
 
 import importlib.util
-import queue
-import threading
+import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from openpool.worker.runtimes.base import (
     BadRequest,
+    Hangup,
     ModelMissing,
     Runtime,
     RuntimeAnswer,
@@ -24,7 +31,7 @@ from openpool.worker.runtimes.folders import missing_words
 from openpool.worker.runtimes.vram import used_vram_mb
 
 CONTEXT = 4096
-CHUNKS_WAITING_MAX = 64
+PATH = "/v1/chat/completions"
 FIELDS = frozenset({
     "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed",
     "stream", "stream_options", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs",
@@ -32,18 +39,34 @@ FIELDS = frozenset({
 })  # fmt: skip
 """What a client may say about a completion."""
 
+OWN_FAULTS = frozenset({"Compute error.", "Invalid input batch."})
+"""What llama.cpp says when it fails itself: its status is no guide, bad tools are a 500 as well."""
+
 Fields = dict[str, object]
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong, in llama.cpp's words."""
+
+    message: str
+
+
+class Refusal(Struct, frozen=True):
+    """The body of an answer that is none."""
+
+    error: Fault
 
 
 class Llm(Runtime):
     """Chat completions, whole or as a stream of events."""
 
     pipeline: ClassVar[str] = "llm"
-    paths: ClassVar[tuple[str, ...]] = ("/v1/chat/completions",)
+    paths: ClassVar[tuple[str, ...]] = (PATH,)
     streaming: ClassVar[bool] = True
+    concurrent: ClassVar[bool] = True
     known_options: ClassVar[Mapping[str, str]] = {
         "file": "The GGUF file",
-        "context": f"Tokens of prompt and answer together, {CONTEXT} if left out",
+        "context": f"Tokens of prompt and answer together, of each request; {CONTEXT} if left out",
         "gpu_layers": "Layers of the model on the graphics card; all that fit, if left out",
         "threads": "Cores that it may use; as many as there are, if left out",
     }
@@ -59,9 +82,12 @@ class Llm(Runtime):
         params = xllamacpp.CommonParams()
         params.model.path = str(self._file())
         params.model_alias = {self.model}
-        params.n_ctx = int(self.options.get("context", CONTEXT))
-        params.n_parallel = 1
+        params.n_parallel = self.parallel
+        params.n_ctx = int(self.options.get("context", CONTEXT)) * self.parallel
         params.warmup = False
+        self._key = secrets.token_hex()
+        params.api_keys = [self._key]
+        params.ui = params.endpoint_slots = params.endpoint_props = False
         if "gpu_layers" in self.options:
             params.n_gpu_layers = int(self.options["gpu_layers"])
         if "threads" in self.options:
@@ -82,97 +108,86 @@ class Llm(Runtime):
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         fields = _fields(request.body)
-        events = _Events(self._server, fields)
-        first = events.first()
+        asked = _Asked(self._connection(), self._key, fields, request.hangup)
         if fields.get("stream"):
-            return RuntimeAnswer(content_type="text/event-stream", body=_Stream(first, events))
-        return RuntimeAnswer(body=msgspec.json.encode(first))
+            return RuntimeAnswer(content_type="text/event-stream", body=_Events(asked))
+        return RuntimeAnswer(body=asked.read())
+
+    def _connection(self) -> HTTPConnection:
+        return HTTPConnection(urlsplit(self._server.listening_address).netloc)
 
     def vram_mb(self) -> int:
         return used_vram_mb()
 
 
-class _Events:
-    """What llama.cpp says, carried from its call-back to whoever iterates."""
+class _Asked:
+    """One request to the server in this process, and its answer."""
 
-    def __init__(self, server: object, fields: Fields) -> None:
+    def __init__(self, server: HTTPConnection, key: str, fields: Fields, hangup: Hangup) -> None:
+        """Wait until the answer begins. Raises BadRequest if llama.cpp refuses the request."""
+        server.connect()
         self._server = server
-        self._fields = fields
-        self._waiting: queue.Queue[Fields | Exception | None] = queue.Queue(CHUNKS_WAITING_MAX)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def first(self) -> Fields:
-        """The first event. Raises BadRequest if llama.cpp refuses the request."""
-        first = self._next()
-        if first is None:
-            raise RuntimeError("the model gave no answer")
-        return first
-
-    def __iter__(self) -> Iterator[Fields]:
-        while (event := self._next()) is not None:
-            yield event
-
-    def stop(self) -> None:
-        """No more of it is wanted."""
-        self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._waiting.get(timeout=0.05)
-            except queue.Empty:
-                continue
-
-    def _next(self) -> Fields | None:
-        event = self._waiting.get()
-        if isinstance(event, Exception):
-            raise BadRequest(str(event)[:300]) from None
-        if event is not None and isinstance(error := event.get("error"), dict):
-            if error.get("code") == 400:
-                raise BadRequest(str(error.get("message"))[:300])
-            raise RuntimeError(str(error.get("message")))
-        return event
-
-    def _run(self) -> None:
+        self._socket = server.sock
+        hangup.then(self._stop)
+        headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
         try:
-            self._server.handle_chat_completions(self._fields, self._hear)  # type: ignore[attr-defined]  # compiled, untyped
-        except (ValueError, RuntimeError, TypeError) as error:
-            self._hear(error)
-        self._hear(None)
+            server.request("POST", PATH, msgspec.json.encode(fields), headers)
+            self._answer = server.getresponse()
+            if self._answer.status != 200:
+                raise _error(self._answer.read())
+        except BaseException:
+            server.close()
+            raise
 
-    def _hear(self, event: Fields | Exception | None) -> bool:
-        """Keep an event; tells llama.cpp whether to stop."""
-        while not self._stopped.is_set():
-            try:
-                self._waiting.put(event, timeout=0.1)
-            except queue.Full:
-                continue
-            return False
-        return True
+    def read(self) -> bytes:
+        """All of the answer."""
+        with closing(self):
+            return self._answer.read()
 
-
-class _Stream(Iterator[bytes]):
-    """The events as they are sent to the client; closing it, even unread, stops the model."""
-
-    def __init__(self, first: Fields, events: _Events) -> None:
-        self._events = events
-        self._lines = self._written(first)
-
-    def __next__(self) -> bytes:
-        return next(self._lines)
+    def line(self) -> bytes:
+        """The answer's next line; empty at its end."""
+        return self._answer.readline()
 
     def close(self) -> None:
-        self._events.stop()
+        """No more of it is wanted."""
+        self._stop()
+        self._answer.close()
+        self._server.close()
 
-    def _written(self, first: Fields) -> Iterator[bytes]:
-        yield _event(first)
-        for event in self._events:
-            yield _event(event)
-        yield b"data: [DONE]\n\n"
+    def _stop(self) -> None:
+        """From any thread: llama.cpp stops when it notices that nobody listens."""
+        with suppress(OSError):  # it is over
+            self._socket.shutdown(SHUT_RDWR)
 
 
-def _event(fields: Fields) -> bytes:
-    return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+class _Events(Iterator[bytes]):
+    """The events of a stream; closing it, even unread, stops the model."""
+
+    def __init__(self, asked: _Asked) -> None:
+        self._asked = asked
+
+    def __next__(self) -> bytes:
+        event = b""
+        while not event.endswith(b"\n\n") and (line := self._asked.line()):
+            event += line
+        if event.startswith((b"error:", b'data: {"error"')):
+            raise _error(event.partition(b":")[2])
+        if not event:
+            self.close()
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        self._asked.close()
+
+
+def _error(body: bytes) -> Exception:
+    """What llama.cpp says is wrong: with the request, unless it is known to be its own fault."""
+    try:
+        words = msgspec.json.decode(body, type=Refusal).error.message
+    except msgspec.MsgspecError:
+        return RuntimeError("the model gave no usable answer")
+    return RuntimeError(words) if words in OWN_FAULTS else BadRequest(words[:300])
 
 
 def _fields(body: bytes) -> Fields:

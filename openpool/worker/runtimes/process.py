@@ -1,7 +1,7 @@
 """The worker's side of one runtime process: start it, talk to it, end it.
 
 Whatever goes wrong in it ends as one clear error for the calls that it had. When to start it and
-what to give it is decided in `worker.runtimes.house`; what runs in it is `worker.runtimes.child`.
+what to give it is decided in `worker.runtimes.slot`; what runs in it is `worker.runtimes.child`.
 """
 
 import asyncio
@@ -95,9 +95,10 @@ class Talk:
                 self._process.send(pack(Kind.DATA, self.number, piece))
         self._process.send(pack(Kind.END, self.number))
 
-    def cancel(self) -> None:
-        """Nobody wants the rest."""
+    def cancel(self, fault: Exception | None = None) -> None:
+        """Nobody wants the rest; or nobody is to have it, and whoever waits hears why."""
         if not self.stopping.is_set():
+            self._fault = fault
             self.stopping.set()
             self._process.send(pack(Kind.CANCEL, self.number))
 
@@ -123,12 +124,12 @@ class Talk:
         """It is over; whoever waits hears why."""
         if self.done.is_set():
             return
-        self._fault = fault
+        self._fault = self._fault or fault
         self.done.set()
         self.stopping.set()
         self._changed.set()
         if not self._head.done():
-            self._head.set_exception(fault or RuntimeFailed("The runtime gave no answer."))
+            self._head.set_exception(self._fault or RuntimeFailed("The runtime gave no answer."))
             self._head.exception()  # nobody may be waiting
 
     async def _wait(self) -> None:

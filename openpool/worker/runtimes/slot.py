@@ -96,10 +96,12 @@ class Slot:
         process = self.process
         assert process is not None
         try:
+            why = "The call was cancelled."
             if not await _within(talk.stopping, limit_s):
-                process.kill(f"The runtime took longer than {limit_s:g} s.")
-            elif not await _within(talk.done, CANCEL_S):
-                process.kill("The call was cancelled.")
+                why = f"The runtime took longer than {limit_s:g} s."
+                talk.cancel(RuntimeFailed(why))
+            if not await _within(talk.done, CANCEL_S):
+                process.kill(why)
             await talk.done.wait()
         finally:
             self._talks -= 1
