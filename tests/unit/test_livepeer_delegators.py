@@ -4,7 +4,7 @@ import pytest
 from livepeer_model import Protocol
 
 from openpool.core.livepeer import delegators, transactions
-from openpool.core.livepeer.bonding import NOBODY, Delegator, Orchestrator, Round
+from openpool.core.livepeer.bonding import NOBODY, Delegator, Orchestrator
 from openpool.core.livepeer.delegators import Lock, PastRound, Situation
 from openpool.core.livepeer.maths import PPM, PRECISE
 from openpool.core.livepeer.outlook import (

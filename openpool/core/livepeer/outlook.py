@@ -89,6 +89,8 @@ def with_more_stake(outlook: Outlook, stake_lpt: int) -> Outlook:
 
 def _one_round(factor: int, fees: int, now: Outlook, called: bool) -> tuple[int, int, Outlook]:
     """Both cumulative factors after a round, and where the next one starts."""
+    if not now.pool_stake_lpt or not now.supply_lpt:
+        return factor, fees, now
     inflation_ppb = maths.next_inflation(
         now.inflation_ppb,
         change_ppb=now.inflation_change_ppb,

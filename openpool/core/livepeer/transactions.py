@@ -9,9 +9,9 @@ from functools import lru_cache
 from eth_utils.crypto import keccak
 from msgspec import Struct
 
+from openpool.core.livepeer.amounts import eth_text, lpt_text
 from openpool.core.livepeer.bonding import NOBODY
 from openpool.core.livepeer.delegators import Lock, Ranked, hints, moved
-from openpool.core.units import ETHER
 
 Argument = int | str
 """A uint256, or an address (`0x…`)."""
@@ -56,17 +56,6 @@ def _word(kind: str, argument: Argument) -> bytes:
     if kind == "uint256" and isinstance(argument, int):
         return argument.to_bytes(32, "big")
     raise ValueError(f"{argument!r} is no {kind}")
-
-
-def lpt_text(amount_lpt: int) -> str:
-    """An amount in full: `12.5 LPT`."""
-    whole, rest = divmod(amount_lpt, ETHER)
-    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".") + " LPT"
-
-
-def eth_text(amount_wei: int) -> str:
-    """An amount in full: `0.25 ETH`."""
-    return lpt_text(amount_wei).replace("LPT", "ETH")
 
 
 def stake(
