@@ -70,6 +70,10 @@ class CustomerView(Struct, frozen=True, kw_only=True):
     requests_per_minute: int
     spend_limit_wei: str | None
     spent_wei: str
+    paid_wei: str
+    owed_wei: str
+    calls: int
+    calls_failed: int
     keys: list[KeyView]
 
 

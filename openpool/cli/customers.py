@@ -14,7 +14,7 @@ from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
 from openpool.cli.output import ago, ether, note, print_json, show_facts, show_table
 
 if TYPE_CHECKING:
-    from openpool.cli.api import Api, KeyView
+    from openpool.cli.api import Api, CustomerView, KeyView
     from openpool.core.customers import NewKey
 
 T = TypeVar("T")
@@ -79,13 +79,15 @@ def list_customers(
         return
     now_ms = _now_ms()
     show_table(
-        ["customer", "name", "requests/min>", "owes>", "limit>", "keys>", "last used"],
+        ["customer", "name", "calls>", "spent>", "paid>", "owes>", "limit>", "keys>", "last used"],
         [
             (
                 each.customer,
                 each.name,
-                each.requests_per_minute,
+                each.calls,
                 ether(each.spent_wei),
+                ether(each.paid_wei),
+                ether(each.owed_wei),
                 "none" if each.spend_limit_wei is None else ether(each.spend_limit_wei),
                 sum(_is_good(key, now_ms) for key in each.keys),
                 ago(max((key.last_used_ms for key in each.keys), default=0), now_ms),
@@ -160,19 +162,33 @@ def limits(
         body["requests_per_minute"] = requests_per_minute
     path = f"/customers/{customer}/limits"
     found = _ask(config, assignments, url, lambda api: api.post(CustomerView, path, body))
-    if as_json:
-        print_json(found)
-        return
-    limit = "none" if found.spend_limit_wei is None else ether(found.spend_limit_wei)
-    show_facts(
-        [
-            ("customer", found.customer),
-            ("name", found.name),
-            ("requests per minute", found.requests_per_minute),
-            ("spend limit", limit),
-            ("owes", ether(found.spent_wei)),
-        ]
-    )
+    _show(found, as_json)
+
+
+@customers.command(
+    "paid",
+    epilog=examples(
+        "openpool customers paid c_abc… '20 USD' --reference INV-7",
+        "openpool customers paid c_abc… '0.01 ETH' --reference 0x5c5…",
+    ),
+)
+def paid(
+    customer: CustomerId,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like '20 USD' or '0.5 ETH'.")],
+    reference: Annotated[
+        str, typer.Option("--reference", help="Your own name for the payment; it counts once.")
+    ],
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Record that a customer paid you. The same reference again changes nothing."""
+    from openpool.cli.api import CustomerView
+
+    body = {"amount": amount, "reference": reference}
+    path = f"/customers/{customer}/payments"
+    _show(_ask(config, assignments, url, lambda api: api.post(CustomerView, path, body)), as_json)
 
 
 def _ask(
@@ -189,6 +205,25 @@ def _ask(
             return await question(api)
 
     return asyncio.run(ask())
+
+
+def _show(found: "CustomerView", as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    limit = "none" if found.spend_limit_wei is None else ether(found.spend_limit_wei)
+    show_facts(
+        [
+            ("customer", found.customer),
+            ("name", found.name),
+            ("requests per minute", found.requests_per_minute),
+            ("calls", found.calls),
+            ("spent", ether(found.spent_wei)),
+            ("paid", ether(found.paid_wei)),
+            ("owes", ether(found.owed_wei)),
+            ("spend limit", limit),
+        ]
+    )
 
 
 def _show_key(made: "NewKey", as_json: bool) -> None:

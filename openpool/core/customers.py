@@ -21,7 +21,7 @@ MINUTE_US = 60_000_000
 
 
 class SpendLimitReached(LimitReached):
-    """This customer has used what the operator allowed; ask the operator for a higher limit."""
+    """Your spend limit is reached; pay what you owe, or ask the operator for a higher limit."""
 
     code = "spend-limit-reached"
 
@@ -34,8 +34,19 @@ class Customer(Struct, frozen=True, kw_only=True):
     created_ms: int
     requests_per_minute: int
     spend_limit_wei: int | None
-    """Of all fees so far; None is no limit."""
+    """Most that may be owed at one time; None is no limit."""
     spent_wei: int = 0
+    """All fees so far."""
+    paid_wei: int = 0
+    """What the operator was paid for them, or in advance."""
+    calls: int = 0
+    """Answered, and found right."""
+    calls_failed: int = 0
+
+    @property
+    def owed_wei(self) -> int:
+        """Less than nothing if more was paid than spent."""
+        return self.spent_wei - self.paid_wei
 
 
 class NewKey(Struct, frozen=True, kw_only=True):
@@ -56,6 +67,16 @@ def checked_name(text: str) -> str:
     """The name of a customer. Raises BadMessage."""
     if not text.strip() or not text.isprintable() or len(text) > NAME_CHARS_MAX:
         raise BadMessage(f"A customer's name is 1 to {NAME_CHARS_MAX} printable characters.")
+    return text.strip()
+
+
+def checked_reference(text: str) -> str:
+    """The operator's name for a payment. Raises BadMessage."""
+    if not text.strip() or not text.isprintable() or len(text) > NAME_CHARS_MAX:
+        raise BadMessage(
+            f"A payment needs a reference of 1 to {NAME_CHARS_MAX} printable characters, such as "
+            "the number of its invoice."
+        )
     return text.strip()
 
 

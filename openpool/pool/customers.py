@@ -1,18 +1,20 @@
-"""Customers of the pool's own API: their keys, their limits, and what they have spent.
+"""Customers of the pool's own API: their keys, their limits, and their payments.
 
 The shell around `core.customers`. Everything is held in memory, so that recognising a key never
-waits for a disk; every change is on disk before it is answered. What somebody has spent is read
-from the ledger and followed in the log. Must not know HTTP.
+waits for a disk; every change is on disk before it is answered. What somebody owes is in
+`pool.spending`. Must not know HTTP.
 """
 
 import asyncio
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from fractions import Fraction
 from typing import Protocol
 
 import msgspec
 
+from openpool.core.calls import App
 from openpool.core.customers import (
     Customer,
     NewKey,
@@ -20,16 +22,18 @@ from openpool.core.customers import (
     SpendLimitReached,
     amount_wei,
     checked_name,
+    checked_reference,
     customer_id,
     key_id,
     key_text,
-    payer,
 )
 from openpool.core.enrolment import token_hash
-from openpool.core.errors import LimitReached, NoCapacity, NotAllowed, Unauthorized
-from openpool.core.events import FeeCredited
-from openpool.core.ledger import fees_account
-from openpool.store.interface import Balance, CustomerRow, StoredEvent, TokenRow
+from openpool.core.errors import BadMessage, LimitReached, NoCapacity, NotAllowed, Unauthorized
+from openpool.core.events import Event
+from openpool.core.money_events import CustomerPaid
+from openpool.core.prices import Quote
+from openpool.pool.spending import Spending, SpendingStore
+from openpool.store.interface import Appender, CustomerRow, StoredEvent, TokenRow
 
 CUSTOMERS_MAX = 10_000
 KEYS_PER_CUSTOMER = 50
@@ -39,12 +43,11 @@ LABEL_CHARS_MAX = 100
 NO_LIMIT = "none"
 
 
-class CustomerStore(Protocol):
+class CustomerStore(SpendingStore, Appender, Protocol):
     """The part of the store that is needed here (see `store.interface`)."""
 
     def customers(self) -> list[CustomerRow]: ...
     def tokens(self, worker: str = "") -> list[TokenRow]: ...
-    def balances(self, prefix: str = "") -> list[Balance]: ...
     def subscribe(self) -> AsyncIterator[Sequence[StoredEvent]]: ...
     async def put_customer(self, row: CustomerRow) -> None: ...
     async def put_token(self, row: TokenRow) -> None: ...
@@ -77,21 +80,18 @@ class Customers:
         self._changing = asyncio.Lock()
         self._rows: dict[str, CustomerRow] = {}
         self._keys: dict[str, TokenRow] = {}
-        self._spent: dict[str, int] = {}
-        """Wei by payer, as the ledger has it."""
+        self._spending = Spending(store)
         self._meters: dict[str, RequestMeter] = {}
         self._touched: set[str] = set()
 
     async def start(self) -> None:
-        """Read who is known, and what they have spent; to be awaited before anything else."""
-        prefix = fees_account(payer(""))
-        rows, tokens, balances = await asyncio.to_thread(
-            lambda: (self._store.customers(), self._store.tokens(), self._store.balances(prefix))
+        """Read who is known, and what they owe; to be awaited before anything else."""
+        rows, tokens = await asyncio.to_thread(
+            lambda: (self._store.customers(), self._store.tokens())
         )
         self._rows = {row.customer: row for row in rows}
         self._keys = {row.token: row for row in tokens if row.worker in self._rows}
-        for balance in balances:
-            self._spent[payer(balance.account.removeprefix(prefix))] = -balance.amount_wei
+        await self._spending.start()
 
     async def run(self) -> None:
         """Follow what is spent, and note when keys were last used; ends by cancellation."""
@@ -99,15 +99,11 @@ class Customers:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._note_used())
             async for batch in events:
-                self.count(batch)
+                await self._spending.follow(batch)
 
     def count(self, batch: Sequence[StoredEvent]) -> None:
-        """Add the fees among these events to what their payers have spent."""
-        for stored in batch:
-            fee = stored.event.data
-            if isinstance(fee, FeeCredited):
-                spent = self._spent.get(fee.orchestrator, 0)
-                self._spent[fee.orchestrator] = spent + int(fee.fee_wei)
+        """Take these events into account."""
+        self._spending.count(batch)
 
     async def _note_used(self) -> None:
         while True:
@@ -126,8 +122,7 @@ class Customers:
         """
         customer = self._owner(secret)
         row = self._rows[customer]
-        limit_wei = row.spend_limit_wei
-        if limit_wei is not None and self._spent.get(payer(customer), 0) >= limit_wei:
+        if self._spending.purse(customer).is_empty(row.spend_limit_wei):
             raise SpendLimitReached
         per_minute = row.requests_per_minute or self._requests_per_minute
         wait_ms = self._meters.setdefault(customer, RequestMeter()).take(
@@ -155,6 +150,29 @@ class Customers:
     def _change_key(self, key: str, **changes: int) -> None:
         self._keys[key] = msgspec.structs.replace(self._keys[key], **changes)
 
+    # --- calls under way -----------------------------------------------------------------------
+
+    def begin(self, call: str, customer: str, price_wei: Fraction, units: int) -> None:
+        """A call, or a job, begins that is expected to cost so much; until its end is in the log
+        others have the less. Raises SpendLimitReached if it may not."""
+        limit_wei = self._limit_of(customer)
+        if not self._spending.begin(call, customer, price_wei, units, limit_wei):
+            raise SpendLimitReached
+
+    def expected_units(self, app: App, quote: Quote, request_bytes: int) -> int:
+        """How much a call is expected to use, from its size and from calls before it."""
+        return self._spending.expected_units(app, quote, request_bytes)
+
+    def so_far(self, call: str, units: int) -> None:
+        """A call has used so much by now. Raises SpendLimitReached if it must end."""
+        limit_wei = self._limit_of(self._spending.customer_of(call))
+        if not self._spending.grow(call, units, limit_wei):
+            raise SpendLimitReached
+
+    def _limit_of(self, customer: str) -> int | None:
+        row = self._rows.get(customer)
+        return row.spend_limit_wei if row else None
+
     # --- the operator's decisions --------------------------------------------------------------
 
     def all(self) -> list[Customer]:
@@ -166,13 +184,17 @@ class Customers:
         return self._customer(self._row(customer))
 
     def _customer(self, row: CustomerRow) -> Customer:
+        purse, calls = self._spending.purse(row.customer), self._spending.calls(row.customer)
         return Customer(
             customer=row.customer,
             name=row.name,
             created_ms=row.created_ms,
             requests_per_minute=row.requests_per_minute or self._requests_per_minute,
             spend_limit_wei=row.spend_limit_wei,
-            spent_wei=self._spent.get(payer(row.customer), 0),
+            spent_wei=purse.spent_wei,
+            paid_wei=purse.paid_wei,
+            calls=calls.calls,
+            calls_failed=calls.failed,
         )
 
     def _row(self, customer: str) -> CustomerRow:
@@ -225,6 +247,29 @@ class Customers:
             await self._store.put_customer(row)
             self._rows[customer] = row
         return self._customer(row)
+
+    async def paid(self, customer: str, amount: str, reference: str, by: str) -> Customer:
+        """The customer paid `amount`, like `20 USD`, to the operator. The same reference again
+        changes nothing. Raises BadMessage, NotAllowed."""
+        async with self._changing:
+            row, reference = self._row(customer), checked_reference(reference)
+            paid_wei = amount_wei(amount, self._wei_per_usd)
+            if not paid_wei:
+                raise BadMessage("A payment is more than nothing.")
+            before_wei = self._spending.payment_wei(customer, reference)
+            if before_wei not in (None, paid_wei):
+                raise NotAllowed(
+                    f"{reference} is in the books with {before_wei} wei; take another reference."
+                )
+            event = self._payment(customer, paid_wei, reference, by)
+            await self._store.append([event]).durable()
+            self._spending.pay(customer, reference, paid_wei)
+        return self._customer(row)
+
+    def _payment(self, customer: str, paid_wei: int, reference: str, by: str) -> Event:
+        data = CustomerPaid(customer=customer, amount_wei=str(paid_wei), reference=reference, by=by)
+        event_id = f"{customer}/paid/{reference}"
+        return Event(id=event_id, time_ms=self._clock_ms(), data=data)
 
     def _limit_wei(self, text: str) -> int | None:
         return None if text == NO_LIMIT else amount_wei(text, self._wei_per_usd)

@@ -146,7 +146,7 @@ class CustomerRow(Struct, frozen=True, kw_only=True):
     requests_per_minute: int
     """0 is what the settings say."""
     spend_limit_wei: int | None
-    """Of all fees so far; None is no limit."""
+    """Most that may be owed at one time; None is no limit."""
 
 
 class InviteRow(Struct, frozen=True, kw_only=True):

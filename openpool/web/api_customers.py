@@ -19,6 +19,8 @@ from openpool.web.problems import NotFound, documented
 Line = Annotated[str, Meta(max_length=200)]
 PathId = Annotated[str, PathParameter(min_length=1, max_length=200)]
 PerMinute = Annotated[int, Meta(ge=0, le=1_000_000)]
+BY = "operator"
+"""Who records payments here."""
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
 
 
@@ -43,6 +45,12 @@ class CustomerView(Struct, frozen=True, kw_only=True):
     spend_limit_wei: str | None
     """Most that may be owed at one time; none is no limit."""
     spent_wei: str
+    paid_wei: str
+    owed_wei: str
+    """What was spent, less what was paid: begins with a minus sign if more was paid."""
+    calls: int
+    """Answered, and found right."""
+    calls_failed: int
     keys: list[KeyView]
 
 
@@ -63,6 +71,13 @@ class LimitsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label: Line = ""
+
+
+class PaymentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    amount: Line
+    """Like `20 USD`, `0.5 ETH` or `1000 wei`."""
+    reference: Line
+    """Your own name for the payment, like the number of its invoice: it counts once."""
 
 
 class Revoked(Struct, frozen=True, kw_only=True):
@@ -133,6 +148,21 @@ async def set_limits(
     return customer_view(known, changed)
 
 
+@post(
+    "/customers/{customer:str}/payments",
+    status_code=200,
+    responses=documented(401, 403, 404),
+    tags=["customers"],
+)
+async def add_payment(
+    web: FromWeb, visitor: FromVisitor, customer: PathId, data: JSONBody[PaymentRequest]
+) -> CustomerView:
+    """A customer paid you; the same reference again changes nothing. Operator only."""
+    need_operator(visitor)
+    known = customers_of(web)
+    return customer_view(known, await known.paid(customer, data.amount, data.reference, BY))
+
+
 def customers_of(web: Web) -> Customers:
     """Raises NotFound if the pool has none."""
     if web.deps.customers is None:
@@ -150,6 +180,10 @@ def customer_view(known: Customers, each: Customer) -> CustomerView:
         requests_per_minute=each.requests_per_minute,
         spend_limit_wei=None if limit_wei is None else str(limit_wei),
         spent_wei=str(each.spent_wei),
+        paid_wei=str(each.paid_wei),
+        owed_wei=str(each.owed_wei),
+        calls=each.calls,
+        calls_failed=each.calls_failed,
         keys=[
             KeyView(
                 key=row.token,
@@ -164,7 +198,14 @@ def customer_view(known: Customers, each: Customer) -> CustomerView:
     )
 
 
-CUSTOMERS: list[HTTPRouteHandler] = [customers, add_customer, rotate_key, revoke_keys, set_limits]
+CUSTOMERS: list[HTTPRouteHandler] = [
+    customers,
+    add_customer,
+    rotate_key,
+    revoke_keys,
+    set_limits,
+    add_payment,
+]
 
 
 def customers_router() -> Router:

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from openpool.core.customers import NewKey
 from openpool.core.errors import BadMessage
-from openpool.web.api_customers import customer_view, customers_of
+from openpool.web.api_customers import BY, customer_view, customers_of
 from openpool.web.auth import Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.deeds import show_secret
@@ -30,6 +30,11 @@ class CustomerForm(Struct, frozen=True, kw_only=True):
     name: Text = ""
     spend_limit: Text = ""
     requests_per_minute: Text = ""
+
+
+class PaymentForm(Struct, frozen=True, kw_only=True):
+    amount: Text = ""
+    reference: Text = ""
 
 
 class LabelForm(Struct, frozen=True, kw_only=True):
@@ -100,6 +105,16 @@ async def limits_form(
     return _back()
 
 
+@post("/customers/{customer:str}/payments", include_in_schema=False)
+async def payment_form(
+    web: FromWeb, visitor: FromVisitor, customer: PathId, data: URLEncodedBody[PaymentForm]
+) -> Redirect:
+    """A customer paid."""
+    need_operator(visitor)
+    await customers_of(web).paid(customer, data.amount, data.reference, BY)
+    return _back()
+
+
 def _per_minute(text: str) -> int | None:
     """The number in a form's field; None if it is empty. Raises BadMessage."""
     text = text.strip()
@@ -133,4 +148,5 @@ CUSTOMER_PAGES: list[HTTPRouteHandler] = [
     rotate_key_form,
     revoke_key_form,
     limits_form,
+    payment_form,
 ]

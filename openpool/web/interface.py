@@ -94,6 +94,8 @@ class Customers(Protocol):
     async def set_limits(
         self, customer: str, *, requests_per_minute: int | None, spend_limit: str
     ) -> Customer: ...
+    async def paid(self, customer: str, amount: str, reference: str, by: str) -> Customer:
+        """Put a payment into the books, each reference once. Raises BadMessage, NotAllowed."""
 
 
 class CallAnswer(Protocol):

@@ -36,6 +36,7 @@ from openpool.core.events import (
     WorkerDisconnected,
     WorkerEnrolled,
 )
+from openpool.core.money_events import CustomerPaid
 from openpool.web.format import duration_text, ether_text, grouped, large_text, significant_text
 from openpool.web.interface import OPERATOR_CUSTOMER
 
@@ -63,6 +64,7 @@ LEVELS = {
         "job-delivered",
         "call-completed",
         "fee-credited",
+        "customer-paid",
         "orchestrator-up",
         "worker-approved",
     },
@@ -219,6 +221,8 @@ def _of_the_pool(data: AnyPayload) -> str:
             return f"{group} offers {times(capacity, 'slot')} to {o}"
         case GroupClosed(orchestrator=o, group=group, reason=reason):
             return f"{group} no longer offers slots to {o}: {reason}"
+        case CustomerPaid(customer=customer, amount_wei=wei, reference=reference):
+            return f"customer {customer} paid {ether_text(int(wei))} ({reference})"
         case PriceChanged(orchestrator=o, price_wei=price, source=source):
             return f"{o} pays {price} wei per pixel (from {source})"
     return data.type

@@ -197,6 +197,12 @@ def test_the_operator_keeps_customers(pool: LivePool) -> None:
     assert [key["label"] for key in listed["keys"]] == ["first", "laptop"]
     assert "sk-" not in json.dumps(listed)
     assert "Ann" in pool.run("customers", "list").stdout
+    for _ in range(2):
+        paid = pool.json("customers", "paid", who, "700 wei", "--reference", "INV-7")
+        assert (paid["paid_wei"], paid["owed_wei"], paid["spent_wei"]) == ("700", "-700", "0")
+    said = pool.run("customers", "paid", who, "800 wei", "--reference", "INV-7", code=1)
+    assert "INV-7 is in the books with 700 wei" in said.stderr
+    assert "700" in pool.run("customers", "limits", who).stdout
     assert pool.json("customers", "revoke", who, "--key", made["key"]) == {"keys": 1}
     assert pool.json("customers", "revoke", who) == {"keys": 1}
     said = pool.run("customers", "rotate", "c_nobody", code=1)

@@ -82,8 +82,8 @@ async def books(tmp_path: Path) -> Path:
 COMMANDS = [
     "serve", "worker", "enroll", "tokens list", "tokens rotate", "tokens revoke", "invite",
     "approve", "ban", "customers add", "customers list", "customers rotate", "customers revoke",
-    "customers limits", "status", "workers", "ledger", "events", "replay", "config explain",
-    "config check", "config reference", "demo",
+    "customers limits", "customers paid", "status", "workers", "ledger", "events", "replay",
+    "config explain", "config check", "config reference", "demo",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Customers of the pool's own API on the real store: keys, limits, and what they have spent."""
 
 from collections.abc import AsyncIterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from openpool.core.customers import (
     payer,
 )
 from openpool.core.errors import BadMessage, LimitReached, NotAllowed, OpenPoolError, Unauthorized
-from openpool.core.events import CommissionTaken, Event, FeeCredited
+from openpool.core.events import CallFailed, CommissionTaken, Event, FeeCredited
 from openpool.core.units import ETHER
 from openpool.pool.customers import Customers
+from openpool.pool.spending import Spending
+from openpool.store.interface import EventFilter
 from openpool.store.sqlite import SqliteStore
 
 HOUR_MS = 3_600_000
@@ -173,8 +176,110 @@ async def test_spending_is_what_the_ledger_says(store: SqliteStore, clock: Clock
     assert again.get(ann.customer).spent_wei == 1000
     with pytest.raises(SpendLimitReached, match="higher limit"):
         again.admit(ann.secret)
+    await again.paid(ann.customer, "1 wei", "INV-1", "operator")
+    again.admit(ann.secret)
     await again.set_limits(ann.customer, spend_limit="none")
     again.admit(ann.secret)
+
+
+async def test_a_payment_counts_once_and_lowers_what_is_owed(
+    store: SqliteStore, clock: Clock
+) -> None:
+    """A payment moves from the operator's account to the customer's, once for each reference, at
+    once and after a restart; what was paid in advance may be spent beside the limit."""
+    customers = await started(store, clock)
+    ann = await customers.add("Ann", spend_limit="1 wei")
+    feed = store.subscribe()
+    await store.append(fee(ann.customer, 1000)).durable()
+    customers.count(await anext(feed))
+    with pytest.raises(SpendLimitReached):
+        customers.admit(ann.secret)
+    for _ in range(2):
+        found = await customers.paid(ann.customer, "0.000005 gwei", " INV-7 ", "operator")
+        assert (found.spent_wei, found.paid_wei, found.owed_wei) == (1000, 5000, -4000)
+    customers.count(await anext(feed))
+    customers.admit(ann.secret)
+    again = await started(store, clock)
+    assert again.get(ann.customer) == customers.get(ann.customer) == found
+    balances = {each.account: each.amount_wei for each in store.balances()}
+    assert balances["operator"] == -5000
+    assert balances[f"customer:{ann.customer}"] == 4000
+    assert sum(balances.values()) == 0
+    with pytest.raises(NotAllowed, match="INV-7 is in the books with 5000 wei"):
+        await again.paid(ann.customer, "6000 wei", "INV-7", "operator")
+
+
+@pytest.mark.parametrize(
+    ("amount", "reference", "words"),
+    [
+        ("0 wei", "x", "more than nothing"),
+        ("-1 wei", "x", "number and a unit"),
+        ("1 wei", "  ", "reference"),
+        ("1 wei", "a\nb", "reference"),
+        ("1 wei", "x" * 61, "reference"),
+    ],
+)
+async def test_what_is_no_payment_is_refused(
+    store: SqliteStore, clock: Clock, amount: str, reference: str, words: str
+) -> None:
+    """A payment has an amount above nothing and a reference; nothing is stored of others."""
+    customers = await started(store, clock)
+    ann = await customers.add("Ann")
+    with pytest.raises(BadMessage, match=words):
+        await customers.paid(ann.customer, amount, reference, "operator")
+    with pytest.raises(NotAllowed, match="no customer"):
+        await customers.paid("c_nobody", "1 wei", "INV-1", "operator")
+    assert store.events(EventFilter(types=("customer-paid",))) == []
+
+
+async def test_fees_that_a_slow_follower_missed_are_found_in_the_log(
+    store: SqliteStore, clock: Clock
+) -> None:
+    """Where the numbers of events jump, what is missing is read from the log, and nothing counts
+    twice."""
+    customers = await started(store, clock)
+    ann = await customers.add("Ann")
+    spending = Spending(store)
+    await spending.start()
+    feed, batches = store.subscribe(), []
+    for amount in (100, 20, 3):
+        await store.append(fee(ann.customer, amount)).durable()
+        batches.append(await anext(feed))
+    await spending.follow(batches[2])
+    assert spending.purse(ann.customer).spent_wei == 123
+    await spending.follow(batches[1])
+    assert spending.purse(ann.customer).spent_wei == 123
+
+
+async def test_calls_side_by_side_hold_what_they_may_cost(store: SqliteStore, clock: Clock) -> None:
+    """Of many calls at once only so many begin as the limit can pay; an end in the log frees what
+    was held, and the fee takes its place."""
+    customers = await started(store, clock)
+    ann = await customers.add("Ann", spend_limit="1000 wei")
+    price = Fraction(3, 2)
+    customers.begin("a", ann.customer, price, 400)
+    with pytest.raises(SpendLimitReached):
+        customers.begin("b", ann.customer, price, 300)
+    customers.begin("c", ann.customer, price, 266)
+    customers.so_far("c", 200)
+    with pytest.raises(SpendLimitReached):
+        customers.so_far("c", 267)
+    with pytest.raises(SpendLimitReached):
+        customers.admit(ann.secret)
+    feed = store.subscribe()
+    await store.append([failed("a", ann.customer), failed("c", ann.customer)]).durable()
+    customers.count(await anext(feed))
+    customers.admit(ann.secret)
+    customers.begin("d", ann.customer, price, 5000)  # alone it may, whatever the estimate says
+    assert customers.get(ann.customer).calls_failed == 2
+
+
+def failed(job: str, customer: str) -> Event:
+    data = CallFailed(
+        job=job, source="direct", customer=customer, orchestrator="", pipeline="llm", model="m",
+        code="timeout", reason="late", started=False, attempts=1, took_ms=1,
+    )  # fmt: skip
+    return Event(id=f"{job}/failed", time_ms=1_790_000_000_000, data=data)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from webpool import NOW_MS, OPERATOR, bearer, running
 
 from openpool.core import events as e
 from openpool.core.events import Event
+from openpool.core.units import ETHER
+from openpool.store.interface import EventFilter
 from openpool.web.call_story import SERVICES, CallStory, StoryDesk
 from openpool.web.format import precise
 from openpool.web.metrics import PIPELINES_MAX
@@ -204,6 +206,13 @@ async def test_customers_are_managed_on_their_page(tmp_path: Path) -> None:
         await client.post(f"/customers/{ann.customer}/limits", data=limits)
         assert pool.customers.get(ann.customer).requests_per_minute == 7
         assert pool.customers.get(ann.customer).spend_limit_wei is None
+        payment = {"amount": "5 ETH", "reference": "INV-7"}
+        for _ in range(2):
+            await client.post(f"/customers/{ann.customer}/payments", data=payment)
+        assert pool.customers.get(ann.customer).owed_wei == -5 * ETHER
+        assert "-5" in (await client.get("/customers")).text
+        (stored,) = pool.store.events(EventFilter(types=("customer-paid",)))
+        assert (stored.event.data.by, stored.event.data.reference) == ("operator", "INV-7")
         answer = await client.post(f"/customers/{ann.customer}/rotate", data={"label": "new"})
         second = _secret(answer.text)
         assert pool.customers.admit(second) == ann.customer
