@@ -11,6 +11,10 @@ from openpool.worker.runtimes.base import BadRequest, ModelMissing, RuntimeReque
 from openpool.worker.runtimes.embeddings import MINILM, Embeddings
 
 REFERENCE = [0.12872470915, -0.03267293423, -0.02291571535, 0.04023053497]
+LONG = (
+    "the pool is where many small rivers meet each worker brings what it has cat dog stock market"
+)
+LONG_REFERENCE = [0.03657858073711395, -0.010531270876526833, 0.02284375950694084, 0.04135395586]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,12 @@ def test_the_numbers_are_those_of_the_models_makers(embeddings: Embeddings) -> N
     assert len(vector) == 384
     assert likeness(vector, vector) == pytest.approx(1, abs=1e-5)
     assert vector[:4] == pytest.approx(REFERENCE, abs=2e-6)
+
+
+def test_a_long_text_is_computed_as_by_hand(embeddings: Embeddings) -> None:
+    """Beyond the first words: the numbers of the same network written out in numpy."""
+    (vector,) = vectors(embeddings, [LONG])
+    assert vector[:4] == pytest.approx(LONG_REFERENCE, abs=1e-4)
 
 
 def test_company_does_not_change_a_vector(embeddings: Embeddings) -> None:

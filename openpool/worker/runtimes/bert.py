@@ -1,27 +1,34 @@
-"""Sentence vectors of a BERT model, computed with nothing but numpy.
+"""Sentence vectors of a BERT model, run by ONNX Runtime.
 
 Reads a model folder as its makers publish it: `config.json`, `tokenizer.json`, and weights in
-`model.safetensors`. Vectors are the mean over the tokens, of length one.
+`model.safetensors`. The network is put together here from the weights, so that nothing has to be
+exported, and torch is not needed. Vectors are the mean over the tokens, of length one.
 """
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.base import ModelMissing
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
     from tokenizers import Encoding
 
 Floats = NDArray[np.float32]
 
 BATCH_TOKENS_MAX = 4096
 HEADER_BYTES_MAX = 16 << 20
+OPSET = 17
+IR_VERSION = 8
+FUSED = "com.microsoft"
+"""ONNX Runtime's own operators, which do at once what a transformer consists of."""
 
 
 class Config(Struct, frozen=True):
@@ -45,18 +52,19 @@ class Sentences(Struct, frozen=True):
 class Bert:
     """A loaded model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         """Raises ModelMissing if the folder has no such model."""
         from tokenizers import Tokenizer
 
         try:
             self.config = msgspec.json.decode((folder / "config.json").read_bytes(), type=Config)
-            self._weights = read_safetensors(folder / "model.safetensors")
+            weights = read_safetensors(folder / "model.safetensors")
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except (OSError, ValueError) as error:
+            if self.config.model_type != "bert" or self.config.hidden_act != "gelu":
+                raise ValueError("it is no BERT model")
+            self._session = networks.session(_Graph(self.config, weights).model(), options)
+        except (OSError, ValueError, KeyError) as error:
             raise ModelMissing(f"The model in {folder} cannot be read: {error}") from None
-        if self.config.model_type != "bert" or self.config.hidden_act != "gelu":
-            raise ModelMissing(f"The model in {folder} is no BERT model.")
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.tokens_max = _tokens_max(folder, self.config)
@@ -74,71 +82,118 @@ class Bert:
 
     def _run(self, tokens: list[list[int]]) -> Floats:
         longest = max(map(len, tokens))
-        ids = np.zeros((len(tokens), longest), np.int64)
-        mask = np.zeros((len(tokens), longest), np.float32)
+        ids = np.zeros((len(tokens), longest), np.int32)
+        mask = np.zeros((len(tokens), longest), np.int32)
         for row, each in enumerate(tokens):
             ids[row, : len(each)] = each
             mask[row, : len(each)] = 1
-        hidden = self._embed(ids)
-        hide = (mask[:, None, None, :] - 1) * np.float32(1e9)
-        for layer in range(self.config.num_hidden_layers):
-            hidden = self._layer(f"encoder.layer.{layer}", hidden, hide)
-        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-        unit: Floats = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        sums: Floats = self._session.run(None, {"ids": ids, "mask": mask})[0]
+        unit: Floats = sums / np.linalg.norm(sums, axis=1, keepdims=True)
         return unit
 
-    def _embed(self, ids: NDArray[np.int64]) -> Floats:
-        weights = self._weights
-        words = weights["embeddings.word_embeddings.weight"][ids]
-        places = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        kinds = weights["embeddings.token_type_embeddings.weight"][0]
-        return self._normal("embeddings.LayerNorm", words + places + kinds)
 
-    def _layer(self, name: str, hidden: Floats, hide: Floats) -> Floats:
-        seen = self._linear(f"{name}.attention.output.dense", self._attention(name, hidden, hide))
-        hidden = self._normal(f"{name}.attention.output.LayerNorm", hidden + seen)
-        inner = _gelu(self._linear(f"{name}.intermediate.dense", hidden))
-        return self._normal(
-            f"{name}.output.LayerNorm", hidden + self._linear(f"{name}.output.dense", inner)
+class _Graph:
+    """The network: from `ids` and `mask` (texts x tokens) to `sums` of the tokens' vectors."""
+
+    def __init__(self, config: Config, weights: dict[str, Floats]) -> None:
+        self._config = config
+        self._given = weights
+        self._weights: dict[str, Floats] = {}
+        self._nodes: list[NodeProto] = []
+
+    def model(self) -> bytes:
+        """The ONNX file. Raises KeyError for a weight that is not there."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        hidden = self._embed()
+        for layer in range(self._config.num_hidden_layers):
+            hidden = self._layer(f"encoder.layer.{layer}", hidden)
+        self._pool(hidden)
+        table = (("ids", TensorProto.INT32), ("mask", TensorProto.INT32))
+        inputs = [helper.make_tensor_value_info(n, kind, ["texts", "tokens"]) for n, kind in table]
+        output = helper.make_tensor_value_info(
+            "sums", TensorProto.FLOAT, ["texts", self._config.hidden_size]
+        )
+        constants = [numpy_helper.from_array(value, name) for name, value in self._weights.items()]
+        graph = helper.make_graph(self._nodes, "bert", inputs, [output], constants)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return bytes(model.SerializeToString())
+
+    def _embed(self) -> str:
+        words, places, kinds = (
+            self._weight(f"embeddings.{name}_embeddings.weight")
+            for name in ("word", "position", "token_type")
+        )
+        normal = self._both("embeddings.LayerNorm")
+        inputs = ["ids", "", words, places, kinds, *normal, "mask"]
+        return self._add(
+            "EmbedLayerNormalization", inputs, "embedded", 2, epsilon=self._config.layer_norm_eps
         )
 
-    def _attention(self, name: str, hidden: Floats, hide: Floats) -> Floats:
-        batch, length, size = hidden.shape
-        heads = self.config.num_attention_heads
-        query, key, value = (
-            self._linear(f"{name}.attention.self.{part}", hidden)
-            .reshape(batch, length, heads, size // heads)
-            .transpose(0, 2, 1, 3)
-            for part in ("query", "key", "value")
+    def _layer(self, name: str, hidden: str) -> str:
+        joined = f"{name}.attention.self"
+        parts = [f"{joined}.{part}" for part in ("query", "key", "value")]
+        weight = np.concatenate([self._given[f"{part}.weight"].T for part in parts], axis=1)
+        bias = np.concatenate([self._given[f"{part}.bias"] for part in parts])
+        both = [self._keep(f"{joined}.weight", weight), self._keep(f"{joined}.bias", bias)]
+        heads = self._config.num_attention_heads
+        seen = self._add("Attention", [hidden, *both, "mask"], f"{name}.seen", num_heads=heads)
+        hidden = self._joined(f"{name}.attention.output", seen, hidden)
+        inner = self._product(f"{name}.intermediate.dense", hidden)
+        inner = self._add(
+            "BiasGelu", [inner, self._weight(f"{name}.intermediate.dense.bias")], f"{name}.inner"
         )
-        scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(size // heads)) + hide
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        seen = scores / scores.sum(-1, keepdims=True) @ value
-        joined: Floats = seen.transpose(0, 2, 1, 3).reshape(batch, length, size)
-        return joined
+        return self._joined(f"{name}.output", inner, hidden)
 
-    def _linear(self, name: str, values: Floats) -> Floats:
-        result: Floats = values @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
-        return result
+    def _joined(self, name: str, values: str, hidden: str) -> str:
+        """What a part of a layer has found, added to what was there, and normalised."""
+        product = self._product(f"{name}.dense", values)
+        bias = self._weight(f"{name}.dense.bias")
+        inputs = [product, hidden, *self._both(f"{name}.LayerNorm"), bias]
+        return self._add(
+            "SkipLayerNormalization", inputs, name, epsilon=self._config.layer_norm_eps
+        )
 
-    def _normal(self, name: str, values: Floats) -> Floats:
-        centred = values - values.mean(-1, keepdims=True)
-        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + self.config.layer_norm_eps)
-        scale, shift = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
-        result: Floats = (centred / spread * scale + shift).astype(np.float32)
-        return result
+    def _product(self, name: str, values: str) -> str:
+        weight = self._keep(f"{name}.weight", self._given[f"{name}.weight"].T)
+        return self._add("MatMul", [values, weight], name, domain="")
 
+    def _pool(self, hidden: str) -> None:
+        """The sum over the tokens that are there: of length one it is the mean's direction."""
+        from onnx import TensorProto
 
-def _gelu(x: Floats) -> Floats:
-    """x·Φ(x), with the error function of Abramowitz and Stegun 7.1.26 (to 1.5e-7)."""
-    z = np.abs(x) / np.float32(math.sqrt(2))
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    series = t * (
-        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
-    )
-    erf = np.sign(x) * (1 - series * np.exp(-z * z))
-    result: Floats = (x * (1 + erf) / 2).astype(np.float32)
-    return result
+        axis = self._keep("axis", np.array([1]))
+        there = self._add("Cast", ["mask"], "there", domain="", to=TensorProto.FLOAT)
+        there = self._add("Unsqueeze", [there, axis], "row", domain="")
+        total = self._add("MatMul", [there, hidden], "total", domain="")
+        self._add("Squeeze", [total, axis], "sums", domain="")
+
+    def _add(
+        self,
+        kind: str,
+        inputs: list[str],
+        output: str,
+        outputs: int = 1,
+        *,
+        domain: str = FUSED,
+        **attributes: Any,
+    ) -> str:
+        from onnx import helper
+
+        names = [output, *(f"{output}.{i}" for i in range(1, outputs))]
+        self._nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
+        return output
+
+    def _both(self, name: str) -> tuple[str, str]:
+        return self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
+
+    def _weight(self, name: str) -> str:
+        return self._keep(name, self._given[name])
+
+    def _keep(self, name: str, value: "NDArray[np.generic]") -> str:
+        self._weights[name] = np.ascontiguousarray(value)
+        return name
 
 
 def _batches(tokens: list[list[int]]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
+from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.base import (
     BadRequest,
     ModelMissing,
@@ -21,6 +22,7 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
 )
 from openpool.worker.runtimes.folders import model_folder
+from openpool.worker.runtimes.vram import used_vram_mb
 
 if TYPE_CHECKING:
     from openpool.worker.runtimes.bert import Floats
@@ -45,17 +47,22 @@ class Embeddings(Runtime):
 
     pipeline: ClassVar[str] = "embeddings"
     paths: ClassVar[tuple[str, ...]] = ("/v1/embeddings",)
-    known_options: ClassVar[Mapping[str, str]] = {"path": "Folder of a BERT model"}
+    known_options: ClassVar[Mapping[str, str]] = {
+        "path": "Folder of a BERT model",
+        "threads": networks.OPTIONS["threads"],
+        "device": networks.OPTIONS["device"],
+    }
 
     @classmethod
     def missing(cls) -> str:
-        found = importlib.util.find_spec("numpy") and importlib.util.find_spec("tokenizers")
+        libraries = ("numpy", "onnx", "onnxruntime", "tokenizers")
+        found = all(importlib.util.find_spec(name) for name in libraries)
         return "" if found else "embeddings need: pip install 'openpool[ai]'"
 
     def load(self) -> None:
         from openpool.worker.runtimes.bert import Bert
 
-        self._bert = Bert(self._folder())
+        self._bert = Bert(self._folder(), self.options)
 
     def _folder(self) -> Path:
         try:
@@ -82,6 +89,9 @@ class Embeddings(Runtime):
         rows = self._bert.vectors(tokens)
         used = sum(map(len, tokens))
         return RuntimeAnswer(body=msgspec.json.encode(self._body(rows, asked, used)))
+
+    def vram_mb(self) -> int:
+        return used_vram_mb()
 
     def _body(self, rows: "Floats", asked: EmbeddingsRequest, used: int) -> dict[str, object]:
         return {

@@ -69,7 +69,7 @@ def load(options: Mapping[str, str], what: str) -> Network:
     if not file.is_file():
         raise ModelMissing(f"{file} does not exist: put {what} there, or correct option `file`")
     try:
-        network = Network(_session(file, options), int(options.get("size", "640")))
+        network = Network(session(str(file), options), int(options.get("size", "640")))
     except ImportError:
         raise ModelMissing(missing("ONNX")) from None
     except Exception as error:  # onnxruntime has no common class of its errors
@@ -79,7 +79,8 @@ def load(options: Mapping[str, str], what: str) -> Network:
     return network
 
 
-def _session(file: Path, options: Mapping[str, str]) -> "InferenceSession":
+def session(model: str | bytes, options: Mapping[str, str]) -> "InferenceSession":
+    """The network of a file, or of its bytes, ready to run: by `threads` and `device`."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -91,7 +92,7 @@ def _session(file: Path, options: Mapping[str, str]) -> "InferenceSession":
     providers = ["CPUExecutionProvider"]
     if options.get("device", "cpu") == "cuda":
         providers.insert(0, "CUDAExecutionProvider")
-    return onnxruntime.InferenceSession(str(file), settings, providers=providers)
+    return onnxruntime.InferenceSession(model, settings, providers=providers)
 
 
 def read_labels(file: str) -> list[str]:
