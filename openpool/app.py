@@ -557,6 +557,7 @@ def _core_settings(config: Config) -> PoolSettings:
         cooldown_ms=dispatch.cooldown_ms,
         session_idle_ms=dispatch.session_idle_ms,
         commission_ppm=config.commission,
+        scheme=config.revenue.scheme,
     )
 
 

@@ -11,9 +11,11 @@ from fractions import Fraction
 from msgspec import Struct
 
 from openpool.core import units
+from openpool.core.accounts import CUSTOMER
 from openpool.core.calls import Unit
 from openpool.core.events import CommissionTaken, FeeCredited
 from openpool.core.ledger import CarryKey
+from openpool.core.money_events import Scheme
 from openpool.core.step import Outbox
 
 
@@ -45,10 +47,14 @@ class Paid(Struct, frozen=True, kw_only=True):
 
 
 class Fees:
-    """The carries of all workers; `carries` are those that earlier fees left over."""
+    """The carries of all workers; `carries` are those that earlier fees left over. `scheme` says
+    how orchestrators' fees are paid; what customers pay is always paid job by job."""
 
-    def __init__(self, carries: Mapping[CarryKey, int] | None = None) -> None:
+    def __init__(
+        self, carries: Mapping[CarryKey, int] | None = None, scheme: Scheme = "per-job"
+    ) -> None:
         self.carries = dict(carries or {})
+        self.scheme: Scheme = scheme
 
     def credit(self, due: Due, out: Outbox) -> Paid:
         """Record the fee and its split."""
@@ -57,7 +63,8 @@ class Fees:
         commission_wei, worker_wei = units.commission(fee_wei, due.commission_ppm)
         self._keep(key, carry)
         paid = Paid(fee_wei=fee_wei, worker_wei=worker_wei, commission_wei=commission_wei)
-        out.note(f"{due.job}/fee-credited", _credited(due, paid, carry))
+        scheme: Scheme = "per-job" if due.payer.startswith(CUSTOMER) else self.scheme
+        out.note(f"{due.job}/fee-credited", _credited(due, paid, carry, scheme))
         out.note(
             f"{due.job}/commission-taken",
             CommissionTaken(
@@ -65,6 +72,7 @@ class Fees:
                 orchestrator=due.payer,
                 worker=due.worker,
                 commission_wei=str(commission_wei),
+                scheme=scheme,
             ),
         )
         return paid
@@ -81,7 +89,7 @@ class Fees:
             assert 0 < carry < denominator
 
 
-def _credited(due: Due, paid: Paid, carry: int) -> FeeCredited:
+def _credited(due: Due, paid: Paid, carry: int, scheme: Scheme) -> FeeCredited:
     return FeeCredited(
         job=due.job,
         orchestrator=due.payer,
@@ -97,4 +105,5 @@ def _credited(due: Due, paid: Paid, carry: int) -> FeeCredited:
         unit=due.unit,
         pipeline=due.pipeline,
         model=due.model,
+        scheme=scheme,
     )

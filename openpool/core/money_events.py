@@ -185,6 +185,9 @@ class RoundSettled(Payload, frozen=True, kw_only=True, tag="round-settled"):
     """What went to workers and commission; always the whole under `per-job`, job by job."""
     carried_wei: str
     """Realised, not yet shared: goes into the next round."""
+    rule_options: str = ""
+    """What the rule was told, like `rate=10%, rounds=5`. Several rules stand in their order: names,
+    versions and hashes joined by `+`, options by `; `."""
 
 
 class ShareCredited(Payload, frozen=True, kw_only=True, tag="share-credited"):

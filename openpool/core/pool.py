@@ -76,7 +76,7 @@ class Pool:
         self.orchestrators = Orchestrators(
             orchestrators, settings, self.out, self.timers, self.roster
         )
-        self.fees = Fees(carries)
+        self.fees = Fees(carries, settings.scheme)
         self.books = Books(settings, self.out, self.fees)
         self.lifecycle = Lifecycle(
             settings, self.out, self.timers, self.roster, self.orchestrators, self.books

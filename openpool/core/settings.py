@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from openpool.core.money_events import Scheme
+
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
     """The dials of the core. Times are in ms, rates in ppm."""
@@ -39,6 +41,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     cooldown_ms_max: int = 3_600_000
     commission_ppm: int = 250_000
     """For a worker whose account was never told (`WorkerKnown`, `WorkerUp`)."""
+    scheme: Scheme = "per-job"
+    """How the fees of orchestrators are paid (`core.schemes`)."""
 
     # slot groups
     group_prefix: str = "slots"
