@@ -1,0 +1,206 @@
+"""Follows orchestrators' revenue on chain, block range by block range, into the log.
+
+A range never reaches over the end of a round, nor past the block that is final enough
+(`safe` or `finalized`), so nothing that was written is reorganised away. What a range brought is
+one transaction whose ids are made from its first block: after a crash the log says where to go
+on, and the same range twice counts once. A range without news is not written at all; it is read
+again, with the next one, after a restart.
+
+All orchestrators are followed side by side, so that everything of a round stands in the log before
+the next `round-started`. Endpoints must serve the state of blocks as old as the pool's downtime.
+Read `treasury.ranges` for what is read of one orchestrator.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from openpool.chain.interface import Chain, Livepeer, Reverted, Tag, WrongChain
+from openpool.core.errors import Unavailable
+from openpool.core.events import AnyPayload, Event
+from openpool.core.money_events import ClaimOpened, RewardMissed, RoundStarted
+from openpool.core.revenue import Revenue, Standing
+from openpool.treasury.books import RevenueBooks
+from openpool.treasury.closing import Closing
+from openpool.treasury.ranges import RangeReader
+from openpool.treasury.wallets import WalletWatch
+
+log = structlog.get_logger()
+
+CHAIN_FAULTS = (Unavailable, Reverted, WrongChain)
+"""Why a chain cannot be read now; all are tried again."""
+Fact = tuple[str, AnyPayload]
+"""An event's id, and what happened."""
+
+
+class Follower:
+    """One chain, and the orchestrators of ours on it."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        livepeer: Livepeer,
+        books: RevenueBooks,
+        closing: Closing,
+        orchestrators: Mapping[str, str],
+        clock_ms: Callable[[], int],
+        wallets: WalletWatch | None = None,
+        tag: Tag = "safe",
+        from_block: int = 0,
+        poll_s: float = 30.0,
+    ) -> None:
+        """`orchestrators` is name → address on chain. `from_block`: where the very first look
+        begins; 0 is the block that is `tag` then."""
+        self._chain = chain
+        self._livepeer = livepeer
+        self._books = books
+        self._closing = closing
+        self._orchestrators = dict(orchestrators)
+        self._clock_ms = clock_ms
+        self._wallets = wallets
+        self._tag = tag
+        self._from_block = from_block
+        self._poll_s = poll_s
+        self._ranges = RangeReader(livepeer, wallets.wallets if wallets else ())
+        self._seen: dict[str, int] = {}
+        """Blocks without news that were looked at since the latest range in the log."""
+        self.block = 0
+        """Everything up to this block is known."""
+        self.problem = ""
+        """Why following stands still; empty if it does not."""
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._poll_s)
+
+    async def look(self) -> None:
+        """Follow as far as the chain is final. What cannot be read now is left for later."""
+        try:
+            while await self.step():
+                pass
+            self.problem = self._moved()
+        except CHAIN_FAULTS as error:
+            self.problem = str(error)
+            log.warning("chain-not-followed", problem=self.problem)
+
+    async def step(self) -> bool:
+        """Take one step; False if there is nothing more to do. Raises one of CHAIN_FAULTS."""
+        await self._closing.close()
+        revenue = self._books.revenue
+        orders = self._wallets.before(revenue) if self._wallets else None
+        safe = (await self._chain.block(self._tag)).number
+        followed = self._followed(revenue)
+        if not followed:
+            return await self._open(self._from_block or safe, safe)
+        self.block = min(self._position(each) for each in followed)
+        if self.block < safe:
+            await self._advance(revenue, followed, safe)
+            return True
+        if await self._open(safe, safe):
+            return True
+        if self._wallets is not None and orders is not None:
+            await self._wallets.check(self.block, orders)
+        return False
+
+    def _followed(self, revenue: Revenue) -> list[Standing]:
+        standings = [revenue.standing(name) for name in self._orchestrators]
+        return [s for s in standings if s.address == self._orchestrators[s.orchestrator]]
+
+    def _moved(self) -> str:
+        """A complaint about those that have another address than when following began."""
+        for name, address in self._orchestrators.items():
+            before = self._books.revenue.standing(name).address
+            if before not in ("", address):
+                return (
+                    f"Orchestrator {name} was followed at {before} and is not followed at "
+                    f"{address}; give it another name in the settings, since its books are open."
+                )
+        return ""
+
+    def _position(self, standing: Standing) -> int:
+        return max(standing.block, self._seen.get(standing.orchestrator, 0))
+
+    # --- the beginning -------------------------------------------------------------------------
+
+    async def _open(self, block: int, safe: int) -> bool:
+        """Begin to follow those that are not followed yet, from this block on."""
+        revenue = self._books.revenue
+        new = [name for name in self._orchestrators if not revenue.standing(name).address]
+        if not new or block > safe:
+            return False
+        number = (await self._livepeer.round(at=block)).number
+        facts: list[Fact] = []
+        if revenue.round is None or revenue.round.source != "chain":
+            facts.append(_round_started(number, block))
+        for name in new:
+            facts.append((f"chain/{name}/opened", await self._opened(name, number, block)))
+        await self._write(facts)
+        return True
+
+    async def _opened(self, name: str, number: int, block: int) -> ClaimOpened:
+        address = self._orchestrators[name]
+        pending_wei = await self._livepeer.pending_fees(address, at=block)
+        log.info("chain-followed", orchestrator=name, address=address, block=block)
+        return ClaimOpened(
+            orchestrator=name,
+            address=address,
+            round=number,
+            block=block,
+            pending_wei=str(pending_wei),
+        )
+
+    # --- going on ------------------------------------------------------------------------------
+
+    async def _advance(self, revenue: Revenue, followed: list[Standing], safe: int) -> None:
+        """Read the blocks to the end of the round, or as far as they are final."""
+        assert revenue.round is not None, "a round was begun with the first claim"
+        number = revenue.round.number
+        to, following = await self._end(number, self.block, safe)
+        facts: list[Fact] = []
+        for standing in followed:
+            after = self._position(standing)
+            if after <= to:
+                facts += await self._facts(standing, number, after, to, ends=following > 0)
+        if following:
+            facts.append(_round_started(following, to + 1))
+        await self._write(facts)
+        for standing in followed:
+            self._seen[standing.orchestrator] = max(to, self._position(standing))
+
+    async def _facts(
+        self, standing: Standing, number: int, after: int, to: int, *, ends: bool
+    ) -> list[Fact]:
+        found = await self._ranges.read(standing, number, after, to, write_always=ends)
+        row = standing.rounds.get(number)
+        state = found.state
+        missed = state.active and state.last_reward_round < number
+        if ends and missed and not (row and row.reward):
+            name = standing.orchestrator
+            data = RewardMissed(orchestrator=name, round=number)
+            return [*found.facts, (f"round/{name}/{number}/reward-missed", data)]
+        return found.facts
+
+    async def _end(self, number: int, after: int, safe: int) -> tuple[int, int]:
+        """The last block to read, and the round that begins behind it, if one does (else 0)."""
+        newest = (await self._livepeer.round(at=safe)).number
+        if newest == number:
+            return safe, 0
+        low, high = after, safe
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = (await self._livepeer.round(at=middle)).number
+            low, high = (middle, high) if found == number else (low, middle)
+            newest = newest if found == number else found
+        return low, newest
+
+    async def _write(self, facts: list[Fact]) -> None:
+        now_ms = self._clock_ms()
+        await self._books.write([Event(id=i, time_ms=now_ms, data=data) for i, data in facts])
+
+
+def _round_started(number: int, block: int) -> Fact:
+    return f"round/chain/{number}", RoundStarted(round=number, source="chain", block=block)

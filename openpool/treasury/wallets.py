@@ -1,0 +1,74 @@
+"""Compares the hot wallets with the books, whenever none of their orders is open.
+
+What came in or went out without us is the operator's, and is booked as such. Asked by
+`treasury.follow`, which knows up to which block the books are complete.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+
+from openpool.chain.interface import Chain, Livepeer
+from openpool.core.events import Event
+from openpool.core.money_events import Asset, WalletReconciled
+from openpool.core.reconcile import drift
+from openpool.core.revenue import Revenue, WalletOrders
+from openpool.treasury.books import RevenueBooks
+
+Orders = Mapping[str, int]
+"""How many orders had ended, by wallet, of the wallets that had none open."""
+
+
+class WalletWatch:
+    """The hot wallets of the pool."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        livepeer: Livepeer | None,
+        books: RevenueBooks,
+        wallets: Collection[str],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        """`livepeer` None: the wallets have no LPT that counts."""
+        self._chain = chain
+        self._livepeer = livepeer
+        self._books = books
+        self._clock_ms = clock_ms
+        self.wallets = tuple(wallets)
+
+    def before(self, revenue: Revenue) -> Orders:
+        """The orders as they are before the block is asked for at which balances are compared: an
+        order that is planned later cannot be in that block, unless it shows here as ended."""
+        found = {wallet: revenue.wallets.get(wallet, WalletOrders()) for wallet in self.wallets}
+        return {wallet: orders.ended for wallet, orders in found.items() if not orders.open}
+
+    async def check(self, block: int, before: Orders) -> None:
+        """Book what the wallets hold more or less than the books say, after this block."""
+        for wallet, ended in before.items():
+            await self._check(wallet, "ETH", block, ended)
+            if self._livepeer is not None and "LivepeerToken" in self._livepeer.addresses:
+                await self._check(wallet, "LPT", block, ended)
+
+    async def _check(self, wallet: str, asset: Asset, block: int, ended: int) -> None:
+        held = await self._held(wallet, asset, block)
+        orders = (await self._books.refresh()).wallets.get(wallet, WalletOrders())
+        if orders.ended != ended or orders.open or orders.last_block > block:
+            return
+        found = drift(held, await self._books.wallet(wallet, asset))
+        if found is None:
+            return
+        is_in, amount = found
+        data = WalletReconciled(
+            wallet=wallet,
+            asset=asset,
+            block=block,
+            direction="in" if is_in else "out",
+            amount_wei=str(amount),
+        )
+        event_id = f"wallet/{wallet}/{asset}/{block}"
+        await self._books.write([Event(id=event_id, time_ms=self._clock_ms(), data=data)])
+
+    async def _held(self, wallet: str, asset: Asset, block: int) -> int:
+        if asset == "LPT" and self._livepeer is not None:
+            return await self._livepeer.lpt_balance(wallet, at=block)
+        return await self._chain.balance(wallet, at=block)
