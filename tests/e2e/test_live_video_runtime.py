@@ -1,6 +1,7 @@
 """Live video through a worker's host and its runtime process: segments in, sightings out."""
 
 import asyncio
+import base64
 import io
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import av
 import msgspec
+import numpy as np
 import pytest
 
 from openpool.core.call_requests import Transcript
@@ -19,13 +21,16 @@ from openpool.demo.tiny_detector import TinyDetector, write_detector
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Opener
+from openpool.pool.answers.sessions import LINE_BYTES_MAX
 from openpool.pool.findings import Weight
 from openpool.wire.framing import CONTENT_TYPE, pack
 from openpool.worker.offers import RuntimeSettings, WorkerOffers, checked
 from openpool.worker.runtimes import video
+from openpool.worker.runtimes.annotate import annotated, shown_size
 from openpool.worker.runtimes.base import BadRequest, Session
 from openpool.worker.runtimes.detector import Detector
 from openpool.worker.runtimes.host import Host, call_path
+from openpool.worker.runtimes.images import open_picture
 from openpool.worker.runtimes.live_video import BROKEN_MAX, LiveVideo, Watching
 from openpool.worker.runtimes.video import Clock
 
@@ -308,12 +313,45 @@ def test_limits_of_a_segment(
         ({"fps": "31"}, "fps must be"),
         ({"fps": "nan"}, "fps must be"),
         ({"threshold": "2"}, "threshold must be"),
+        ({"annotate": "maybe"}, "annotate must be true or false"),
     ],
 )
 def test_bad_options(runtime: LiveVideo, options: dict[str, str], sentence: str) -> None:
     """What a session cannot be is said before it begins."""
     with pytest.raises(BadRequest, match=sentence):
         runtime.open(options)
+
+
+@pytest.mark.parametrize("kind", ["picture", "segment"])
+def test_boxes_are_drawn_where_they_are_told(
+    runtime: LiveVideo, segments: list[bytes], kind: str
+) -> None:
+    """An annotated frame differs from the frame along the edges of its boxes, and only nearby."""
+    still = scenes.draw(WIDTH, HEIGHT)
+    scene = np.asarray(still, int)
+    message = scenes.to_file(still, "PNG") if kind == "picture" else segments[0]
+    first, *_ = told(runtime.open({"annotate": "true"}), message)
+    assert first["boxes"]
+    drawn = open_picture(base64.b64decode(first["jpeg"])).astype(int)
+    assert drawn.shape == (HEIGHT, WIDTH, 3)
+    changed = np.abs(drawn - scene).max(axis=2)
+    near = np.zeros((HEIGHT, WIDTH), bool)
+    for box in first["boxes"]:
+        left, top, right, bottom = box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]
+        edge = changed[top + 1 : bottom - 1, right - 2]
+        assert edge.min() > 40, "the right edge is not drawn"
+        near[max(0, top - 16) : bottom + 16, max(0, left - 16) : max(right, left + 120) + 16] = True
+    assert changed[~near].max() < 40
+    (plain,) = told(runtime.open({}), scenes.to_file(still, "PNG"))
+    assert "jpeg" not in plain
+
+
+def test_a_large_frame_is_shown_smaller() -> None:
+    """Whatever the size of a stream, an annotated picture stays one that a line can carry."""
+    huge = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
+    assert shown_size(4096, 2160) == (1280, 675)
+    assert shown_size(320, 180) == (320, 180)
+    assert len(annotated(huge, [], 4096)) * 4 / 3 < LINE_BYTES_MAX
 
 
 @pytest.mark.parametrize("source_fps", [5, 24, 25, 30, 50, 60])

@@ -2,18 +2,21 @@
 
 A session takes MPEG-TS segments or single pictures (JPEG, PNG, WebP) as messages and answers each
 frame that it looks at with one line of JSON: when, which frame, what and where. It looks at `fps`
-frames a second (query: `fps`, `threshold`). A segment that cannot be decoded costs itself only.
+frames a second (query: `fps`, `threshold`). With `annotate=true` each line also carries the frame
+as a picture with the boxes drawn in. A segment that cannot be decoded costs itself only.
 Its options are those of `detector`, and `fps_max` (30).
 """
 
+import base64
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from openpool.worker.runtimes import networks, video
+from openpool.worker.runtimes.annotate import annotated, shown_size
 from openpool.worker.runtimes.asking import number
 from openpool.worker.runtimes.base import (
     BadRequest,
@@ -47,6 +50,8 @@ class Seen(Struct, frozen=True):
     width: int
     height: int
     boxes: list[Box]
+    jpeg: str | UnsetType = UNSET
+    """The frame with its boxes drawn in, as base64, if the client wants it."""
 
 
 class Lost(Struct, frozen=True):
@@ -90,7 +95,10 @@ class LiveVideo(Runtime):
         threshold = number(
             "threshold", options.get("threshold", str(self._detector.threshold)), 0, 1
         )
-        return Watching(self._detector, fps, threshold)
+        annotate = options.get("annotate", "false")
+        if annotate not in ("true", "false"):
+            raise BadRequest("annotate must be true or false")
+        return Watching(self._detector, fps, threshold, annotate=annotate == "true")
 
 
 class Watching(Session):
@@ -102,10 +110,13 @@ class Watching(Session):
         fps: float,
         threshold: float,
         now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        *,
+        annotate: bool = False,
     ) -> None:
         self._detector = detector
         self._threshold = threshold
         self._now_ms = now_ms
+        self._annotate = annotate
         self._began_ms: int | None = None
         self._clock = video.Clock(fps)
         self._broken = 0
@@ -132,18 +143,24 @@ class Watching(Session):
         self._began_ms = now_ms if self._began_ms is None else self._began_ms
         if self._clock.wants(now_ms - self._began_ms):
             picture = open_picture(message, PICTURE_PIXELS_MAX)
-            scaled = networks.resize(picture, self._detector.size)
-            yield self._look(scaled, picture.shape[1], picture.shape[0])
+            size = (picture.shape[1], picture.shape[0])
+            yield self._look(lambda wanted: networks.resize(picture, wanted), *size)
 
     def _segment(self, message: bytes) -> Iterator[bytes]:
         for frame in video.frames(message):
             if self._clock.wants_pts(frame.t_ms):
-                scaled = frame.picture(self._detector.size)
-                yield self._look(scaled, frame.width, frame.height)
+                yield self._look(frame.picture, frame.width, frame.height)
 
-    def _look(self, scaled: "Picture", width: int, height: int) -> bytes:
-        boxes = self._detector.look(scaled, width, height, self._threshold)
-        return _line(Seen(self._clock.t_ms, self._clock.frame, width, height, boxes))
+    def _look(
+        self, scaled: "Callable[[tuple[int, int]], Picture]", width: int, height: int
+    ) -> bytes:
+        """The line about a frame of width x height, which `scaled` gives in any size."""
+        boxes = self._detector.look(scaled(self._detector.size), width, height, self._threshold)
+        jpeg: str | UnsetType = UNSET
+        if self._annotate:
+            file = annotated(scaled(shown_size(width, height)), boxes, width)
+            jpeg = base64.b64encode(file).decode()
+        return _line(Seen(self._clock.t_ms, self._clock.frame, width, height, boxes, jpeg))
 
 
 def _line(value: Seen | Lost) -> bytes:
