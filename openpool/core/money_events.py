@@ -384,6 +384,7 @@ class StatementMade(Payload, frozen=True, kw_only=True, tag="statement-made"):
     """The public statement of a round was signed."""
 
     orchestrator: str
+    """Empty: a statement is of the whole pool."""
     round: int
     receipts: int
     root: str
@@ -392,6 +393,8 @@ class StatementMade(Payload, frozen=True, kw_only=True, tag="statement-made"):
     """SHA-256 of the whole statement, hex."""
     signer: str
     signature: str
+    seq: int = 0
+    """Number of the last event that it covers."""
 
 
 class TermsPublished(Payload, frozen=True, kw_only=True, tag="terms-published"):
