@@ -1,6 +1,8 @@
 """Models, calls, customers and live video in a real browser."""
 
 import asyncio
+import base64
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ import msgspec
 import pytest
 from callers import calling_pool, line_worker, offer, until
 from msgspec import structs
+from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright, expect
 from test_dashboard import CHROMIUM, CONTRAST, TOO_WIDE, now_ms, sign_in, watched
 from webpool import OPERATOR, WebPool, served, web_pool
@@ -138,6 +141,45 @@ async def test_a_session_is_drawn_live(tmp_path: Path) -> None:
         assert (model.pipeline, model.calls) == ("live-video-analysis", 1)
 
 
+async def test_a_picture_drawn_by_the_worker_is_shown(tmp_path: Path) -> None:
+    """Whoever asks for it sees the worker's own picture, to the last pixel's colour."""
+
+    async def watch(request: LineRequest) -> LineAnswer:
+        async def lines() -> AsyncIterator[bytes]:
+            assert "annotate=true" in request.path
+            unpacker, frame = Unpacker(), -1
+            async for chunk in request.body:  # type: ignore[union-attr]  # sessions have a stream
+                for _ in unpacker.feed(chunk):
+                    frame += 1
+                    told = msgspec.json.decode(seen(frame), type=dict[str, object])
+                    yield msgspec.json.encode(told | {"jpeg": purple_jpeg()}) + b"\n"
+
+        return LineAnswer(200, {"content-type": "application/jsonl"}, lines())
+
+    async with (
+        calling_pool(tmp_path, PRICE) as running,
+        line_worker(running, watch, SESSIONS),
+        browser(*FAKE_CAMERA) as chromium,
+    ):
+        base = running.running.web_url
+        async with watched(chromium, base) as page:
+            await sign_in(page, base, running.process.operator_token)
+            await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+            await page.goto(f"{base}/live-video")
+            await page.get_by_label("Boxes are drawn by").select_option("worker")
+            await page.get_by_role("button", name="Start").click()
+            await expect(page.get_by_text("pictures looked at")).to_be_visible()
+            await expect(page.locator("#seen")).to_have_text("ball")
+            red, green, blue, _ = await page.evaluate(MIDDLE)
+            assert (red > 100, green < 40, blue > 100) == (True, True, True)
+
+
+def purple_jpeg() -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (130, 0, 130)).save(file, "JPEG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def seen(frame: int) -> bytes:
     box = {"label": "ball", "score": 0.9, "x": 40, "y": 60, "w": 200, "h": 90}
     told = {"t_ms": frame * 200, "frame": frame, "width": 640, "height": 480, "boxes": [box]}
@@ -180,4 +222,8 @@ PAINTED = """() => {
   const canvas = document.querySelector("#boxes");
   const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return data.filter((value, i) => i % 4 === 3 && value > 0).length;
+}"""
+MIDDLE = """() => {
+  const canvas = document.querySelector("#boxes");
+  return [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data];
 }"""

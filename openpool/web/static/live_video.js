@@ -47,6 +47,7 @@
 
   const connect = () => {
     const query = new URLSearchParams({ fps: at("fps").value, threshold: at("threshold").value });
+    if (at("drawn-by").value === "worker") query.set("annotate", "true");
     const url = new URL(`/api/v1/live/${at("app").value}?${query}`, location.href);
     url.protocol = url.protocol.replace("http", "ws");
     const key = at("key") ? at("key").value.trim() : "";
@@ -83,6 +84,12 @@
     return blob ? createImageBitmap(blob) : null;
   };
 
+  // A picture that the worker has drawn into.
+  const pictureOf = (base64) => {
+    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+    return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+  };
+
   // The newest answer over the picture it is about, so that boxes fit what moves.
   const draw = (seen, shot) => {
     canvas.width = seen.width;
@@ -92,7 +99,7 @@
     pen.lineWidth = 3 * unit;
     pen.font = `600 ${Math.round(14 * unit)}px system-ui, sans-serif`;
     pen.textBaseline = "top";
-    for (const { label, score, x, y, w: wide, h: high } of seen.boxes) {
+    for (const { label, score, x, y, w: wide, h: high } of seen.jpeg ? [] : seen.boxes) {
       const text = `${label} ${Math.round(score * 100)}%`;
       const [w, h] = [pen.measureText(text).width + 10 * unit, 21 * unit];
       const [left, top] = [Math.max(0, Math.min(x, seen.width - w)), y > h ? y - h : y];
@@ -136,7 +143,8 @@
     say(`${session.heard} pictures looked at, the last is ${told.width} × ${told.height}.`);
     note("live", "");
     const mine = session;
-    const shot = await shotOf(told.frame);
+    const sent = await shotOf(told.frame);
+    const shot = told.jpeg ? await pictureOf(told.jpeg) : sent;
     if (session !== mine || told.frame < mine.drawn) return;
     mine.drawn = told.frame;
     draw(told, shot);
