@@ -12,6 +12,7 @@ class Controller:
 
 
 class RoundsManager:
+    block_num = Method("blockNum", returns=(UINT,))
     current_round = Method("currentRound", returns=(UINT,))
     current_round_initialized = Method("currentRoundInitialized", returns=("bool",))
     current_round_locked = Method("currentRoundLocked", returns=("bool",))

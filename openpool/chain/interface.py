@@ -188,8 +188,10 @@ class Round(Struct, frozen=True, kw_only=True):
     initialized: bool
     locked: bool
     length: int
-    """In L1 blocks, as is the next."""
+    """In L1 blocks, as are the next two."""
     start_block: int
+    block: int = 0
+    """The newest one that the RoundsManager knows; with `start_block` it tells how far it is."""
 
 
 class OrchestratorState(Struct, frozen=True, kw_only=True):
