@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from tiny_whisper import LANGUAGES, make_tiny_whisper
 
+from openpool.core.call_requests import Transcript
+from openpool.core.calls import App
+from openpool.pool.answers.sound import check_speech
+from openpool.pool.findings import Weight
 from openpool.worker.runtimes.audio import RATE, samples_of
 from openpool.worker.runtimes.base import BadRequest, ModelMissing, RuntimeAnswer, RuntimeRequest
 from openpool.worker.runtimes.speech_to_text import SPHINX, SpeechToText, clock, speech
@@ -198,6 +202,35 @@ def test_a_whisper_model_in_the_cache_is_used(spoken: bytes, tmp_path: Path) -> 
     assert isinstance(answer["text"], str)
     silence = wav(np.zeros(3 * RATE, np.int16))
     assert json.loads(body(hear(runtime, silence)))["text"] == ""
+
+
+async def test_speech_by_livepeers_own_route(speaker: TextToSpeech) -> None:
+    """Its answer stands the pool's check; the voice that the description names speaks."""
+    sounds = []
+    for description in ("a calm female speaker", "Kal, slowly"):
+        asked = json.dumps({"model_id": "x", "text": SENTENCE, "description": description}).encode()
+        kind = "application/json"
+        answer = speaker.answer(
+            RuntimeRequest(path="/text-to-speech", content_type=kind, body=asked)
+        )
+        said = Transcript(
+            app=App("text-to-speech", "flite"), source="live-runner", path="/text-to-speech",
+            unit="request", request_type=kind, request=asked, status=200,
+            answer_type=answer.content_type, answer=body(answer), whole=True, took_ms=900,
+        )  # fmt: skip
+        finding = await check_speech(said, weighed)
+        assert finding.seen.characters == len(SENTENCE)
+        sounds.append(json.loads(body(answer))["audio"]["url"])
+    assert sounds[0] != sounds[1]
+    with pytest.raises(BadRequest, match="text"):
+        speaker.answer(RuntimeRequest(path="/text-to-speech", content_type=kind, body=b"{}"))
+
+
+async def weighed(data: bytes) -> Weight:
+    """The sound, opened here."""
+    samples = samples_of(data, 60)
+    peak = int(np.abs(samples.astype(int)).max())
+    return Weight(audio_ms=len(samples) * 1000 // RATE, peak=peak)
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))

@@ -9,11 +9,13 @@ import tempfile
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from openpool.wire.forms import to_data_url
+from openpool.worker.runtimes.asking import json_answer
 from openpool.worker.runtimes.base import (
     BadRequest,
     ModelMissing,
@@ -23,6 +25,7 @@ from openpool.worker.runtimes.base import (
 )
 
 CHARACTERS_MAX = 4096
+LIVEPEER_PATH = "/text-to-speech"
 SPEAK_S_MAX = 120.0
 VOICES = ("slt", "awb", "kal", "kal16", "rms")
 OTHER_VOICES = {
@@ -30,6 +33,9 @@ OTHER_VOICES = {
     "nova": "slt", "onyx": "rms", "sage": "slt", "shimmer": "slt", "verse": "awb", "": "slt",
 }  # fmt: skip
 """Names that clients of other services use, and the nearest voice."""
+
+
+Asked = TypeVar("Asked")
 
 
 class Format(NamedTuple):
@@ -59,11 +65,20 @@ class SpeechRequest(Struct, frozen=True):
     speed: float = 1.0
 
 
+class LivepeerRequest(Struct, frozen=True):
+    """The body of Livepeer's own route."""
+
+    text: str
+    model_id: str = ""
+    description: str = ""
+    """How it is to sound; the first voice that is named in it speaks."""
+
+
 class TextToSpeech(Runtime):
     """Speaks a text."""
 
     pipeline: ClassVar[str] = "text-to-speech"
-    paths: ClassVar[tuple[str, ...]] = ("/v1/audio/speech",)
+    paths: ClassVar[tuple[str, ...]] = ("/v1/audio/speech", LIVEPEER_PATH)
     known_options: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
@@ -79,10 +94,9 @@ class TextToSpeech(Runtime):
             raise ModelMissing("This ffmpeg cannot speak: it was built without flite.") from None
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
-        try:
-            asked = msgspec.json.decode(request.body, type=SpeechRequest)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise BadRequest(f"the body is not a speech request in JSON: {error}") from None
+        if request.path == LIVEPEER_PATH:
+            return _livepeer(_read(request.body, LivepeerRequest))
+        asked = _read(request.body, SpeechRequest)
         form = FORMATS.get(asked.response_format)
         if form is None:
             raise BadRequest(f"response_format must be one of {', '.join(FORMATS)}")
@@ -92,6 +106,20 @@ class TextToSpeech(Runtime):
         return RuntimeAnswer(
             content_type=form.content_type, body=speak(text, voice, asked.speed, form)
         )
+
+
+def _read(body: bytes, kind: type[Asked]) -> Asked:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadRequest(f"the body is not a speech request in JSON: {error}") from None
+
+
+def _livepeer(asked: LivepeerRequest) -> RuntimeAnswer:
+    words = asked.description.lower().replace(",", " ").replace(".", " ").split()
+    voice = next((word for word in words if word in VOICES or word in OTHER_VOICES), "")
+    sound = speak(speakable(asked.text), _voice(voice), 1.0, FORMATS["wav"])
+    return json_answer({"audio": {"url": to_data_url("audio/wav", sound)}})
 
 
 def speakable(text: str) -> str:
