@@ -27,6 +27,7 @@ from litestar.types import HTTPScope, Receive, Send
 from openpool.web.api import reading_router
 from openpool.web.api_calls import calls_router
 from openpool.web.api_customers import customers_router
+from openpool.web.api_delegation import delegation_router
 from openpool.web.api_join import changing_router
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
 from openpool.web.call_views import CallViews
@@ -83,6 +84,7 @@ def create_app(deps: Deps) -> Litestar:
             changing_router(),
             customers_router(),
             calls_router(),
+            delegation_router(),
             live_socket,
             *_direct_api(deps),
             metrics,
@@ -177,7 +179,9 @@ def _templates(deps: Deps) -> JinjaTemplateEngine:
         lstrip_blocks=True,
     )
     environment.filters.update(filters())
-    environment.globals.update(pool=deps.pool_name, version=deps.version)
+    environment.globals.update(
+        pool=deps.pool_name, version=deps.version, delegation=deps.delegation is not None
+    )
     return JinjaTemplateEngine.from_environment(environment)
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from markupsafe import Markup, escape
 
+from openpool.core.livepeer.amounts import lpt_text
 from openpool.core.units import ETHER, GWEI
 
 _THIN = "\u202f"
@@ -82,6 +83,14 @@ def ether(wei: int) -> Markup:
     return Markup(
         '<span class="num" title="{} wei">{}<span class="unit">{}{}</span></span>'
     ).format(grouped(wei), amount, _THIN, unit)
+
+
+def lpt(amount: int) -> Markup:
+    """LPT with five significant digits, exact on hover."""
+    about = significant(Decimal(amount) / ETHER, 5)
+    return Markup('<span class="num" title="{}">{}<span class="unit">{}LPT</span></span>').format(
+        lpt_text(amount), about, _THIN
+    )
 
 
 def duration_text(ms: int) -> str:

@@ -21,6 +21,7 @@ from openpool.core.prices import Quote
 from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
+from openpool.web.delegation import Delegation
 
 
 class LivePool(Protocol):
@@ -179,6 +180,8 @@ class Deps:
     transcoder: Transcoder | None = None
     """None: customers may not post segments of video."""
     live_video: LiveVideo | None = None
+    delegation: Delegation | None = None
+    """None: no chain is configured."""
     body_bytes_max: int = 100_000_000
     """Largest request of a customer."""
     idle_s: float = 60.0

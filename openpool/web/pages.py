@@ -21,6 +21,7 @@ from openpool.web.call_pages import CALL_PAGES
 from openpool.web.context import FromVisitor, FromWeb, seen_worker
 from openpool.web.customer_pages import CUSTOMER_PAGES
 from openpool.web.deeds import DEEDS
+from openpool.web.delegator_pages import DELEGATOR_PAGES
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
 from openpool.web.problems import Asked, NotFound
@@ -109,6 +110,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "grouped": text.grouped,
         "iso": text.iso,
         "large": text.large,
+        "lpt": lambda amount: text.lpt(int(amount)),
         "level": words.level,
         "precise": text.precise,
         "usd": words.usd,
@@ -365,5 +367,6 @@ PAGES: list[HTTPRouteHandler] = [
     live,
     *CALL_PAGES,
     *CUSTOMER_PAGES,
+    *DELEGATOR_PAGES,
     *DEEDS,
 ]

@@ -124,5 +124,9 @@ def _reward(now: Outlook, mintable: int, stake_lpt: int, reward_cut_ppm: int) ->
 
 
 def _called(number: int, reward_calls_ppm: int) -> bool:
-    """Whether `reward` is called in this round: missed ones are spread evenly."""
-    return number * reward_calls_ppm // PPM > (number - 1) * reward_calls_ppm // PPM
+    """Whether `reward` is called in this round: missed ones are spread evenly, the first late."""
+    return _calls(number, reward_calls_ppm) > _calls(number - 1, reward_calls_ppm)
+
+
+def _calls(rounds: int, reward_calls_ppm: int) -> int:
+    return -(-rounds * reward_calls_ppm // PPM)
