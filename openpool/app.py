@@ -312,6 +312,7 @@ class PoolProcess:
             epoch=self.epoch,
             admit=self.enrolment.admit,
             checkers=self.verifier.checkers,
+            customers=self.customers,
         )
 
     def _make_upstreams(self, tasks: asyncio.TaskGroup) -> None:
@@ -338,6 +339,7 @@ class PoolProcess:
             media=self.media,
             checkers=self.verifier.checkers,
             price=pixel_price(self.config),
+            hold=self.customers.begin,
             epoch=self.epoch,
         )
 
@@ -435,6 +437,7 @@ class PoolProcess:
             customers=self.customers if self.config.ai.enabled else None,
             exchange=self.exchange,
             desk=self.driver.desk if self.config.ai.enabled else None,
+            runners=lambda: self.live_runners.views() if self.live_runners else (),
             call_price=pricer(self.config),
             transcoder=self.direct_video,
             live_video=LiveVideo(self.exchange) if self.exchange else None,

@@ -130,6 +130,7 @@ def make_exchange(
     epoch: int,
     admit: Admit,
     checkers: Checkers,
+    customers: Customers,
 ) -> Exchange:
     """The exchange, performing what the desk decides."""
     exchange = Exchange(
@@ -139,7 +140,8 @@ def make_exchange(
         epoch=epoch,
         admit=admit,
         price=pricer(config),
-        check=Answers(opener(checkers, config.verify.timeout_ms / 1000)).check,
+        answers=Answers(opener(checkers, config.verify.timeout_ms / 1000)),
+        budget=customers,
         body_bytes_max=config.ai.body_bytes_max,
         timeout_ms=config.ai.timeout_ms,
         idle_ms=config.ai.idle_ms,

@@ -78,7 +78,8 @@ class CallEnded(Struct, frozen=True, kw_only=True):
     attempt: int
     usage: Usage
     blamed: bool = False
-    """Whether what is wrong with an unchecked answer counts against the worker."""
+    """Whether the worker is to blame: for an answer that is not right, or, where `usage` is
+    checked, for the rest of it."""
 
 
 class CallBroken(Struct, frozen=True, kw_only=True):

@@ -6,12 +6,14 @@ fro is a `Transcript`, from which `pool.answers` counts and judges. Read next: `
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from msgspec import Struct
 
 from openpool.core.calls import App, CallFailure, CallSource, Unit, Usage
 from openpool.core.errors import OpenPoolError
 from openpool.core.payment import Payment
+from openpool.core.usage import Measured
 
 
 class CallFailed(OpenPoolError):
@@ -67,7 +69,24 @@ class Transcript(Struct, frozen=True, kw_only=True):
     whole: bool
     """Whether `answer` is all of it, to its end."""
     took_ms: int
-    """From the first try to the last byte."""
+    """From the first try to the last byte, or to the last that was right."""
+    seen: Measured | None = None
+    """What was measured of a session's answer while it passed; `answer` is empty then."""
+    fault: str = ""
+    """What is wrong with that which came after it; empty if all of it was right."""
+
+
+class Follow(Protocol):
+    """Checks the answer of a session while it passes, in bounded memory."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece. Raises BadResult if it is not right; what came before still is."""
+
+    def end(self) -> None:
+        """That was all. Raises BadResult if something is missing."""
+
+    def measured(self, took_ms: int) -> Measured | None:
+        """All that was right so far, in a session that took so long; None if nothing was."""
 
 
 class Checked(Struct, frozen=True, kw_only=True):
@@ -75,4 +94,5 @@ class Checked(Struct, frozen=True, kw_only=True):
 
     usage: Usage
     blamed: bool = False
-    """Whether the worker is to blame for what is wrong."""
+    """Whether the worker is to blame for what is wrong: with all of the answer, or, if `usage` is
+    checked, with the rest of it."""

@@ -179,12 +179,10 @@ class Desk:
             self._start(call)
         stand = call.stand
         assert stand is not None
-        good = fact.usage.checked
-        if good:
+        if fact.usage.checked and not fact.blamed:
             self._learn(call, stand)
-        blamed = fact.blamed and not good
-        self._complete(call, stand, fact.usage, blamed=blamed)
-        if blamed:
+        self._complete(call, stand, fact.usage, blamed=fact.blamed)
+        if fact.blamed:
             self.stands.blame(stand.line.owner, fact.usage.note)
 
     def _learn(self, call: Call, stand: Stand) -> None:

@@ -38,8 +38,10 @@ class Measured(Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     session_ms: int = 0
     """How long the call or its session lasted."""
+    frames: int = 0
+    """That were analysed in a session."""
     frame_pixels: int = 0
-    """Pixels of all frames that were analysed in a session."""
+    """Pixels of all of them."""
 
 
 def units(pipeline: str, source: CallSource, seen: Measured, unit: Unit = "request") -> int:

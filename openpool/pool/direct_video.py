@@ -24,7 +24,12 @@ from openpool.core.facts import (
     SessionEnded,
     SourceLost,
 )
-from openpool.core.geometry import MAX_SEGMENT_BYTES, MAX_SEGMENT_MS, rendition_size
+from openpool.core.geometry import (
+    MAX_SEGMENT_BYTES,
+    MAX_SEGMENT_MS,
+    frames_expected,
+    rendition_size,
+)
 from openpool.core.instructions import Deliver, DeliverError
 from openpool.core.jobs import deadline_ms
 from openpool.core.lifecycle import TIME_IS_UP
@@ -57,6 +62,9 @@ WORDS: Mapping[str, str] = {
 
 Price = Callable[[], tuple[Fraction, str]]
 """Wei per pixel, and where that is known from."""
+Hold = Callable[[str, str, Fraction, int], None]
+"""Job, customer, price of a pixel, pixels: what it may cost is held until its end is in the log.
+Raises SpendLimitReached."""
 
 Answer = asyncio.Future[Sequence[RenditionData]]
 
@@ -69,6 +77,7 @@ class DirectVideo:
     media: Media
     checkers: Checkers
     price: Price
+    hold: Hold
     epoch: int
     waiting: dict[str, Answer] = field(default_factory=dict)
     """By job: who waits for its renditions."""
@@ -100,7 +109,8 @@ class DirectVideo:
             raise BadMessage(f"A segment has 1 to {MAX_SEGMENT_BYTES} bytes.")
         probe = await self._measured(source)
         segment = _segment(probe, profiles)
-        renditions = await self._done(customer, session, segment, source)
+        pixels = sum(_pixels(profile, probe, segment) for profile in profiles)
+        renditions = await self._done(customer, session, segment, source, pixels)
         return [
             _made(profile, probe, rendition)
             for profile, rendition in zip(profiles, renditions, strict=True)
@@ -120,7 +130,7 @@ class DirectVideo:
         return found
 
     async def _done(
-        self, customer: str, session: str, segment: Segment, source: bytes
+        self, customer: str, session: str, segment: Segment, source: bytes, pixels: int
     ) -> Sequence[RenditionData]:
         """Hand a segment to the core and wait for what comes of it."""
         number = next(self._numbers)
@@ -128,6 +138,7 @@ class DirectVideo:
         name = f"{customer}/{session}" if session else f"{customer}//{number}"
         price_wei, known_from = self.price()
         with self._waiting(job, source) as answer:
+            self.hold(job, customer, price_wei, pixels)
             self.feed(
                 PriceKnown(orchestrator=DIRECT, manifest="", price_wei=price_wei, source=known_from)
             )
@@ -204,6 +215,13 @@ def _segment(probe: Probe, profiles: tuple[Profile, ...]) -> Segment:
                 f"The video is {probe.width}x{probe.height}, which cannot become {profile.name}."
             ) from None
     return Segment(seq=0, duration_ms=duration_ms, profiles=profiles, capabilities=needs(profiles))
+
+
+def _pixels(profile: Profile, probe: Probe, segment: Segment) -> int:
+    """The most that this rendition can have."""
+    width, height = rendition_size(profile, probe.width, probe.height)
+    _, frames = frames_expected(profile, probe.source_info(segment.duration_ms))
+    return width * height * frames
 
 
 def _made(profile: Profile, source: Probe, rendition: RenditionData) -> Made:

@@ -8,6 +8,7 @@ of clients. Read next: `pool.open_call`.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from fractions import Fraction
 from typing import Protocol
 
 import structlog
@@ -27,7 +28,7 @@ from openpool.core.call_instructions import (
     StartCall,
     StopCall,
 )
-from openpool.core.call_requests import CallRequest, Checked, Transcript
+from openpool.core.call_requests import CallRequest, Checked, Follow, Transcript
 from openpool.core.calls import App, CallSource, Offer
 from openpool.core.errors import Banned, OpenPoolError, Unauthorized
 from openpool.core.prices import Quote
@@ -42,7 +43,7 @@ __all__ = ["CallAnswer", "Exchange", "OpenCall"]
 log = structlog.get_logger()
 
 LOOK_S = 1.0
-"""How often silent workers are looked for."""
+"""How often calls that stream are looked at."""
 
 
 class KnownWorker(Protocol):
@@ -62,8 +63,25 @@ Admit = Callable[[str], Awaitable[KnownWorker]]
 """The worker of a secret, if it may work. Raises Unauthorized, or Refusal."""
 Price = Callable[[App, CallSource], Quote | None]
 """What a unit of an app pays, for calls that come this way."""
-Check = Callable[[Transcript], Awaitable[Checked]]
-"""Counts and judges what was asked and answered."""
+
+
+class Check(Protocol):
+    """Counts and judges what was asked and answered (`pool.answers`)."""
+
+    async def check(self, said: Transcript) -> Checked: ...
+    def follow(self, app: App) -> Follow | None:
+        """Checks the answer of a session while it passes; None if that cannot be done."""
+
+
+class Budget(Protocol):
+    """What customers may spend (`pool.customers`)."""
+
+    def expected_units(self, app: App, quote: Quote, request_bytes: int) -> int: ...
+    def begin(self, call: str, customer: str, price_wei: Fraction, units: int) -> None:
+        """Raises SpendLimitReached if it must not."""
+
+    def so_far(self, call: str, units: int) -> None:
+        """Raises SpendLimitReached if it must end."""
 
 
 class Exchange:
@@ -78,16 +96,19 @@ class Exchange:
         epoch: int,
         admit: Admit,
         price: Price,
-        check: Check,
+        answers: Check,
+        budget: Budget | None = None,
         body_bytes_max: int,
         timeout_ms: int,
         idle_ms: int,
     ) -> None:
         """A call that does not last is over `timeout_ms` after it came; `idle_ms` is how long a
-        client may pause within a request, or a worker within an answer."""
+        client may pause within a request, or a worker within an answer. Without a `budget` nobody
+        is held to a limit."""
         self.feed = feed
         self.tasks = tasks
-        self.check = check
+        self.check, self.follow = answers.check, answers.follow
+        self._budget = budget
         self.now = asyncio.get_running_loop().time
         self.lines: dict[str, AnyLine] = {}
         self._clock_ms = clock_ms
@@ -104,7 +125,8 @@ class Exchange:
         self._serial = 0
 
     async def run(self) -> None:
-        """Give up workers that fell silent within an answer; ends by cancellation."""
+        """Look after calls that stream: workers that fell silent, customers at their limit. Ends
+        by cancellation."""
         while True:
             await asyncio.sleep(LOOK_S)
             now = self.now()
@@ -131,7 +153,10 @@ class Exchange:
         return OpenCall(self, call_id, request, spool, quote)
 
     def receive(self, call: OpenCall, request: CallRequest, spool: Spool) -> None:
-        """Ask the desk for a worker. For calls."""
+        """Ask the desk for a worker. For calls. Raises SpendLimitReached."""
+        if self._budget and call.quote and request.customer:
+            expected = self._budget.expected_units(request.app, call.quote, spool.size)
+            self._budget.begin(call.id, request.customer, call.quote.price_wei, expected)
         self._calls[call.id] = call
         now_ms = self._clock_ms()
         self.feed(
@@ -150,6 +175,11 @@ class Exchange:
                 payment=request.payment,
             )
         )
+
+    def used(self, call: OpenCall, units: int) -> None:
+        """So much a call has used by now. For calls. Raises SpendLimitReached."""
+        if self._budget:
+            self._budget.so_far(call.id, units)
 
     def forget(self, call: OpenCall) -> None:
         """A call is over. For calls."""

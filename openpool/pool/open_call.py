@@ -3,7 +3,9 @@
 Entered, it gives the head and the body of an answer; left, it ends at the worker as well. An
 answer that need not be streamed is held back until it was checked, so that a bad one is redone
 elsewhere and never seen. Once a byte was passed on there is no second try: the body then ends
-with `CallFailed`. Read next: `pool.exchange`, which makes these.
+with `CallFailed`. The answer of a session is checked while it passes; at the first line that is
+not right the session ends, and what came before is paid. A customer's spend limit ends what
+streams in the same way. Read next: `pool.exchange`, which makes these.
 """
 
 import asyncio
@@ -16,14 +18,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote as percent
 
 import structlog
+from msgspec import structs
 
 from openpool.core.call_facts import CallBroken, CallCancelled, CallEnded, CallStarted
 from openpool.core.call_instructions import RefuseCall, StartCall
 from openpool.core.call_requests import CallFailed, CallRequest, Checked, Transcript
-from openpool.core.calls import Usage
-from openpool.core.errors import NoCapacity
+from openpool.core.calls import Unit, Usage
+from openpool.core.customers import SpendLimitReached
+from openpool.core.errors import BadResult, NoCapacity
 from openpool.core.prices import Quote
-from openpool.core.usage import units_of
+from openpool.core.usage import Measured, units, units_of
 from openpool.link.anyline import AnyCall, AnyLine
 from openpool.link.line import Answer, BrokenOff, NotAnswered
 from openpool.pool.spool import Spool
@@ -40,10 +44,15 @@ HELD_BYTES = 16 << 20
 KEPT_BYTES = 64 << 20
 """How much of an answer that is passed on is kept for counting."""
 SESSION_KEPT_BYTES = 1 << 20
-"""The same of a session, which may last for days: its beginning shows whether it is right."""
+"""The same of a session that cannot be checked while it passes."""
+REQUEST_BYTES_PER_TOKEN, REQUEST_BYTES_SPARE = 4, 256
+"""What a request is thought to cost while its answer streams: rather too little, so that nobody is
+cut off before the limit."""
+SERVED = range(200, 300)
 BUSY = (429, 503)
 """What a worker answers that is full; nobody is to blame for it."""
 REASON_CHARS_MAX = 300
+SPOILT = "what the worker told was not right any more, so the session was ended; open a new one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,10 @@ class CallAnswer:
 
 class _Stopped(Exception):
     """The desk wants this attempt no more."""
+
+
+class _Spent(Exception):
+    """The customer's spend limit is reached."""
 
 
 class _Failed(Exception):
@@ -96,7 +109,16 @@ class OpenCall:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._kept_max = SESSION_KEPT_BYTES if request.lasting else KEPT_BYTES
+        self._follow = exchange.follow(request.app) if request.lasting else None
+        self._fault = ""
+        """What is wrong with the rest of an answer whose beginning was right."""
+        self._cut = ""
+        """Why the pool ended a good answer."""
+        self._pieces = 0
+        """Of an answer of events."""
         self._began = time.monotonic()
+        self._right_ms = 0
+        """Until when the answer was right, from its beginning."""
         self._silent_since = 0.0
         """Since when the next piece of an answer is waited for; 0 if it is not."""
         self._started = False
@@ -121,11 +143,39 @@ class OpenCall:
             self._call.fail(_Stopped())
 
     def look(self, now: float, idle_s: float) -> None:
-        """Give up a worker that fell silent within its answer."""
+        """Give up a worker that fell silent within its answer, and a customer without money."""
+        if self._call is None:
+            return
         silent = self._silent_since and now - self._silent_since > idle_s
-        if silent and self._call is not None and not self._request.lasting:
+        if silent and not self._request.lasting:
             reason = f"it was silent for {idle_s:g} s in the middle of its answer"
             self._call.fail(_Failed(reason, blamed=True))
+        if self._started and (self._request.streaming or self._request.lasting):
+            try:
+                self._exchange.used(self, self._units_so_far())
+            except SpendLimitReached:
+                self._call.fail(_Spent())
+
+    def _units_so_far(self) -> int:
+        """About what it has used by now."""
+        request, took_ms = self._request, self._took_ms()
+        seen = self._follow.measured(took_ms) if self._follow else None
+        asked = max(0, self._spool.size - REQUEST_BYTES_SPARE) // REQUEST_BYTES_PER_TOKEN
+        seen = seen or Measured(
+            session_ms=took_ms, prompt_tokens=asked, completion_tokens=self._pieces
+        )
+        try:
+            return units(request.app.pipeline, request.source, seen, self._unit)
+        except ValueError:
+            return 0
+
+    def _took_ms(self) -> int:
+        return int((time.monotonic() - self._began) * 1000)
+
+    @property
+    def _unit(self) -> Unit:
+        """What is counted: what has a price."""
+        return self.quote.unit if self.quote else units_of(self._request.app.pipeline)[0]
 
     # --- the answer ----------------------------------------------------------------------------
 
@@ -195,6 +245,8 @@ class OpenCall:
         except BaseException:
             self._call = None  # it has left already
             raise
+        if self._head.status not in SERVED:
+            self._follow = None  # a refusal is no session
         return self._head
 
     async def _hold(self, head: Answer) -> bool:
@@ -214,8 +266,13 @@ class OpenCall:
             self._silent_since = 0.0
 
     def _keep(self, chunk: bytes) -> None:
+        """Remember a piece of the answer, or check it at once. Raises BadResult."""
         self._kept_bytes += len(chunk)
-        if self._kept_bytes <= self._kept_max:
+        self._pieces += chunk.count(b"data:")
+        if self._follow is not None:
+            self._follow.feed(chunk) if chunk else self._follow.end()
+            self._right_ms = self._took_ms()
+        elif self._kept_bytes <= self._kept_max:
             self._kept.append(chunk)
 
     async def _passed_whole(self, head: Answer) -> CallAnswer:
@@ -246,12 +303,26 @@ class OpenCall:
         except _Stopped:
             await self._end_attempt()
             await self._next_order()
+        except _Spent:
+            await self._end_attempt()
+            self._cut = "the customer's spend limit was reached"
+            raise SpendLimitReached from None
         else:
-            self._keep(chunk)
-            if not chunk:
-                self._finish(head)
-            return chunk
+            return await self._pass(head, chunk)
         raise AssertionError("a call that has begun is never tried again")
+
+    async def _pass(self, head: Answer, chunk: bytes) -> bytes:
+        """A piece as it goes to the client. Raises CallFailed if it is not right."""
+        try:
+            self._keep(chunk)
+        except BadResult as fault:
+            self._fault = str(fault)
+            await self._end_attempt()
+            self._finish(head)
+            raise CallFailed("worker-failed", SPOILT, started=True) from None
+        if not chunk:
+            self._finish(head)
+        return chunk
 
     def starts(self) -> None:
         """The first byte goes out."""
@@ -260,7 +331,7 @@ class OpenCall:
             self._exchange.feed(CallStarted(call=self.id, attempt=self._attempt))
 
     def _finish(self, head: Answer) -> None:
-        """All was passed on: it is counted while the client goes on."""
+        """No more of it is passed on: it is counted while the client goes on."""
         self._settled = self._counting = True
 
         async def count() -> None:
@@ -294,18 +365,21 @@ class OpenCall:
 
     def _transcript(self, head: Answer, *, whole: bool) -> Transcript:
         request, spool = self._request, self._spool
+        took_ms = self._right_ms if self._fault else self._took_ms()
         return Transcript(
             app=request.app,
             source=request.source,
             path=request.path,
-            unit=self.quote.unit if self.quote else units_of(request.app.pipeline)[0],
+            unit=self._unit,
             request_type=request.headers.get("content-type", ""),
             request=b"" if request.lasting else spool.so_far(),
             status=head.status,
             answer_type=head.headers.get("content-type", ""),
             answer=b"".join(self._kept),
-            whole=whole and self._kept_bytes <= self._kept_max,
-            took_ms=int((time.monotonic() - self._began) * 1000),
+            whole=whole and (self._follow is not None or self._kept_bytes <= self._kept_max),
+            took_ms=took_ms,
+            seen=self._follow.measured(took_ms) if self._follow else None,
+            fault=self._fault,
         )
 
     def _end(self, checked: Checked) -> None:
@@ -334,13 +408,16 @@ class OpenCall:
         """The client hung up. What it had got is counted, if it was the beginning of a stream."""
         head, exchange = self._head, self._exchange
         self._settled = True
-        if not (self._started and self._kept and head is not None):
+        if not (self._started and self._kept_bytes and head is not None):
             exchange.feed(CallCancelled(call=self.id))
             return
 
         async def count() -> None:
             checked = await self._check(head, whole=False)
-            exchange.feed(CallCancelled(call=self.id, usage=checked.usage))
+            usage = checked.usage
+            if self._cut:
+                usage = structs.replace(usage, note=f"{usage.note}; {self._cut}")
+            exchange.feed(CallCancelled(call=self.id, usage=usage))
             self._close()
 
         self._counting = True

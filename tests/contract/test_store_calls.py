@@ -83,7 +83,7 @@ def _what_happens(start: StartCall, random: Random) -> list[Any]:
     call, attempt = start.call, start.attempt
     usage = Usage(unit="token", units=random.randrange(10**6), checked=random.random() < 0.9)
     begun = CallStarted(call=call, attempt=attempt)
-    ended = CallEnded(call=call, attempt=attempt, usage=usage, blamed=True)
+    ended = CallEnded(call=call, attempt=attempt, usage=usage, blamed=not usage.checked)
     broken = CallBroken(call=call, attempt=attempt, reason="gone", blamed=True)
     gone = CallCancelled(call=call)
     return random.choice(

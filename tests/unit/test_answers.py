@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from openpool.core.call_requests import Checked, Transcript
+from openpool.core.call_requests import Checked, Follow, Transcript
 from openpool.core.calls import App, CallSource, Unit
+from openpool.core.errors import BadResult
 from openpool.demo import scenes
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Unmeasured, opener
@@ -24,6 +25,7 @@ from openpool.wire.forms import to_data_url
 PICTURE = scenes.to_file(scenes.draw(64, 48))
 JSON = "application/json"
 SSE = "text/event-stream"
+LIVE = App("live-video-analysis", "m")
 
 
 async def open_here(data: bytes) -> Weight:
@@ -439,15 +441,64 @@ def frame(number: int, **changes: Any) -> dict[str, Any]:
     return {**seen, **changes}
 
 
-async def test_sessions() -> None:
-    """A session counts by its time or its pixels; a lost segment is no fault of the worker's."""
+def follow() -> Follow:
+    """What checks the answer of a session."""
+    made = Answers(open_here).follow(LIVE)
+    assert made is not None
+    return made
+
+
+async def session(check: Follow, unit: Unit, fault: str = "") -> Checked:
+    """What a session of a minute comes to."""
+    seen = check.measured(61_000)
+    return await Answers(open_here).check(
+        said(LIVE.pipeline, unit, b"", b"", took_ms=61_000, seen=seen, fault=fault)
+    )
+
+
+async def test_sessions_are_checked_as_they_pass() -> None:
+    """A session counts by its time or its pixels, wherever its bytes are cut; a lost segment is no
+    fault of the worker's."""
     told = lines(frame(0), {"t_ms": 200, "error": "damaged"}, frame(6))
-    rest = {"took_ms": 61_000}
-    assert await units("live-video-analysis", "second", b"", told, **rest) == 61
-    assert await units("live-video-analysis", "pixel", b"", told, **rest) == 2 * 640 * 360
-    cut = told + b'{"t_ms":'
-    assert await units("live-video-analysis", "second", b"", cut, whole=False, **rest) == 61
-    assert "cut off" in await blame("live-video-analysis", "second", b"", cut, **rest)
+    for size in (1, 7, len(told)):
+        check = follow()
+        for start in range(0, len(told), size):
+            check.feed(told[start : start + size])
+        check.end()
+        assert (await session(check, "second")).usage.units == 61
+        assert (await session(check, "pixel")).usage.units == 2 * 640 * 360
+    check.feed(b'{"t_ms":')
+    assert (await session(check, "second")).usage.units == 61
+    with pytest.raises(BadResult, match="cut off"):
+        check.end()
+
+
+async def test_a_session_that_turns_to_garbage_is_paid_until_then_and_blamed() -> None:
+    """What was right counts, with a note about the rest; nothing counts where nothing was right."""
+    check = follow()
+    with pytest.raises(BadResult, match="right shape"):
+        check.feed(lines(frame(0)) + b"garbage\n" + lines(frame(1)))
+    checked = await session(check, "pixel", "a line has not the right shape")
+    assert (checked.usage.units, checked.usage.checked, checked.blamed) == (640 * 360, True, True)
+    assert "then a line has not the right shape" in checked.usage.note
+    checked = await session(follow(), "pixel", "a line has not the right shape")
+    assert (checked.usage.units, checked.usage.checked, checked.blamed) == (0, False, True)
+
+
+def test_a_line_without_an_end_is_not_held_for_ever() -> None:
+    """Memory is bounded by the longest line that there may be."""
+    check = follow()
+    with pytest.raises(BadResult, match="longer than"):
+        for _ in range(100):
+            check.feed(b"x" * 20_000)
+
+
+async def test_one_picture_without_a_session_is_checked_like_any_other() -> None:
+    """An app of live video answers single pictures, too, as object detection does."""
+    found = {"width": 64, "height": 48, "boxes": [box(x=1, y=1, w=5, h=5)]}
+    assert await units(
+        "live-video-analysis", "pixel", PICTURE, found, request_type="image/png"
+    ) == (64 * 48)
 
 
 @pytest.mark.parametrize(
@@ -458,12 +509,15 @@ async def test_sessions() -> None:
         (lines(frame(0, width=0)), "cannot be"),
         (lines(frame(0, boxes=[box(x=700)])), "outside"),
         (lines({"t_ms": 0, "error": "damaged"}), "not one frame"),
-        (lines(*(frame(n, t_ms=n) for n in range(200))), "200 frames in 199 ms"),
+        (lines(*(frame(n, t_ms=n) for n in range(200))), "64 frames in 63 ms"),
     ],
 )
 async def test_sessions_that_cannot_be(told: bytes, reason: str) -> None:
     """Frames that repeat, run backwards, come in thousands or hold boxes outside are refused."""
-    assert reason in await blame("live-video-analysis", "second", b"", told, took_ms=60_000)
+    check = follow()
+    with pytest.raises(BadResult, match=reason):
+        check.feed(told)
+        check.end()
 
 
 # --- in child processes --------------------------------------------------------------------------

@@ -139,6 +139,7 @@ async def test_a_full_memory_is_no_capacity() -> None:
         media=media,
         checkers=Checkers(1),
         price=lambda: (Fraction(1), "config"),
+        hold=lambda job, customer, price_wei, pixels: None,
         epoch=1,
     )
     with pytest.raises(CallFailed) as refused, video._waiting("job", b"x" * 11):

@@ -8,8 +8,8 @@ that only the worker knows (tokens) are held against the bytes that went to and 
 
 from collections.abc import Awaitable, Callable
 
-from openpool.core.call_requests import Checked, Transcript
-from openpool.core.calls import Usage
+from openpool.core.call_requests import Checked, Follow, Transcript
+from openpool.core.calls import App, Usage
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.usage import Measured, units
 from openpool.pool.answers import pictures, sessions, sound, text
@@ -17,6 +17,7 @@ from openpool.pool.answers.nouns import Finding, Opener, TokenCounter, Unmeasure
 
 __all__ = ["Answers"]
 
+LIVE = "live-video-analysis"
 OK = range(200, 300)
 FAULTY = range(500, 600)
 
@@ -35,7 +36,7 @@ CHECKS: dict[str, Check] = {
     "text-to-image": pictures.check_made,
     "image-to-image": pictures.check_made,
     "upscale": pictures.check_made,
-    "live-video-analysis": sessions.check_live,
+    LIVE: sessions.check_live,
 }
 
 
@@ -60,8 +61,14 @@ class Answers:
             return _nothing(said, f"the request could not be measured: {fault}")
         except ValueError as fault:
             return _nothing(said, str(fault))
-        usage = Usage(unit=said.unit, units=count, checked=True, note=finding.note)
-        return Checked(usage=usage)
+        note = f"{finding.note}; then {said.fault}" if said.fault else finding.note
+        usage = Usage(unit=said.unit, units=count, checked=True, note=note)
+        return Checked(usage=usage, blamed=bool(said.fault))
+
+    def follow(self, app: App) -> Follow | None:
+        """Checks the answer of a session of this app while it passes; None if nothing is known of
+        what it should be."""
+        return sessions.LiveCheck() if app.pipeline == LIVE else None
 
     async def _find(self, said: Transcript) -> Finding:
         if said.app.pipeline == "llm":
