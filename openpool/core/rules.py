@@ -21,7 +21,7 @@ from openpool.core.money_events import Scheme
 ENTRIES_PER_MEMBER = 4
 ENTRIES_MIN = 100
 """A rule may always make so many adjustments, or a few for each member if that is more."""
-WEIGHT_MAX = 2**256
+NUMBER_MAX = 2**256
 REASON_CHARS_MAX = 200
 
 
@@ -140,8 +140,6 @@ def checked_weights(answer: object, round: Round) -> dict[str, int] | None:
         if address not in claims:
             raise RuleFault(f"it gives a weight to {_shown(address)}, which has no work to weigh")
         _check_number(weight, f"the weight of {address}")
-        if weight > WEIGHT_MAX:
-            raise RuleFault(f"the weight of {address} is larger than 2**256")
     if claims and not any(answer.values()):
         raise RuleFault("all its weights are zero")
     return {address: answer[address] for address in sorted(answer)}
@@ -200,6 +198,8 @@ def _check_number(value: object, what: str) -> None:
         raise RuleFault(f"{what} is no whole number but {_kind(value)}")
     if value < 0:
         raise RuleFault(f"{what} is negative")
+    if value > NUMBER_MAX:
+        raise RuleFault(f"{what} is larger than 2**256")
 
 
 def _kind(value: object) -> str:

@@ -60,14 +60,16 @@ def load(name: str) -> LoadedRule:
     """Import a rule. Raises SetupError, and whatever the rule's own code raises."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(RuleQuestions)
-    if name in BUILT_IN:
-        manager.register(importlib.import_module(BUILT_IN[name]), name)
-    elif not manager.load_setuptools_entrypoints(ENTRY_POINTS, name):
-        raise SetupError(f"there is no revenue rule `{name}`; there are: {', '.join(names())}")
     try:
+        if name in BUILT_IN:
+            manager.register(importlib.import_module(BUILT_IN[name]), name)
+        elif not manager.load_setuptools_entrypoints(ENTRY_POINTS, name):
+            raise SetupError(f"there is no revenue rule `{name}`; there are: {', '.join(names())}")
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise SetupError(f"the revenue rule `{name}` is not right: {error}") from None
+    if not manager.get_hookcallers(manager.get_plugin(name)):
+        raise SetupError(f"the revenue rule `{name}` has no function that is marked with @rule")
 
     def ask(question: str, *args: object) -> object:
         round, options = args
