@@ -167,6 +167,10 @@ class Endpoint:
                 raise self._failed(f"it answered with status {response.status}")
             return answer
 
+    def blame(self, why: str) -> EndpointFault:
+        """Its answer was nonsense: remember that, so that others are asked first."""
+        return self._failed(why)
+
     def _resting(self, retry_after: str) -> EndpointFault:
         asked = float(retry_after) if retry_after.isdigit() else 2.0**self._failures
         self._rests_until = self._clock() + min(asked, REST_S_MAX)

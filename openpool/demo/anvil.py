@@ -68,6 +68,7 @@ def anvil(*, chain_id: int = 31_337, arguments: tuple[str, ...] = ()) -> Iterato
         yield _address(process, process.stdout)
     finally:
         _stop(process)
+        process.stdout.close()
 
 
 def _address(process: "subprocess.Popen[bytes]", output: IO[bytes]) -> str:
