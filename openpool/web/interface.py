@@ -18,6 +18,7 @@ from openpool.core.desk_views import DeskView
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
 from openpool.core.prices import Quote
+from openpool.core.revenue_views import RevenueView
 from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
@@ -97,6 +98,15 @@ class Customers(Protocol):
     ) -> Customer: ...
     async def paid(self, customer: str, amount: str, reference: str, by: str) -> Customer:
         """Put a payment into the books, each reference once. Raises BadMessage, NotAllowed."""
+
+
+class Revenue(Protocol):
+    """What orchestrators bring in."""
+
+    async def view(self) -> RevenueView: ...
+    async def record(self, orchestrator: str, amount: str, reference: str) -> bool:
+        """Book what came in where there is no chain; whether the reference is new. Raises
+        BadMessage, NotAllowed."""
 
 
 class CallAnswer(Protocol):
@@ -182,6 +192,7 @@ class Deps:
     live_video: LiveVideo | None = None
     delegation: Delegation | None = None
     """None: no chain is configured."""
+    revenue: Revenue | None = None
     body_bytes_max: int = 100_000_000
     """Largest request of a customer."""
     idle_s: float = 60.0
