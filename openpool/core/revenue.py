@@ -6,6 +6,7 @@ go on, `treasury.closing` what a round came to.
 """
 
 from collections import deque
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -38,12 +39,14 @@ MONEY_TYPES = (
 TYPES = (*MONEY_TYPES, "fee-credited")
 
 
+RewardState = Literal["called", "missed", ""]
+
+
 class Mark(Struct, frozen=True, kw_only=True):
     """Where a round began."""
 
     number: int
-    source: str
-    """`chain` or `clock`."""
+    source: Literal["chain", "clock"]
     block: int
     start_ms: int
 
@@ -64,7 +67,7 @@ class Round(Struct, kw_only=True):
     wins: Wins = Wins()
     work_wei: dict[str, int] = field(default_factory=dict)
     """Credited for verified work, by payout address; forgotten when the round is closed."""
-    reward: str = ""
+    reward: RewardState = ""
     """`called`, `missed`, or empty: not yet, or not active."""
     reward_lpt: int = 0
     reward_own_lpt: int = 0

@@ -29,6 +29,7 @@ from openpool.web.api_calls import calls_router
 from openpool.web.api_customers import customers_router
 from openpool.web.api_delegation import delegation_router
 from openpool.web.api_join import changing_router
+from openpool.web.api_revenue import revenue_router
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
 from openpool.web.call_views import CallViews
 from openpool.web.context import FromVisitor, FromWeb, Web
@@ -84,6 +85,7 @@ def create_app(deps: Deps) -> Litestar:
             changing_router(),
             customers_router(),
             calls_router(),
+            revenue_router(),
             delegation_router(),
             live_socket,
             *_direct_api(deps),
