@@ -132,6 +132,7 @@ async def web_pool(
             customers=customers if desk else None,
             exchange=StoryExchange(desk) if desk else None,
             desk=desk,
+            runners=desk.runners if desk else lambda: (),
             call_price=desk.price if desk else lambda app, source: None,
         )
         yield WebPool(store, enrolment, live, deps, create_app(deps), customers, clock_ms())

@@ -102,6 +102,23 @@ class DeskView(Struct, frozen=True, kw_only=True):
     sessions: int
 
 
+class RunnerView(Struct, frozen=True, kw_only=True):
+    """An app at an orchestrator that is to sell it through Live Runner."""
+
+    orchestrator: str
+    pipeline: str
+    model: str
+    session: bool
+    """Sold as sessions; else as single requests."""
+    registered: bool
+    capacity: int
+    """Places of all workers together; 0 while it is withdrawn because nobody serves it."""
+    sessions: int
+    """Sold at this moment."""
+    problem: str
+    """Why it is not registered, in one sentence; empty if all is well."""
+
+
 def snapshot(desk: "Desk", now_ms: int) -> DeskView:
     """Copy what is to be shown."""
     stands: dict[str, list[Stand]] = {}

@@ -21,6 +21,7 @@ from msgspec import Struct, structs
 from openpool.core.call_instructions import SessionLost
 from openpool.core.call_requests import CallRequest
 from openpool.core.calls import App, Offer
+from openpool.core.desk_views import RunnerView
 from openpool.core.errors import OpenPoolError, Unavailable
 from openpool.core.prices import RunnerPrice
 from openpool.core.units import PPM
@@ -188,6 +189,23 @@ class LiveRunner:
     def problem(self) -> str:
         """Why apps are not sold, in one sentence; empty if all is well."""
         return next((each.problem for each in self._runners.values() if each.problem), "")
+
+    def views(self) -> list[RunnerView]:
+        """Every app that is sold here, or should be."""
+        return [
+            RunnerView(
+                orchestrator=self.orchestrator,
+                pipeline=place.app.pipeline,
+                model=place.app.model,
+                session=place.lasting,
+                registered=bool(each.secret),
+                capacity=each.served.capacity if each.served else 0,
+                sessions=len(each.since),
+                problem=each.problem,
+            )
+            for each in self._runners.values()
+            if (place := each.place) and not (each.idle and not each.secret)
+        ]
 
     def registered(self) -> dict[str, str]:
         """Runner ids of what is registered now, by app."""
@@ -496,6 +514,10 @@ class LiveRunners:
                 for runner in self.runners.values():
                     runner.serve(offers)
             await asyncio.sleep(LOOK_S)
+
+    def views(self) -> list[RunnerView]:
+        """Every app at every orchestrator."""
+        return [view for runner in self.runners.values() for view in runner.views()]
 
     async def drain(self) -> None:
         """Sell nothing more, and wait until the sessions that run have ended."""

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 
-from openpool.core.desk_views import DeskView
+from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
 from openpool.web.shapes import Alert, Figures, online, serving
 
 
 def alerts(
-    live: PoolView, desk: DeskView | None, rows: Sequence[WorkerRow], hour: Figures
+    live: PoolView,
+    desk: DeskView | None,
+    rows: Sequence[WorkerRow],
+    hour: Figures,
+    runners: Sequence[RunnerView] = (),
 ) -> list[Alert]:
     """What the operator should look at, worst first."""
     found = [
@@ -29,9 +33,27 @@ def alerts(
     return (
         found
         + _load_alerts(live, hour)
+        + _runner_alerts(runners)
         + _call_alerts(desk, hour)
         + _worker_alerts(live, rows, hour)
     )
+
+
+def _runner_alerts(runners: Sequence[RunnerView]) -> list[Alert]:
+    """One for each orchestrator that does not sell what it should."""
+    problems: dict[str, list[str]] = {}
+    for each in runners:
+        if each.problem and each.capacity:
+            problems.setdefault(each.orchestrator, []).append(each.problem)
+    return [
+        Alert(
+            level="bad",
+            title=f"{name} does not sell {len(why)} model{'s' if len(why) > 1 else ''}.",
+            text=f"{why[0][:1].upper()}{why[0][1:]}.",
+            link="/models",
+        )
+        for name, why in problems.items()
+    ]
 
 
 def _call_alerts(desk: DeskView | None, hour: Figures) -> list[Alert]:

@@ -1,4 +1,4 @@
-"""The REST API about calls and models: `/api/v1/models`, `/calls`, `/series/pipelines`.
+"""The REST API about calls and models: `/api/v1/models`, `/runners`, `/calls`, `/series/pipelines`.
 
 Who may see what is as in `web.api`. Making calls is another thing: `web.direct`, for customers.
 """
@@ -9,7 +9,7 @@ from litestar import Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter, QueryParameter
 
-from openpool.core.desk_views import CallView
+from openpool.core.desk_views import CallView, RunnerView
 from openpool.web.api import SIGNED_IN, Ms
 from openpool.web.call_shapes import Call, Model, PipelineSeries
 from openpool.web.context import FromVisitor, FromWeb
@@ -25,6 +25,14 @@ async def models(web: FromWeb, visitor: FromVisitor) -> list[Model]:
     """Every model: who serves it, how busy they are, its price, and its totals. Operator only."""
     need_operator(visitor)
     return await web.calls.models()
+
+
+@get("/runners", responses=documented(401, 403), security=SIGNED_IN, tags=["calls"])
+async def runners(web: FromWeb, visitor: FromVisitor) -> list[RunnerView]:
+    """Every model at every orchestrator that is to sell it through Live Runner, and why one does
+    not. Operator only."""
+    need_operator(visitor)
+    return web.calls.runners()
 
 
 @get("/calls", responses=documented(401, 403), security=SIGNED_IN, tags=["calls"])
@@ -59,7 +67,7 @@ async def pipelines(
     return await web.calls.pipelines(start_ms or max(end_ms - DAY_MS, 0), end_ms, step)
 
 
-CALLS: list[HTTPRouteHandler] = [models, calls, call, pipelines]
+CALLS: list[HTTPRouteHandler] = [models, runners, calls, call, pipelines]
 
 
 def calls_router() -> Router:

@@ -36,6 +36,7 @@ async def models_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Tem
         "models",
         "Models",
         models=await web.calls.models(),
+        runners=web.calls.runners(),
         in_flight=web.calls.in_flight()[:ROWS],
         recent=await web.calls.recent(ROWS),
         names=await web.views.names(),

@@ -12,7 +12,14 @@ from msgspec import Struct
 
 from openpool.core import events as e
 from openpool.core.calls import App, CallSource, Offer, Unit
-from openpool.core.desk_views import AppView, CallView, DeskView, ServerView, StandView
+from openpool.core.desk_views import (
+    AppView,
+    CallView,
+    DeskView,
+    RunnerView,
+    ServerView,
+    StandView,
+)
 from openpool.core.events import AnyPayload, Event
 from openpool.core.explain import Reason
 from openpool.core.prices import Quote, Rate
@@ -245,6 +252,11 @@ def _completed(
     )
 
 
+NO_LIVE_RUNNER = (
+    "the orchestrator takes no live runners; start it with -useLiveRunners and -orchSecret"
+)
+
+
 class StoryDesk:
     """The live side: implements `web.interface.LiveDesk`, and says what is offered and paid."""
 
@@ -275,6 +287,23 @@ class StoryDesk:
             usd=service.usd_text,
             rate=Rate(wei_per_usd=WEI_PER_USD, time_ms=0, source="config"),
         )
+
+    def runners(self) -> list[RunnerView]:
+        """What the orchestrators sell: one of them was started without Live Runner."""
+        return [
+            RunnerView(
+                orchestrator=name,
+                pipeline=each.app.pipeline,
+                model=each.app.model,
+                session=each.session,
+                registered=not problem,
+                capacity=4,
+                sessions=int(each.session and not problem),
+                problem=problem,
+            )
+            for each in SERVICES
+            for name, problem in zip(ORCHESTRATORS, ("", NO_LIVE_RUNNER), strict=True)
+        ]
 
     def apps(self) -> dict[App, Sequence[Offer]]:
         return {

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from openpool.core.calls import App
-from openpool.core.desk_views import CallView, DeskView
+from openpool.core.desk_views import CallView, DeskView, RunnerView
 from openpool.core.events import CallAssigned, FeeCredited
 from openpool.core.explain import Reason
 from openpool.store.interface import EventFilter, StoredEvent
@@ -70,6 +70,13 @@ class CallViews:
             model_of(app, served.get(app), known.get(app), quote(app, "direct"))
             for app in sorted(served.keys() | known.keys())
         ]
+
+    def runners(self) -> list[RunnerView]:
+        """Every app at every orchestrator that is to sell it; troubles first, then by name."""
+        found = self._deps.runners()
+        return sorted(
+            found, key=lambda each: (not each.problem, each.pipeline, each.model, each.orchestrator)
+        )
 
     async def recent(self, limit: int) -> list[StoredEvent]:
         """The events with which the latest calls ended, newest first."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from openpool.core.call_requests import CallRequest
 from openpool.core.calls import App, CallSource, Offer
 from openpool.core.customers import Customer, NewKey
-from openpool.core.desk_views import DeskView
+from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
 from openpool.core.prices import Quote
@@ -185,6 +185,8 @@ class Deps:
     """None of both: the pool has no API of its own for customers."""
     desk: LiveDesk | None = None
     """None: the pool takes no calls."""
+    runners: Callable[[], Sequence[RunnerView]] = lambda: ()
+    """Which apps are to be sold through Live Runner, and how that goes."""
     call_price: Callable[[App, CallSource], Quote | None] = lambda app, source: None
     """What a unit of an app pays, for calls that come this way."""
     transcoder: Transcoder | None = None

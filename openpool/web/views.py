@@ -131,7 +131,7 @@ class Views:
             day=day,
             log_events=events,
             log_head=head,
-            alerts=alerts(live, desk, rows, hour),
+            alerts=alerts(live, desk, rows, hour, deps.runners()),
             **books,
         )
 

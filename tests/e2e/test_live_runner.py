@@ -236,7 +236,10 @@ async def test_a_wrong_secret_is_explained() -> None:
         async with pool.running() as live:
             await eventually(lambda: live.runners["main"].problem)
             problem = live.runners["main"].problem
+            (view,) = live.views()
     assert "set orchestrators[].secret" in problem
+    assert (view.orchestrator, view.model, view.registered) == ("main", "org/tiny", False)
+    assert view.problem == problem
     assert not port.beats
 
 

@@ -80,6 +80,8 @@ async def test_a_request_earns_the_fixed_price(tmp_path: Path) -> None:
             assert "Hello there." in reply.text
             (asked,) = worker.asked
             assert asked.path == "/call/llm/tiny%2Fchat/v1/chat/completions"
+            (sold_app,) = running.process.live_runners.views()  # type: ignore[union-attr]
+            assert (sold_app.registered, sold_app.capacity, sold_app.problem) == (True, 4, "")
             names = set(asked.headers)
             assert not {name for name in names if "livepeer" in name or name == "authorization"}
             received = await settled(running, CallReceived)

@@ -54,6 +54,28 @@ async def test_models_say_who_serves_what_and_what_it_costs(tmp_path: Path) -> N
         assert "2\u202f048" in page
 
 
+async def test_an_orchestrator_that_does_not_sell_says_why(tmp_path: Path) -> None:
+    """Which apps are registered where is on the page and in the API; what is not is an alert."""
+    async with running(tmp_path, STORY, desk=StoryDesk()) as (_, client):
+        assert (await client.get("/api/v1/runners")).status_code == 401
+        client.headers.update(bearer(OPERATOR))
+        runners = (await client.get("/api/v1/runners")).raise_for_status().json()
+        assert len(runners) == 2 * len(SERVICES)
+        # troubles come first
+        assert [not each["registered"] for each in runners] == sorted(
+            (not each["registered"] for each in runners), reverse=True
+        )
+        status = (await client.get("/api/v1/status")).raise_for_status().json()
+        (alert,) = [each for each in status["alerts"] if "does not sell" in each["title"]]
+        assert alert["title"] == f"orch-chicago does not sell {len(SERVICES)} models."
+        assert alert["text"].startswith("The orchestrator takes no live runners; start it with")
+        assert alert["link"] == "/models"
+        await as_operator(client)
+        page = (await client.get("/models")).text
+        assert "Sold through orchestrators" in page
+        assert page.count("The orchestrator takes no live runners") == len(SERVICES)
+
+
 async def test_a_model_that_nobody_serves_any_more_stays_in_the_list(tmp_path: Path) -> None:
     """What a model earned is told after its last worker has left."""
     async with running(tmp_path, STORY) as (_, client):
