@@ -45,6 +45,14 @@ class ChainSettings(Section, frozen=True, kw_only=True):
     poll_ms: Annotated[
         int, Setting(kinds.integer(100, HOUR_MS), "Time between two looks at the chain")
     ] = 30_000
+    follow: Annotated[
+        Literal["latest", "safe", "finalized"],
+        Setting(
+            kinds.choice("latest", "safe", "finalized"),
+            "Up to which block revenue is followed; safe and finalized are minutes behind, but "
+            "nothing in them is reorganised away",
+        ),
+    ] = "safe"
     gas_margin: Annotated[int, Setting(kinds.RATE, "What is added to an estimate of gas")] = 300_000
     gas_max: Annotated[
         int, Setting(kinds.integer(21_000, 10**9), "More gas than this is never offered")
@@ -83,6 +91,14 @@ class RevenueSettings(Section, frozen=True, kw_only=True):
         int,
         Setting(kinds.integer(1_000, 30 * DAY_MS), "Length of a round where there is no chain"),
     ] = DAY_MS
+    from_block: Annotated[
+        int,
+        Setting(
+            kinds.integer(0, 2**53),
+            "The block after which revenue on chain counts, for a pool that has never followed "
+            "any; 0: the one at its first start. What was there before is the operator's",
+        ),
+    ] = 0
     reserve: Annotated[
         int,
         Setting(
@@ -169,6 +185,12 @@ class LptSettings(Section, frozen=True, kw_only=True):
             kinds.BOOLEAN, "Whether the hot wallet calls reward as the orchestrator's reward caller"
         ),
     ] = False
+    reward_late: Annotated[
+        int,
+        Setting(
+            kinds.RATE, "The part of a round after which a reward that was not called is a warning"
+        ),
+    ] = 250_000
     swap: Annotated[
         bool, Setting(kinds.BOOLEAN, "Whether owners may be paid in LPT bought with their fees")
     ] = False
