@@ -571,4 +571,7 @@ def _advice(refused: Refused, app: str) -> str:
         return (
             "the orchestrator takes no live runners; start it with -useLiveRunners and -orchSecret"
         )
-    return f"the orchestrator does not take {app}: {refused}"
+    hint = ""
+    if "price" in str(refused):
+        hint = "; ai.prices needs a row for it with unit request, or second for sessions"
+    return f"the orchestrator does not take {app}: {refused}{hint}"

@@ -216,7 +216,8 @@ async def test_an_app_without_a_price_is_explained() -> None:
             await eventually(lambda: live.runners["main"].problem)
             problem = live.runners["main"].problem
     assert problem == (
-        "the orchestrator does not take llm/org/tiny: price_info.price must be a positive decimal"
+        "the orchestrator does not take llm/org/tiny: price_info.price must be a positive decimal; "
+        "ai.prices needs a row for it with unit request, or second for sessions"
     )
 
 
