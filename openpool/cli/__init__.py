@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 import typer
 
-from openpool.cli import customers, demo, events, ledger, looks, membership, serve, settings, worker
+from openpool.cli import (
+    customers,
+    delegator,
+    demo,
+    events,
+    ledger,
+    looks,
+    membership,
+    serve,
+    settings,
+    worker,
+)
 from openpool.cli.failures import exit_code_of
 
 app = typer.Typer(
@@ -22,7 +33,18 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-GROUPS = (serve, worker, membership, customers, looks, ledger, events, settings, demo)
+GROUPS = (
+    serve,
+    worker,
+    membership,
+    customers,
+    delegator,
+    looks,
+    ledger,
+    events,
+    settings,
+    demo,
+)
 for group in GROUPS:
     group.register(app)
 
