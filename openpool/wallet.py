@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from openpool.core.errors import SetupError
+from openpool.core.enrolment import checked_address
+from openpool.core.errors import PeerError, SetupError
 from openpool.ethereum import Account, LocalAccount, encode_defunct
 from openpool.private_files import read_private_text, write_private
 
@@ -57,6 +58,15 @@ def open_wallet(path: Path, passphrase: Passphrase) -> Wallet:
         return Wallet(Account.from_key(text))
     except Exception:  # whatever the library says could quote the key
         raise SetupError(f"{WHAT} {path} holds no valid private key.") from None
+
+
+def keystore_address(path: Path) -> str:
+    """The address that a keystore file says it is for, without opening it. Raises SetupError."""
+    try:
+        text = str(json.loads(read_private_text(path, WHAT))["address"]).removeprefix("0x")
+        return checked_address(f"0x{text.lower()}")
+    except (ValueError, KeyError, TypeError, PeerError):
+        raise SetupError(f"{WHAT} {path} does not say its address.") from None
 
 
 def create_wallet(path: Path, passphrase: str) -> Wallet:

@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
+from openpool.core.livepeer.amounts import eth_text
 from openpool.core.luck import percent
-from openpool.core.units import ETHER, PPM
+from openpool.core.units import PPM
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -37,13 +38,13 @@ def explanation(figures: Figures, *, is_followed: bool) -> str:
 def _of_difference(difference: int) -> list[str]:
     if difference < 0:
         return [
-            f"The chain holds {ether(-difference)} less than the books: something left the claim "
-            "that was not seen as a withdrawal. Check the endpoints, then correct the books."
+            f"The chain holds {eth_text(-difference)} less than the books: something left the "
+            "claim that was not seen as a withdrawal. Check the endpoints, then correct the books."
         ]
     if difference > 0:
         return [
-            f"The chain holds {ether(difference)} more than the books: something was taken out of "
-            "the books, but not out of the claim."
+            f"The chain holds {eth_text(difference)} more than the books: something was taken out "
+            "of the books, but not out of the claim."
         ]
     return []
 
@@ -52,16 +53,16 @@ def _of_payment(unpaid: int) -> list[str]:
     if unpaid <= 0:
         return []
     return [
-        f"{ether(unpaid)} of the tickets' face value was not paid: deposit and reserve of their "
+        f"{eth_text(unpaid)} of the tickets' face value was not paid: deposit and reserve of their "
         "gateways did not cover it."
     ]
 
 
 def _of_delegators(gone: int) -> list[str]:
     if gone > 0:
-        return [f"{ether(gone)} of what was paid is the delegators' part."]
+        return [f"{eth_text(gone)} of what was paid is the delegators' part."]
     if gone < 0:
-        return [f"The claim grew by {ether(-gone)} more than the tickets that were seen paid."]
+        return [f"The claim grew by {eth_text(-gone)} more than the tickets that were seen paid."]
     return []
 
 
@@ -71,13 +72,6 @@ def _of_luck(face: int, expected: int) -> list[str]:
     off = percent(abs(face - expected) * PPM // expected)
     side = "above" if face > expected else "below"
     return [f"Luck: tickets came to {off} {side} what the work is worth on average."]
-
-
-def ether(wei: int) -> str:
-    """The exact amount, for people: `0.0093 ETH`."""
-    whole, rest = divmod(wei, ETHER)
-    digits = f"{rest:018}".rstrip("0")
-    return f"{whole}.{digits} ETH" if digits else f"{whole} ETH"
 
 
 # ---- wallets ------------------------------------------------------------------------------------

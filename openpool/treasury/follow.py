@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from openpool.chain.interface import Chain, Livepeer, Reverted, Tag, WrongChain
-from openpool.core.errors import Unavailable
+from openpool.core.errors import BadMessage, Unavailable
 from openpool.core.events import AnyPayload, Event
 from openpool.core.money_events import ClaimOpened, RewardMissed, RoundStarted
 from openpool.core.revenue import Revenue, Standing
@@ -28,7 +28,7 @@ from openpool.treasury.wallets import WalletWatch
 
 log = structlog.get_logger()
 
-CHAIN_FAULTS = (Unavailable, Reverted, WrongChain)
+CHAIN_FAULTS = (Unavailable, Reverted, WrongChain, BadMessage)
 """Why a chain cannot be read now; all are tried again."""
 Fact = tuple[str, AnyPayload]
 """An event's id, and what happened."""
