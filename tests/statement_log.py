@@ -1,4 +1,4 @@
-"""A small log of money for the tests of statements: real fees with real carries, rounds, payouts."""
+"""A small log of money for the tests of statements: real fees and carries, rounds, payouts."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -40,6 +40,7 @@ class MoneyLog:
     entries: list[tuple[int, Event]] = field(default_factory=list)
     fees: Fees = field(default_factory=Fees)
     jobs: int = 0
+    carried_wei: int = 0
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -89,8 +90,9 @@ class MoneyLog:
         )
         self.add(f"chain/orch/revenue/{round}", data)
 
-    def settled(self, round: int, pot_wei: int, fees: list[FeeCredited]) -> None:
+    def settled(self, round: int, realised_wei: int, fees: list[FeeCredited]) -> None:
         """Divide a round under `proportional`."""
+        pot_wei = realised_wei + self.carried_wei
         works: dict[str, Work] = {}
         for fee in fees:
             work = works.setdefault(fee.address, Work())
@@ -119,10 +121,11 @@ class MoneyLog:
             start_ms=START_MS,
             end_ms=START_MS + 1,
             expected_wei=str(sum(int(fee.fee_wei) for fee in fees)),
-            realised_wei=str(pot_wei),
+            realised_wei=str(realised_wei),
             shared_wei=str(shared),
             carried_wei=str(division.left_wei),
         )
+        self.carried_wei = division.left_wei
         self.add(f"round/orch/{round}/settled", settled)
 
     def paid(self, order: str, address: str, amount_wei: int) -> None:

@@ -20,6 +20,7 @@ from openpool.cli import (
     membership,
     serve,
     settings,
+    verify,
     worker,
 )
 from openpool.cli.failures import exit_code_of
@@ -44,6 +45,7 @@ GROUPS = (
     events,
     settings,
     demo,
+    verify,
 )
 for group in GROUPS:
     group.register(app)

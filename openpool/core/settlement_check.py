@@ -5,13 +5,16 @@ that cannot be done; then what was shared must still be what there was. Part of
 `core.statement_check`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from openpool.core import money_events as money
 from openpool.core import schemes
 from openpool.core.accounts import COMMISSION, HOLDBACK, WORKER, accrued_account
 from openpool.core.receipts import accounts_of
-from openpool.core.statements import Fact, Statement, Work
+from openpool.core.statements import Statement, Work
+
+WINDOW_ROUNDS_MAX = 1_000
+SETTLED_MAX = 100
 
 Fault = tuple[str, str]
 """Path and sentence."""
@@ -21,39 +24,54 @@ Shares = dict[str, money.ShareCredited]
 
 def check_settlements(statement: Statement) -> Iterator[Fault]:
     """What is wrong with the rounds that were settled in this statement."""
+    shares: dict[tuple[str, int], Shares] = {}
+    settled: list[tuple[str, money.RoundSettled]] = []
     for number, fact in enumerate(statement.facts):
-        path = f"facts[{number}]"
-        if isinstance(fact.data, money.RoundSettled) and fact.data.scheme != "per-job":
-            shares = _shares(statement.facts, fact.data)
-            yield from _settled(statement, path, fact.data, shares)
-            yield from _released(statement, path, fact.data)
-        if isinstance(fact.data, money.AdjustmentMade):
-            yield from _adjusted(path, fact.data)
-
-
-def _shares(facts: Sequence[Fact], settled: money.RoundSettled) -> Shares:
-    return {
-        fact.data.address: fact.data
-        for fact in facts
-        if isinstance(fact.data, money.ShareCredited)
-        and (fact.data.orchestrator, fact.data.round) == (settled.orchestrator, settled.round)
-    }
+        path, data = f"facts[{number}]", fact.data
+        if isinstance(data, money.ShareCredited):
+            shares.setdefault((data.orchestrator, data.round), {})[data.address] = data
+        elif isinstance(data, money.RoundSettled) and data.scheme != "per-job":
+            settled.append((path, data))
+        elif isinstance(data, money.AdjustmentMade):
+            yield from _adjusted(path, data)
+    if len(settled) > SETTLED_MAX:
+        yield "facts", f"More than {SETTLED_MAX} rounds were settled at once."
+        return
+    for path, data in settled:
+        given = shares.pop((data.orchestrator, data.round), {})
+        yield from _settled(statement, path, data, given)
+        yield from _released(statement, path, data)
+    for name, round in shares:
+        yield "facts", f"Shares of round {round} of {name} were credited, but it is not settled."
 
 
 def _settled(
     statement: Statement, path: str, settled: money.RoundSettled, shares: Shares
 ) -> Iterator[Fault]:
     given = sum(int(each.share_wei) + int(each.commission_wei) for each in shares.values())
-    if given != int(settled.shared_wei):
-        text = f"Shares and commission add up to {given}, but {settled.shared_wei} were shared."
-        yield f"{path}.data.shared_wei", text
-    claims, paid = _claims(statement, settled)
     pot_wei = int(settled.shared_wei) + int(settled.carried_wei)
-    division = schemes.divide(pot_wei, claims, paid)
-    if settled.rule != "none":
+    if given > int(settled.shared_wei) or pot_wei < int(settled.realised_wei):
+        text = f"{given} were given of {settled.shared_wei}, and {settled.realised_wei} realised."
+        yield f"{path}.data.shared_wei", text
+    claims = _claims(statement, settled)
+    if claims is None:
         return
-    for address in sorted(shares.keys() | division.parts.keys()):
-        part = division.parts.get(address, schemes.Part(0, 0))
+    division = schemes.divide(pot_wei, *claims)
+    if given + division.settled_wei != int(settled.shared_wei):
+        text = (
+            f"Shares and commission add up to {given}, and {division.settled_wei} were paid at "
+            f"once, but {settled.shared_wei} were shared."
+        )
+        yield f"{path}.data.shared_wei", text
+    if settled.rule == "none":  # else it may have given other weights
+        yield from _parts(path, settled, shares, division.parts)
+
+
+def _parts(
+    path: str, settled: money.RoundSettled, shares: Shares, parts: Mapping[str, schemes.Part]
+) -> Iterator[Fault]:
+    for address in sorted(shares.keys() | parts.keys()):
+        part = parts.get(address, schemes.Part(0, 0))
         share = shares.get(address)
         stated = (int(share.share_wei), int(share.commission_wei)) if share else (0, 0)
         if stated != part:
@@ -66,22 +84,37 @@ def _settled(
 
 def _claims(
     statement: Statement, settled: money.RoundSettled
-) -> tuple[dict[str, schemes.Claim], int]:
-    work = [
-        row for row in (*statement.earlier, *statement.work) if row.payer == settled.orchestrator
-    ]
+) -> tuple[Mapping[str, schemes.Claim], int] | None:
+    """What speaks for whom; None if that cannot be known from this statement, because the round
+    was settled late, or the window was made longer."""
+    if settled.round < statement.round:
+        return None
+    by_round: dict[int, list[Work]] = {}
+    for row in (*statement.earlier, *statement.work):
+        if row.payer == settled.orchestrator:
+            by_round.setdefault(row.round, []).append(row)
     if settled.scheme == "proportional":
-        return schemes.proportional_claims(_works(work, settled.round))
-    rounds = range(settled.round - 1, settled.round - 1 - statement.window_rounds, -1)
-    return schemes.window_claims([_works(work, each) for each in rounds])
+        return schemes.proportional_claims(_works(by_round.get(settled.round, ())))
+    known = max((len(row.window) for row in statement.revenue), default=0)
+    if known < min(statement.window_rounds, statement.number - 1):
+        return None
+    window = next(
+        (row.window for row in statement.revenue if row.orchestrator == settled.orchestrator), ()
+    )
+    past = [by_round.get(number, []) for number in window]
+    return schemes.window_claims([{} if _shared(rows) else _works(rows) for rows in past])
 
 
-def _works(rows: Sequence[Work], round: int) -> dict[str, schemes.Work]:
+def _shared(rows: Sequence[Work]) -> bool:
+    """Whether this work was paid off by its own round."""
+    return any(row.scheme == "proportional" for row in rows)
+
+
+def _works(rows: Sequence[Work]) -> dict[str, schemes.Work]:
     works: dict[str, schemes.Work] = {}
     for row in rows:
-        if row.round == round:
-            work = works.setdefault(row.address, schemes.Work())
-            work.add(int(row.fee_wei), int(row.worker_wei), row.commission_ppm, row.scheme)
+        work = works.setdefault(row.address, schemes.Work())
+        work.add(int(row.fee_wei), int(row.worker_wei), row.commission_ppm, row.scheme)
     return works
 
 

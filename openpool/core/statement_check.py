@@ -5,6 +5,8 @@ are checked by whoever calls (`cli.verify`). Each finding is one sentence with t
 wrong. Read next: `core.statements`, `core.settlement_check`.
 """
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,10 +27,11 @@ from openpool.core.receipts import (
     leaf_of,
     root_proven,
 )
-from openpool.core.settlement_check import check_settlements
+from openpool.core.settlement_check import WINDOW_ROUNDS_MAX, check_settlements
 from openpool.core.statements import (
     AccountRow,
     Fact,
+    Opening,
     Statement,
     Work,
     account_rows,
@@ -37,6 +40,7 @@ from openpool.core.statements import (
     moves_of,
     opening_after,
     revenue_of,
+    still_counting,
 )
 
 RECEIPTS_MAX = 2_000_000
@@ -91,6 +95,9 @@ def _window(statement: Statement) -> Iterator[Finding]:
     if not 0 <= statement.after_seq < statement.seq:
         text = f"It covers no events: after {statement.after_seq} up to {statement.seq}."
         yield Finding(path="seq", text=text)
+    if not 0 <= statement.window_rounds <= WINDOW_ROUNDS_MAX:
+        text = f"A window has at most {WINDOW_ROUNDS_MAX} rounds."
+        yield Finding(path="window_rounds", text=text)
     if statement.from_ms > statement.to_ms:
         yield Finding(path="to_ms", text="It ends before it begins.")
 
@@ -123,8 +130,8 @@ def _facts(statement: Statement) -> Iterator[Finding]:
 
 
 def _twice(statement: Statement) -> list[str]:
-    ids = [fact.id for fact in statement.facts]
-    return sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    counts = Counter(fact.id for fact in statement.facts)
+    return sorted(name for name, count in counts.items() if count > 1)
 
 
 def _confirmed(
@@ -144,7 +151,8 @@ def _confirmed(
 
 
 def _revenue(statement: Statement) -> Iterator[Finding]:
-    if revenue_of(statement.work, statement.facts) != statement.revenue:
+    windows = {row.orchestrator: row.window for row in statement.revenue if row.window}
+    if revenue_of(statement.work, statement.facts, windows) != statement.revenue:
         text = "Expected or realised revenue is not what work and facts add up to."
         yield Finding(path="revenue", text=text)
 
@@ -198,15 +206,55 @@ def check_previous(statement: Statement, previous: Statement, digest: str) -> It
         text = f"The statement before has digest {digest}, but this one names another."
         yield Finding(path="previous", text=text)
         return
-    opening = opening_after(previous, digest)
+    try:
+        opening = opening_after(previous, digest)
+        stated = {row.account: int(row.opening_wei) for row in statement.accounts}
+    except ValueError:
+        yield Finding(path="previous", text="An amount is not a whole number in decimal digits.")
+        return
     if (statement.after_seq, statement.from_ms) != (opening.seq, opening.time_ms):
         yield Finding(path="after_seq", text=f"The one before ended at event {opening.seq}.")
-    stated = {row.account: int(row.opening_wei) for row in statement.accounts}
+    if statement.number != opening.number + 1:
+        yield Finding(path="number", text=f"The one before has number {opening.number}.")
+    yield from _history(statement, opening)
+    yield from _carried(statement, previous)
     for account in sorted(stated.keys() | opening.balances.keys()):
         before, now = opening.balances.get(account, 0), stated.get(account, 0)
         if before != now:
             text = f"{account} begins at {now}, but the statement before ended at {before}."
             yield Finding(path="accounts", text=text)
+
+
+def _history(statement: Statement, opening: Opening) -> Iterator[Finding]:
+    """Work of earlier rounds is passed on as it was."""
+    windows = {name: past[: statement.window_rounds] for name, past in opening.windows.items()}
+    if {row.orchestrator: row.window for row in statement.revenue if row.window} != {
+        name: past for name, past in windows.items() if past
+    }:
+        text = "The rounds of a window are not those that the statement before leads to."
+        yield Finding(path="revenue", text=text)
+    counting = {number for past in windows.values() for number in past}
+    if still_counting(opening.work, statement.round, counting) != statement.earlier:
+        text = "The work of earlier rounds is not what the statement before says."
+        yield Finding(path="earlier", text=text)
+
+
+def _carried(statement: Statement, previous: Statement) -> Iterator[Finding]:
+    """What a round carries over is what the next one begins with."""
+    carried = {
+        fact.data.orchestrator: int(fact.data.carried_wei)
+        for fact in previous.facts
+        if isinstance(fact.data, money.RoundSettled)
+    }
+    for number, fact in enumerate(statement.facts):
+        if not isinstance(fact.data, money.RoundSettled) or fact.data.scheme == "per-job":
+            continue
+        data = fact.data
+        brought = int(data.shared_wei) + int(data.carried_wei) - int(data.realised_wei)
+        before = carried.pop(data.orchestrator, None)
+        if before is not None and before != brought:
+            text = f"{brought} were brought forward, but the round before carried {before} over."
+            yield Finding(path=f"facts[{number}].data.carried_wei", text=text)
 
 
 # --- receipts ------------------------------------------------------------------------------------
@@ -304,10 +352,11 @@ def _each(statement: Statement, lines: Sequence[Line]) -> Iterator[Finding]:
 def _rounds(facts: Sequence[Fact]) -> Callable[[int], int | None]:
     """Which round was running at an event, as far as the facts say."""
     starts = [(f.seq, f.data.round) for f in facts if isinstance(f.data, money.RoundStarted)]
+    starts.sort()
 
     def round_at(seq: int) -> int | None:
-        before = [number for start, number in starts if start < seq]
-        return before[-1] if before else None
+        before = bisect_left(starts, (seq, -1))
+        return starts[before - 1][1] if before else None
 
     return round_at
 

@@ -10,7 +10,7 @@ checks one (`core.statement_check`).
 Equal logs give equal bytes. Must not read the log, sign, or know the clock.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -112,6 +112,8 @@ class RevenueRow(Struct, frozen=True, kw_only=True):
     """By how much its claim on chain grew."""
     luck_wei: str
     """Realised minus expected; may start with a minus sign."""
+    window: tuple[int, ...]
+    """The rounds before this one whose work counts under the scheme `window`, newest first."""
 
 
 class Fact(Struct, frozen=True, kw_only=True):
@@ -127,6 +129,8 @@ class Statement(Struct, frozen=True, kw_only=True):
     format: Literal["openpool-statement-1"] = "openpool-statement-1"
     pool: str
     chain_id: int
+    number: int
+    """1 for the pool's first statement."""
     round: int
     after_seq: int
     seq: int
@@ -143,10 +147,10 @@ class Statement(Struct, frozen=True, kw_only=True):
     root: str
     """Merkle root over the receipts, hex."""
     window_rounds: int
-    """How many rounds before it share a round's revenue under the scheme `window`, else 0."""
+    """How many rounds before it would share a round's revenue under the scheme `window`."""
     work: tuple[Work, ...]
     earlier: tuple[Work, ...]
-    """Work of earlier statements that counts where this round, or a later one, is divided."""
+    """Work of earlier statements that may count where this round, or a later one, is divided."""
     revenue: tuple[RevenueRow, ...]
     accounts: tuple[AccountRow, ...]
     carries: tuple[CarryRow, ...]
@@ -163,13 +167,16 @@ Entry = tuple[int, Event]
 class Opening(Struct, frozen=True, kw_only=True):
     """Where the statement before ended."""
 
+    number: int = 0
     seq: int = 0
     time_ms: int = 0
     round: int = 0
-    """The round that was running then."""
+    """The round that was running then; what comes before the first one belongs to it."""
     digest: str = ""
     work: tuple[Work, ...] = ()
     """All work that may still count."""
+    windows: Mapping[str, tuple[int, ...]] = {}
+    """The rounds so far of each orchestrator, newest first."""
     balances: Mapping[str, int] = {}
     carries: Mapping[CarryKey, int] = {}
 
@@ -195,14 +202,56 @@ def opening_after(statement: Statement, digest: str) -> Opening:
         numerator, denominator = carry_number(row.carry)
         carries[row.worker, denominator] = numerator
     return Opening(
+        number=statement.number,
         seq=statement.seq,
         time_ms=statement.to_ms,
         round=started[-1] if started else statement.round,
         digest=digest,
         work=(*statement.earlier, *statement.work),
+        windows=_windows_after(statement),
         balances={row.account: int(row.closing_wei) for row in statement.accounts},
         carries=carries,
     )
+
+
+def _windows_after(statement: Statement) -> dict[str, tuple[int, ...]]:
+    """With this round in front; only of orchestrators that were known before it ended."""
+    known = {row.payer for row in statement.work if row.round <= statement.round}
+    for fact in statement.facts:
+        if isinstance(fact.data, money.RoundStarted) and fact.data.round > statement.round:
+            break
+        if isinstance(fact.data, money.RevenueRealised):
+            known.add(fact.data.orchestrator)
+    return {
+        row.orchestrator: (statement.round, *row.window)
+        for row in statement.revenue
+        if row.window or row.orchestrator in known
+    }
+
+
+def next_round(
+    starts: Sequence[tuple[int, int]],
+    settled: Mapping[int, Mapping[str, int]],
+    settles: Collection[str],
+    opening: Opening,
+    stated: int | None,
+) -> tuple[int, int] | None:
+    """The round whose statement can be made now, and the last event it shall cover.
+
+    `starts` are (event, round) in order, `settled` the event that settled a round, by round and
+    orchestrator; `settles` are the orchestrators whose rounds are settled before they are stated.
+    `stated` is the round of the last statement.
+    """
+    rounds = list({number: seq for seq, number in reversed(starts)}.items())[::-1]
+    after = [number for number, _ in rounds].index(stated) + 1 if stated is not None else 0
+    for (number, _), (_, end) in zip(rounds[after:], rounds[after + 1 :], strict=False):
+        done = settled.get(number, {})
+        if any(name not in done for name in settles):
+            return None
+        seq = max([end, *(done[name] for name in settles)])
+        if seq > opening.seq:  # else the statement before covered it, as it was settled late
+            return number, seq
+    return None
 
 
 # --- making one ----------------------------------------------------------------------------------
@@ -223,10 +272,13 @@ def make(
             if isinstance(data, money.RoundStarted):
                 current = data.round
     work = added_up(receipts)
+    windows = {name: past[: closing.window_rounds] for name, past in opening.windows.items()}
+    counting = {number for past in windows.values() for number in past}
     encoded = [encode_receipt(receipt) for receipt in receipts]
     statement = Statement(
         pool=closing.pool,
         chain_id=closing.chain_id,
+        number=opening.number + 1,
         round=closing.round,
         after_seq=opening.seq,
         seq=closing.seq,
@@ -239,8 +291,8 @@ def make(
         root=Levels([leaf_of(each) for each in encoded]).root().hex(),
         window_rounds=closing.window_rounds,
         work=work,
-        earlier=still_counting(opening.work, closing.round - closing.window_rounds),
-        revenue=revenue_of(work, facts),
+        earlier=still_counting(opening.work, closing.round, counting),
+        revenue=revenue_of(work, facts, windows),
         accounts=account_rows(opening.balances, moves_of(work, facts)),
         carries=carry_rows(carries),
         facts=tuple(facts),
@@ -291,11 +343,13 @@ def added_up(receipts: Iterable[Receipt]) -> tuple[Work, ...]:
     return tuple(_work(*key, *sums[key]) for key in sorted(sums))
 
 
-def still_counting(work: Iterable[Work], since_round: int) -> tuple[Work, ...]:
-    """The rows of these rounds, those of one kind made one."""
+def still_counting(
+    work: Iterable[Work], since_round: int, rounds: Collection[int]
+) -> tuple[Work, ...]:
+    """The rows of these rounds, those of one kind made one. Customers' work shares nothing."""
     sums: dict[WorkKey, list[int]] = {}
     for row in work:
-        if row.round >= since_round:
+        if row.payer != "customers" and (row.round >= since_round or row.round in rounds):
             total = sums.setdefault(_key(row), [0, 0, 0, 0, 0])
             total[0] += row.jobs
             total[1] += row.units
@@ -337,8 +391,10 @@ def _work(
     )
 
 
-def revenue_of(work: Sequence[Work], facts: Sequence[Fact]) -> tuple[RevenueRow, ...]:
-    """Expected and realised, for each orchestrator."""
+def revenue_of(
+    work: Sequence[Work], facts: Sequence[Fact], windows: Mapping[str, tuple[int, ...]]
+) -> tuple[RevenueRow, ...]:
+    """Expected and realised, for each orchestrator that is known."""
     expected: dict[str, int] = {}
     realised: dict[str, int] = {}
     for row in work:
@@ -354,8 +410,9 @@ def revenue_of(work: Sequence[Work], facts: Sequence[Fact]) -> tuple[RevenueRow,
             expected_wei=str(expected.get(name, 0)),
             realised_wei=str(realised.get(name, 0)),
             luck_wei=str(realised.get(name, 0) - expected.get(name, 0)),
+            window=windows.get(name, ()),
         )
-        for name in sorted(expected.keys() | realised.keys())
+        for name in sorted(expected.keys() | realised.keys() | windows.keys())
     )
 
 

@@ -1,0 +1,307 @@
+"""Makes the statement of a round once the round is settled, signs it and keeps it for everybody.
+
+The statement is a function of the log and of the one before it, and signatures are deterministic.
+So a pool that died in between makes the same bytes again, and a lost file comes back. The order:
+files first, then `statement-made`; only what that names is shown. Read `core.statements` first.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from msgspec import Struct
+
+from openpool.core.documents import opened
+from openpool.core.errors import BadMessage, SetupError
+from openpool.core.events import Event, FeeCredited
+from openpool.core.hashchain import GENESIS
+from openpool.core.money_events import RoundSettled, RoundStarted, StatementMade
+from openpool.core.receipts import (
+    Receipt,
+    decode_proven,
+    decode_receipt,
+    plain_line,
+    proven,
+)
+from openpool.core.statement_check import read
+from openpool.core.statements import (
+    BYTES_MAX,
+    KIND,
+    TYPES,
+    Closing,
+    Opening,
+    Statement,
+    encode_statement,
+    make,
+    next_round,
+    opening_after,
+)
+from openpool.store.interface import Appender, EventFilter, StoredEvent
+from openpool.treasury.archive import read_whole, write_whole
+from openpool.treasury.signing import Signs, signed
+from openpool.treasury.terms import PublishedTerms
+
+log = structlog.get_logger()
+
+PAGE = 5_000
+POLL_S = 5.0
+
+
+class Store(Appender, Protocol):
+    """The part of the store that is needed here (see `store.interface`)."""
+
+    def events(self, which: EventFilter) -> list[StoredEvent]: ...
+
+
+class StatementRow(Struct, frozen=True, kw_only=True):
+    """A statement that was made."""
+
+    round: int
+    made_ms: int
+    receipts: int
+    root: str
+    digest: str
+    signer: str
+    seq: int
+
+
+class Statements:
+    """All statements of the pool."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        signer: Signs,
+        clock_ms: Callable[[], int],
+        folder: Path,
+        pool_name: str,
+        chain_id: int,
+        terms: PublishedTerms,
+        settles: Callable[[], Collection[str]] = tuple,
+        poll_s: float = POLL_S,
+    ) -> None:
+        """`folder` holds the files. `settles` names the orchestrators whose rounds are settled
+        by sharing what they realised: a statement waits for them."""
+        self._store, self._signer, self._terms = store, signer, terms
+        self._clock_ms, self._settles, self._poll_s = clock_ms, settles, poll_s
+        self._folder = folder
+        self._pool_name, self._chain_id = pool_name, chain_id
+        self._rows: list[StatementRow] = []
+        self._opening = Opening()
+        self._starts: list[tuple[int, int]] = []
+        self._settled: dict[int, dict[str, int]] = {}
+        self._seen = 0
+
+    # --- running -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the statements made so far; a file that is missing or damaged is made again.
+
+        Raises SetupError if the log no longer gives what was signed."""
+        await asyncio.to_thread(self._load)
+
+    async def run(self) -> None:
+        """Make statements as they fall due; ends by cancellation."""
+        while True:
+            await self.make_due()
+            await asyncio.sleep(self._poll_s)
+
+    async def make_due(self) -> int:
+        """Make every statement that is due; how many that were."""
+        await asyncio.to_thread(self._follow_rounds)
+        made = 0
+        while (due := self._due()) is not None:
+            number, seq = due
+            statement, content = await asyncio.to_thread(self._make, number, seq)
+            await self._record(statement, content)
+            made += 1
+        return made
+
+    def _due(self) -> tuple[int, int] | None:
+        stated = self._rows[-1].round if self._rows else None
+        return next_round(self._starts, self._settled, self._settles(), self._opening, stated)
+
+    def _follow_rounds(self) -> None:
+        for stored in self._pages(("round-started", "round-settled"), self._seen, 0):
+            self._seen = stored.seq
+            match stored.event.data:
+                case RoundStarted(round=number):
+                    if not self._starts:
+                        self._opening = Opening(round=number)
+                    self._starts.append((stored.seq, number))
+                case RoundSettled(orchestrator=name, round=number):
+                    self._settled.setdefault(number, {}).setdefault(name, stored.seq)
+
+    def _load(self) -> None:
+        self._follow_rounds()
+        for stored in self._pages(("statement-made",), 0, 0):
+            if isinstance(stored.event.data, StatementMade):
+                self._take_up(stored.event.data, stored.event.time_ms)
+
+    def _take_up(self, made: StatementMade, made_ms: int) -> None:
+        content = read_whole(self.path(made.round))
+        statement = _read(content, made.digest) if content else None
+        if statement is None or not self.receipts_path(made.round).exists():
+            statement, content = self._make(made.round, made.seq)
+            if _read(content, made.digest) is None:
+                raise SetupError(
+                    f"The statement of round {made.round} cannot be made again as it was signed; "
+                    f"put back {self.path(made.round)}, or run `openpool replay --check`."
+                )
+        self._keep(statement, made, made_ms)
+
+    def _keep(self, statement: Statement, made: StatementMade, made_ms: int) -> None:
+        self._opening = opening_after(statement, made.digest)
+        self._rows.append(
+            StatementRow(
+                round=made.round,
+                made_ms=made_ms,
+                receipts=made.receipts,
+                root=made.root,
+                digest=made.digest,
+                signer=made.signer,
+                seq=made.seq,
+            )
+        )
+
+    # --- making one ----------------------------------------------------------------------------
+
+    def _make(self, number: int, seq: int) -> tuple[Statement, bytes]:
+        """The statement and its file, which are in place when this returns."""
+        last = self._event_at(seq)
+        terms = self._terms.in_force(last.event.time_ms)
+        promise = terms.terms.promise
+        closing = Closing(
+            pool=self._pool_name,
+            chain_id=self._chain_id,
+            round=number,
+            seq=seq,
+            chain=last.chain,
+            time_ms=last.event.time_ms,
+            terms=terms.digest,
+            window_rounds=promise.window_rounds,
+        )
+        entries = ((e.seq, e.event) for e in self._pages(TYPES, self._opening.seq, seq + 1))
+        statement, receipts = make(self._opening, closing, entries)
+        content = signed(self._signer, KIND, encode_statement(statement))
+        lines = [plain_line(receipt, index) + b"\n" for index, receipt in enumerate(receipts)]
+        write_whole(self.receipts_path(number), b"".join(lines))
+        write_whole(self.path(number), content)
+        return statement, content
+
+    async def _record(self, statement: Statement, content: bytes) -> None:
+        parts = opened(content, bytes_max=BYTES_MAX)
+        data = StatementMade(
+            orchestrator="",
+            round=statement.round,
+            receipts=statement.receipts,
+            root=statement.root,
+            digest=parts.digest,
+            signer=parts.signer,
+            signature=parts.signature,
+            seq=statement.seq,
+        )
+        made_ms = self._clock_ms()
+        event = Event(id=f"statement/{statement.round}", time_ms=made_ms, data=data)
+        await self._store.append([event]).durable()
+        self._keep(statement, data, made_ms)
+        log.info("statement-made", round=statement.round, receipts=statement.receipts)
+
+    def _event_at(self, seq: int) -> StoredEvent:
+        (found,) = self._store.events(EventFilter(after_seq=seq - 1, before_seq=seq + 1, limit=1))
+        return found
+
+    def _pages(self, types: Sequence[str], after: int, before: int) -> Iterator[StoredEvent]:
+        while True:
+            which = EventFilter(after_seq=after, before_seq=before, types=tuple(types), limit=PAGE)
+            page = self._store.events(which)
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = page[-1].seq
+
+    # --- what was made -------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> Sequence[StatementRow]:
+        """All statements, the oldest first."""
+        return self._rows
+
+    def row(self, round: int) -> StatementRow | None:
+        return next((row for row in self._rows if row.round == round), None)
+
+    def path(self, round: int) -> Path:
+        """Where the file of a statement is."""
+        return self._folder / f"{round}.json"
+
+    def receipts_path(self, round: int) -> Path:
+        """Where all receipts of a statement are."""
+        return self._folder / f"{round}.receipts.jsonl"
+
+    def file(self, round: int) -> bytes | None:
+        """The signed statement; None if there is none. Reads a file, as do all that follow."""
+        return read_whole(self.path(round)) if self.row(round) else None
+
+    def all_receipts(self, round: int) -> bytes | None:
+        """The file of all receipts of a statement."""
+        return read_whole(self.receipts_path(round)) if self.row(round) else None
+
+    def receipts_of(self, round: int, address: str) -> list[bytes] | None:
+        """An address's receipts in a statement, one line each with its proof."""
+        return self._proven(round, lambda receipt: receipt.address == address)
+
+    def receipt_of(self, job: str, address: str) -> bytes | None:
+        """The line of the receipt of one job or call of this address, with its proof; None if it
+        earned nothing or is in no statement yet (`unstated` has it then)."""
+        fee = self._fee(job, address)
+        if fee is None:
+            return None
+        round = next((row.round for row in self._rows if fee.seq <= row.seq), None)
+        if round is None:
+            return None
+        lines = self._proven(round, lambda receipt: receipt.seq == fee.seq)
+        return lines[0] if lines else None
+
+    def unstated(self, job: str, address: str) -> bytes | None:
+        """The receipt of a job that will be in the next statement; exactly the bytes that will
+        be there, so that it can be signed by itself."""
+        fee = self._fee(job, address)
+        if fee is None or fee.seq <= self._opening.seq or not self._starts:
+            return None
+        closing = Closing(
+            pool=self._pool_name,
+            chain_id=self._chain_id,
+            round=0,
+            seq=fee.seq,
+            chain=GENESIS.hex(),
+            time_ms=fee.event.time_ms,
+            terms="",
+        )
+        types = ("fee-credited", "round-started")
+        entries = ((e.seq, e.event) for e in self._pages(types, self._opening.seq, fee.seq + 1))
+        return make(self._opening, closing, entries)[1][-1]
+
+    def _fee(self, job: str, address: str) -> StoredEvent | None:
+        found = self._store.events(EventFilter(types=("fee-credited",), job=job, limit=1))
+        data = found[0].event.data if found else None
+        return found[0] if isinstance(data, FeeCredited) and data.address == address else None
+
+    def _proven(self, round: int, wanted: Callable[[Receipt], bool]) -> list[bytes] | None:
+        content = self.all_receipts(round)
+        if content is None:
+            return None
+        receipts = [bytes(decode_proven(line).receipt) for line in content.splitlines()]
+        places = [place for place, data in enumerate(receipts) if wanted(decode_receipt(data))]
+        return proven(receipts, places)
+
+
+def _read(content: bytes | None, digest: str) -> Statement | None:
+    """The statement in a file if it is the one with this digest."""
+    try:
+        parts = opened(content or b"", bytes_max=BYTES_MAX)
+        return read(parts) if parts.digest == digest else None
+    except BadMessage:
+        return None

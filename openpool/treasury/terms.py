@@ -1,0 +1,141 @@
+"""Publishes the pool's terms, and knows which of them hold now.
+
+At start the settings become a promise; where it differs from the newest version, a new one is
+signed and written to the log before anybody is told. Must not read settings itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from openpool.core.documents import digest_of, signed_bytes, signed_text
+from openpool.core.errors import BadMessage, SetupError
+from openpool.core.events import Event
+from openpool.core.money_events import TermsPublished
+from openpool.core.terms import (
+    KIND,
+    Promise,
+    Published,
+    commission_ppm,
+    encode_terms,
+    in_force,
+    next_terms,
+    pending,
+    published,
+)
+from openpool.store.interface import Appender, EventFilter, StoredEvent
+from openpool.treasury.signing import Signs
+
+VERSIONS_MAX = 10_000
+LOOK_MS = 60_000
+"""Longest sleep: a clock that was set does not make terms apply a week late."""
+
+
+class Store(Appender, Protocol):
+    """The part of the store that is needed here (see `store.interface`)."""
+
+    def events(self, which: EventFilter) -> list[StoredEvent]: ...
+
+
+class PublishedTerms:
+    """All versions of the terms. `load` reads what was published, `publish` adds to it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        signer: Signs,
+        clock_ms: Callable[[], int],
+        pool_name: str,
+        chain_id: int,
+        on_applied: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_applied` is called when an announced version begins to apply."""
+        self._store, self._signer = store, signer
+        self._clock_ms = clock_ms
+        self._pool_name, self._chain_id = pool_name, chain_id
+        self._on_applied = on_applied
+        self._versions: list[Published] = []
+        self._published = asyncio.Event()
+
+    def load(self) -> None:
+        """Read the versions out of the log. Raises SetupError if there is one that this program
+        does not understand."""
+        which = EventFilter(types=("terms-published",), limit=VERSIONS_MAX)
+        found = [stored.event.data for stored in self._store.events(which)]
+        try:
+            self._versions = [published(each) for each in found if isinstance(each, TermsPublished)]
+        except BadMessage as error:
+            raise SetupError(str(error)) from None
+
+    async def publish(self, promise: Promise) -> Published:
+        """Publish a new version if the promise is new; the newest version. On disk on return."""
+        terms = next_terms(
+            self._versions,
+            promise,
+            pool=self._pool_name,
+            chain_id=self._chain_id,
+            signer=self._signer.address,
+            now_ms=self._clock_ms(),
+        )
+        if terms is None:
+            return self._versions[-1]
+        document = encode_terms(terms)
+        digest = digest_of(document)
+        event = TermsPublished(
+            version=terms.version,
+            digest=digest,
+            applies_ms=terms.applies_ms,
+            document=document.decode(),
+            signer=self._signer.address,
+            signature=self._signer.sign(signed_text(KIND, digest)),
+        )
+        name = f"terms/{terms.version}"
+        receipt = self._store.append([Event(id=name, time_ms=terms.published_ms, data=event)])
+        await receipt.durable()
+        self._versions.append(published(event))
+        self._published.set()
+        return self._versions[-1]
+
+    async def run(self) -> None:
+        """Call `on_applied` whenever an announced version begins to apply; ends by cancellation."""
+        while True:
+            coming = pending(self._versions, self._clock_ms())
+            if coming is None:
+                self._published.clear()
+                await self._published.wait()
+                continue
+            wait_ms = max(1, min(coming.terms.applies_ms - self._clock_ms(), LOOK_MS))
+            await asyncio.sleep(wait_ms / 1000)
+            if self.in_force().digest == coming.digest:
+                self._on_applied()
+
+    # --- what holds ----------------------------------------------------------------------------
+
+    @property
+    def versions(self) -> Sequence[Published]:
+        """All of them, the oldest first."""
+        return self._versions
+
+    def in_force(self, at_ms: int | None = None) -> Published:
+        """The version that holds now, or held then. SetupError before anything was published."""
+        found = in_force(self._versions, self._clock_ms() if at_ms is None else at_ms)
+        if found is None:
+            raise SetupError("The pool has published no terms yet; start it once.")
+        return found
+
+    def pending(self) -> Published | None:
+        """The version that was announced and will apply."""
+        return pending(self._versions, self._clock_ms())
+
+    def commission_ppm(self, group: str) -> int:
+        """What the pool keeps, now, of the fees of this group's workers."""
+        return commission_ppm(self.in_force().terms.promise, group)
+
+    def file(self, version: int = 0) -> bytes | None:
+        """The signed document of a version; 0 is the one in force. None if there is none."""
+        if not version:
+            found = in_force(self._versions, self._clock_ms())
+        else:
+            found = next((v for v in self._versions if v.terms.version == version), None)
+        return signed_bytes(found.document, found.signer, found.signature) if found else None
