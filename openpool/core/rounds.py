@@ -6,7 +6,7 @@ So the same log always gives the same rounds. Must not divide anything: that is 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ from openpool.core.accounts import CUSTOMER, HOLDBACK
 from openpool.core.events import Event
 from openpool.core.money_events import Scheme
 from openpool.core.rules import Lot
-from openpool.core.schemes import Work, Works
+from openpool.core.schemes import Work, Works, scheme_of
 
 BUSY_TYPES = ("fee-credited", "attempt-failed", "result-refused", "call-attempt-failed")
 """What there is much of, and what nothing needs to be known of once its round is long settled."""
@@ -44,7 +44,7 @@ class Closing(Struct, kw_only=True):
     scheme: Scheme
     work: Works
     window: tuple[Works, ...]
-    """Work of the rounds before, newest first, where it is not paid off by a round of its own."""
+    """Work of the rounds before, by their numbers, newest first; empty where there was none."""
     realised_wei: int
     failed: dict[str, int]
     """Attempts that failed by the fault of an address, for whichever orchestrator."""
@@ -55,31 +55,30 @@ class Closing(Struct, kw_only=True):
     held: dict[str, tuple[Lot, ...]] = {}
 
 
-class _Past(Struct, frozen=True, kw_only=True):
-    scheme: Scheme | None
-    """None: there was no work."""
-    work: Works
-
-
 class _Books:
     """What one orchestrator has open."""
 
-    def __init__(self, window_rounds: int) -> None:
+    def __init__(self) -> None:
         self.work: dict[str, Work] = {}
-        self.scheme: Scheme | None = None
         self.realised_wei = 0
         self.carried_wei = 0
-        self.past: deque[_Past] = deque(maxlen=window_rounds)
+        self.past: dict[int, Works] = {}
         self.held: dict[str, deque[Lot]] = {}
         self.closed: set[int] = set()
 
-    def scheme_now(self, default: Scheme) -> Scheme:
+    def window(self, number: int, rounds: int) -> tuple[Works, ...]:
+        """The work of so many rounds before this one; what is older is forgotten."""
+        ages = range(number - 1, number - 1 - rounds, -1)
+        self.past = {each: self.past[each] for each in ages if each in self.past}
+        return tuple(self.past.get(each, {}) for each in ages)
+
+    def scheme(self, window: Sequence[Works], default: Scheme) -> Scheme:
         """What the open round is settled under: its own work decides; without any, work of the
         window that is not paid off yet; then the settings."""
-        running_off = any(each.scheme == "window" for each in self.past)
-        if running_off and self.scheme in (None, "per-job"):
+        own = scheme_of(self.work)
+        if own in (None, "per-job") and any(scheme_of(each) == "window" for each in window):
             return "window"
-        return self.scheme or default
+        return own or default
 
     def move(self, data: money.AdjustmentMade) -> None:
         """Follow what is held back. The oldest goes first."""
@@ -164,8 +163,6 @@ class Rounds:
         if payer.startswith(CUSTOMER):
             return
         books = self._of(payer)
-        if books.scheme is None or scheme != "per-job":
-            books.scheme = scheme
         work = books.work.get(address)
         if work is None:
             work = books.work[address] = Work()
@@ -191,8 +188,8 @@ class Rounds:
                 continue
             books.closed.add(number)
             closings.append(self._closing(name, books, number, end_ms, members))
-            books.past.appendleft(_Past(scheme=books.scheme, work=books.work))
-            books.work, books.scheme, books.realised_wei = {}, None, 0
+            books.past[number] = books.work
+            books.work, books.realised_wei = {}, 0
         self._failed = {}
         if closings:
             self._waiting.append(closings)
@@ -200,14 +197,15 @@ class Rounds:
     def _closing(
         self, name: str, books: _Books, number: int, end_ms: int, members: dict[str, bool]
     ) -> Closing:
+        window = books.window(number, self._window_rounds)
         return Closing(
             orchestrator=name,
             round=number,
             start_ms=self.start_ms,
             end_ms=end_ms,
-            scheme=books.scheme_now(self._default),
+            scheme=books.scheme(window, self._default),
             work=books.work,
-            window=tuple(each.work if each.scheme != "proportional" else {} for each in books.past),
+            window=window,
             realised_wei=books.realised_wei,
             failed=self._failed,
             members=members,
@@ -222,7 +220,7 @@ class Rounds:
     def _of(self, orchestrator: str) -> _Books:
         books = self._books.get(orchestrator)
         if books is None:
-            books = self._books[orchestrator] = _Books(self._window_rounds)
+            books = self._books[orchestrator] = _Books()
         return books
 
     # --- events --------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class Work(Struct, kw_only=True):
     """Fees before commission of work that was paid at once, as are the next two."""
     paid_wei: int = 0
     paid_commission_wei: int = 0
+    scheme: Scheme = "per-job"
+    """The one that settles it; `window` before `proportional` before `per-job`."""
     jobs: int = 0
     groups: dict[str, int] = {}
     """Fees before commission, of both kinds, by the worker's group."""
@@ -50,6 +52,8 @@ class Work(Struct, kw_only=True):
             self.paid_wei += worker_wei
             self.paid_commission_wei += fee_wei - worker_wei
         else:
+            if self.scheme != "window":
+                self.scheme = scheme
             self.worth_wei += fee_wei
             self.net += fee_wei * (PPM - commission_ppm)
             self.accrued_wei += worker_wei
@@ -58,6 +62,14 @@ class Work(Struct, kw_only=True):
 
 Works = Mapping[str, Work]
 """By payout address."""
+
+
+def scheme_of(works: Works) -> Scheme | None:
+    """What settles a round with this work; None if there is none. Where the scheme was changed
+    within the round, the one that shares most widely counts."""
+    found = {work.scheme for work in works.values()}
+    schemes: tuple[Scheme, ...] = ("window", "proportional", "per-job")
+    return next((scheme for scheme in schemes if scheme in found), None)
 
 
 class Claim(NamedTuple):
@@ -89,16 +101,25 @@ class Division(NamedTuple):
 
 def proportional_claims(work: Works) -> tuple[dict[str, Claim], int]:
     """Claims of a round's own work, and the weight of what was paid at once."""
-    return window_claims([work])
+    return _claims([(1, work)])
 
 
 def window_claims(newest_first: Sequence[Works]) -> tuple[dict[str, Claim], int]:
-    """Claims of the work of several rounds, of which the newest counts most and the one after
-    the last would count nothing; and the weight of what was paid at once."""
+    """Claims of the work of the rounds before, all rounds of the window, also empty ones: the
+    newest counts most, and the one after the last would count nothing. Work that a round of its
+    own has paid off has no claim. Also the weight of what was paid at once."""
+    return _claims(
+        (factor, works)
+        for factor, works in zip(range(len(newest_first), 0, -1), newest_first, strict=True)
+        if scheme_of(works) != "proportional"
+    )
+
+
+def _claims(rounds: Iterable[tuple[int, Works]]) -> tuple[dict[str, Claim], int]:
     worth: dict[str, int] = {}
     net: dict[str, int] = {}
     paid = 0
-    for factor, works in zip(range(len(newest_first), 0, -1), newest_first, strict=True):
+    for factor, works in rounds:
         for address, work in works.items():
             paid += factor * work.paid_worth_wei
             if work.worth_wei:

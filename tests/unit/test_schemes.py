@@ -8,14 +8,14 @@ from roundlog import RoundLog, address, settled
 from openpool.core import schemes
 from openpool.core.events import Event, FeeCredited
 from openpool.core.fees import Due, Fees
-from openpool.core.money_events import ShareCredited
+from openpool.core.money_events import Scheme, ShareCredited
 from openpool.core.schemes import Work, divide, proportional_claims, window_claims
 from openpool.core.step import Outbox
 
 
-def work(fee_wei: int, ppm: int = 0) -> Work:
+def work(fee_wei: int, ppm: int = 0, scheme: Scheme = "proportional") -> Work:
     made = Work()
-    made.add(fee_wei, fee_wei - fee_wei * ppm // 1_000_000, ppm, "proportional")
+    made.add(fee_wei, fee_wei - fee_wei * ppm // 1_000_000, ppm, scheme)
     return made
 
 
@@ -36,7 +36,8 @@ def test_what_cannot_be_divided_is_left() -> None:
 
 def test_newer_work_counts_more_in_a_window() -> None:
     """Of three rounds with equal work the newest counts three times as much as the oldest."""
-    claims, _ = window_claims([{"new": work(10)}, {"mid": work(10)}, {"old": work(10)}])
+    rounds = [{name: work(10, scheme="window")} for name in ("new", "mid", "old")]
+    claims, _ = window_claims(rounds)
     assert {name: part.share_wei for name, part in divide(600, claims).parts.items()} == {
         "new": 300,
         "mid": 200,
@@ -204,6 +205,47 @@ def test_a_window_runs_off_when_the_scheme_changes_to_per_job() -> None:
     assert (log.paid("a"), log.paid("b")) == (600 + 200, 100)
     log.work("b", 50, 0, scheme="per-job")
     assert settled(log.start(5)).scheme == "per-job"
+
+
+def test_a_window_ignores_work_that_was_paid_off_by_its_own_round() -> None:
+    """After a change from proportional to window nobody is paid twice for the same work."""
+    log = RoundLog("proportional", window_rounds=3)
+    log.start(1)
+    log.work("a", 100, 0)
+    log.win(100)
+    log.start(2)
+    log.work("b", 100, 0, scheme="window")
+    log.start(3)
+    log.work("b", 100, 0, scheme="window")
+    log.win(60)
+    log.start(4)
+    assert (log.paid("a"), log.paid("b")) == (100, 60)
+
+
+def test_a_change_of_scheme_within_a_round_loses_no_work() -> None:
+    """Where a round has work under both, all of it is in the window."""
+    log = RoundLog("window", window_rounds=2)
+    log.start(1)
+    log.work("a", 100, 0, scheme="proportional")
+    log.work("b", 100, 0, scheme="window")
+    log.win(5)
+    assert settled(log.start(2)).scheme == "window"
+    log.win(195)
+    log.start(3)
+    assert (log.paid("a"), log.paid("b")) == (100, 100)
+
+
+def test_a_window_counts_rounds_by_their_numbers() -> None:
+    """Rounds that the pool slept through are rounds of the window, too."""
+    log = RoundLog("window", window_rounds=3)
+    log.start(1)
+    log.work("a", 100, 0)
+    log.start(2)
+    log.work("b", 100, 0)
+    log.start(5)
+    log.win(100)
+    log.start(6)
+    assert (log.paid("a"), log.paid("b")) == (0, 100)
 
 
 def test_orchestrators_are_settled_apart() -> None:
