@@ -7,6 +7,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter
 from litestar.response import Template
 
+from openpool.web.call_shapes import sold
 from openpool.web.context import FromVisitor, FromWeb
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.interface import DEFAULT_LIVE_FPS
@@ -36,7 +37,7 @@ async def models_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Tem
         "models",
         "Models",
         models=await web.calls.models(),
-        runners=web.calls.runners(),
+        sold=sold(web.calls.runners()),
         in_flight=web.calls.in_flight()[:ROWS],
         recent=await web.calls.recent(ROWS),
         names=await web.views.names(),

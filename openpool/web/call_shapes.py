@@ -10,7 +10,7 @@ from fractions import Fraction
 from msgspec import Struct, structs
 
 from openpool.core.calls import App
-from openpool.core.desk_views import AppView, DeskView, StandView
+from openpool.core.desk_views import AppView, DeskView, RunnerView, StandView
 from openpool.core.events import (
     CallAssigned,
     CallAttemptFailed,
@@ -181,6 +181,40 @@ def offers_of(worker: str, desk: DeskView | None) -> list[Server]:
     return [
         server(app, stand) for app in desk.apps for stand in app.stands if stand.worker == worker
     ]
+
+
+class Sold(Struct, frozen=True, kw_only=True):
+    """Models that are alike at an orchestrator, for the page."""
+
+    orchestrator: str
+    state: str
+    """`registered`, `registering`, `not registered`, or `withdrawn`: nobody serves it any more."""
+    problem: str
+    models: list[str]
+    sessions: int
+
+
+def sold(runners: Iterable[RunnerView]) -> list[Sold]:
+    """The models by orchestrator and state, in the order in which they come."""
+    alike: dict[tuple[str, str, str], list[RunnerView]] = {}
+    for each in runners:
+        alike.setdefault((each.orchestrator, _state(each), each.problem), []).append(each)
+    return [
+        Sold(
+            orchestrator=orchestrator,
+            state=state,
+            problem=problem,
+            models=sorted({f"{each.pipeline}/{each.model}" for each in group}),
+            sessions=sum(each.sessions for each in group),
+        )
+        for (orchestrator, state, problem), group in alike.items()
+    ]
+
+
+def _state(runner: RunnerView) -> str:
+    if runner.registered:
+        return "registered" if runner.capacity else "withdrawn"
+    return "not registered" if runner.problem else "registering"
 
 
 def model_of(app: App, live: AppView | None, row: AppRow | None, quote: Quote | None) -> Model:
