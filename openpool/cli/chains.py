@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def opened(settings: "Config", rpc: str = "") -> "AsyncIterator[tuple[Chain, Livepeer]]":
     """The chain and the protocol on it. Raises SetupError if the settings name no endpoint."""
+    from openpool import logs
     from openpool.chain.client import open_chain
     from openpool.chain.livepeer import open_livepeer
 
+    logs.configure("critical")  # what fails is told in one sentence; standard output is for answers
     chosen = settings.chain
     urls = [rpc] if rpc else [each.url.reveal() for each in chosen.endpoints]
     if not urls:

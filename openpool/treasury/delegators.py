@@ -101,6 +101,7 @@ class Delegations:
         pool = await self._livepeer.pool(address, now.number, at=at)
         ranked = await self._livepeer.active_set()
         past = await self._histories[address].refresh(state, now.number, at)
+        has_rewarded = state.last_reward_round >= now.number
         is_locked_in = now.number in (state.last_reward_round, state.last_fee_round)
         return Profile(
             name=name,
@@ -112,7 +113,7 @@ class Delegations:
             round_l1_blocks=now.length,
             unbonding_rounds=parameters.unbonding_rounds,
             is_active=state.active,
-            has_rewarded=state.last_reward_round >= now.number,
+            has_rewarded=has_rewarded,
             reward_cut_ppm=pool.reward_cut_ppm if is_locked_in else state.reward_cut_ppm,
             fee_share_ppm=pool.fee_share_ppm if is_locked_in else state.fee_share_ppm,
             next_reward_cut_ppm=state.reward_cut_ppm,
@@ -120,7 +121,7 @@ class Delegations:
             stake_lpt=await self._stake_today(state, pool, now.number, at),
             standing=delegators.standing(ranked, address, parameters.pool_size_max),
             past=past,
-            outlook=outlook_of(state, parameters, past, dict(ranked)),
+            outlook=outlook_of(state, parameters, past, dict(ranked), has_rewarded=has_rewarded),
         )
 
     async def _stake_today(
@@ -253,6 +254,8 @@ def outlook_of(
     parameters: Parameters,
     past: tuple[PastRound, ...],
     ranked: Mapping[str, int],
+    *,
+    has_rewarded: bool,
 ) -> Outlook:
     """What a projection starts from: the next round, and what past rounds brought on average.
 
@@ -260,7 +263,6 @@ def outlook_of(
     """
     is_in = state.address in ranked
     fees = sum(each.fees_wei for each in past) if is_in else 0
-    called = delegators.reward_calls_ppm(past) if is_in else 0
     return Outlook(
         pool_stake_lpt=state.total_stake_lpt,
         active_stake_lpt=sum(ranked.values()) + (0 if is_in else state.total_stake_lpt),
@@ -272,8 +274,15 @@ def outlook_of(
         reward_cut_ppm=state.reward_cut_ppm,
         fee_share_ppm=state.fee_share_ppm,
         fees_wei=fees // len(past) if past else 0,
-        reward_calls_ppm=PPM if called is None else called,
+        reward_calls_ppm=_calls_ppm(past, has_rewarded) if is_in else 0,
     )
+
+
+def _calls_ppm(past: tuple[PastRound, ...], has_rewarded: bool) -> int:
+    """In how many rounds `reward` is called, the current one counted if it has been."""
+    rounds = len(past) + has_rewarded
+    called = sum(each.rewarded for each in past) + has_rewarded
+    return called * PPM // rounds if rounds else PPM
 
 
 def delegator_of(state: DelegatorState) -> Delegator:
