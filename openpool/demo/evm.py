@@ -4,6 +4,7 @@ For the demo and the tests. Actors are named; their keys follow from the name, s
 the same address in every run. Nothing here guards anything of value.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +19,7 @@ from eth_utils.crypto import keccak
 
 from openpool.chain import contracts as c
 from openpool.chain.abi import Method, encode
+from openpool.chain.answers import refusal
 from openpool.chain.interface import Call, Reverted
 from openpool.chain.rpc import Endpoint, RpcError, data, fields, number
 from openpool.core.livepeer.tickets import Ticket, recipient_rand_hash, ticket_hash, wins
@@ -41,6 +43,7 @@ TICK = -62_149
 """Of a pool whose token0 is LPT at 1/500 ETH; the other way round it is positive."""
 USD_PER_ETH = 2_500 * 10**8
 DEPLOYER = "deployer"
+SETTLE_S = 10.0
 FEES = {"maxFeePerGas": hex(100 * GWEI), "maxPriorityFeePerGas": "0x0"}
 
 
@@ -71,6 +74,7 @@ class Evm:
         self.url = url
         self.chain_id = chain_id
         self.endpoint = Endpoint(url, chain_id=chain_id, session=session, timeout_s=60)
+        self._automines = True
 
     async def rpc(self, method: str, *parameters: object) -> Any:
         """Any JSON-RPC request. Raises RpcError."""
@@ -96,8 +100,15 @@ class Evm:
         await self.rpc("anvil_dropTransaction", tx)
 
     async def automine(self, on: bool) -> None:
-        """Whether each transaction is mined at once."""
+        """Whether each transaction is mined at once (or rather a moment later, see `settled`)."""
         await self.rpc("evm_setAutomine", on)
+        self._automines = on
+
+    async def settled(self) -> None:
+        """Wait until all that was sent is mined; automine must be on."""
+        async with asyncio.timeout(SETTLE_S):
+            while number(fields(await self.rpc("txpool_status"))["pending"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
     async def set_balance(self, who: str, amount_wei: int) -> None:
         await self.rpc("anvil_setBalance", who, hex(amount_wei))
@@ -133,7 +144,11 @@ class Evm:
             "data": f"0x{call.data.hex()}",
             "value": hex(call.value_wei),
         }
-        return await self._mined({k: v for k, v in tx.items() if v})
+        try:
+            await self.rpc("eth_call", tx, "pending")  # says why; a receipt does not
+            return await self._mined(tx)
+        except RpcError as error:
+            raise refusal(error) or error from None
 
     async def deploy(
         self, name: str, types: Sequence[str] = (), values: Sequence[object] = ()
@@ -149,17 +164,15 @@ class Evm:
         return method.one(data(await self.rpc("eth_call", call, "latest")))
 
     async def _mined(self, tx: dict[str, str]) -> dict[str, Any]:
-        try:
+        if self._automines:
+            receipt = await self.rpc("eth_sendTransactionSync", tx | FEES)
+        else:
             sent = await self.rpc("eth_sendTransaction", tx | FEES)
-        except RpcError as error:
-            raise Reverted(error.message) from None
-        receipt = await self.rpc("eth_getTransactionReceipt", sent)
-        if receipt is None:  # automine is off
             await self.mine()
             receipt = await self.rpc("eth_getTransactionReceipt", sent)
         found = fields(receipt)
         if number(found["status"]) != 1:
-            raise Reverted(f"the transaction {sent} failed")
+            raise Reverted(f"the transaction {found['transactionHash']} failed")
         return found
 
 

@@ -1,15 +1,14 @@
 """The chain's client against a real local chain, and against endpoints that misbehave."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 
 import pytest
 import structlog.testing
+from conftest import Open
 from eth_utils.crypto import keccak
 from evm import *  # noqa: F403
 from evm import Faulty, drop_answer, drop_request, hang, http_status, huge, lie, refuse
 
-from openpool.chain.client import EthereumChain, open_chain
 from openpool.chain.contracts import Token
 from openpool.chain.interface import (
     Call,
@@ -21,22 +20,7 @@ from openpool.chain.interface import (
 )
 from openpool.demo.evm import CHAIN_ID, Evm, Livepeer, address
 
-Open = Callable[..., Awaitable[EthereumChain]]
 BOB = "0x" + "b0" * 19 + "0B"
-
-
-@pytest.fixture
-async def chain_of() -> AsyncIterator[Open]:
-    """Opens a chain behind these endpoints."""
-    async with AsyncExitStack() as stack:
-
-        async def opened(
-            *urls: str, agree: int = 2, timeout_s: float = 5, chain_id: int = CHAIN_ID
-        ) -> EthereumChain:
-            made = open_chain(urls, chain_id=chain_id, agree=agree, timeout_s=timeout_s)
-            return await stack.enter_async_context(made)
-
-        yield opened
 
 
 async def raw_transfer(evm: Evm, name: str, nonce: int = 0, **changes: int) -> bytes:
@@ -61,6 +45,7 @@ async def test_what_a_chain_says_is_read(evm: Evm, chain_of: Open) -> None:
     """Blocks, balances, nonces, code and gas come out as the chain has them."""
     chain = await chain_of(evm.url)
     tx = await chain.send(await raw_transfer(evm, "ann"))
+    await evm.settled()
     await evm.mine(3)
     latest, final = await chain.block(), await chain.block("finalized")
     assert latest.number == await evm.block_number() > final.number > 0
@@ -111,6 +96,7 @@ async def test_a_refused_transaction_says_why(
     """A used nonce and a key without funds are told apart."""
     chain = await chain_of(evm.url)
     await chain.send(await raw_transfer(evm, "ann"))
+    await evm.settled()
     with pytest.raises(SendRefused) as caught:
         await chain.send(await raw_transfer(evm, "ann", **({"nonce": 1} | changes)))
     assert caught.value.fault == fault
@@ -136,9 +122,11 @@ async def test_a_receipt_goes_with_its_block(evm: Evm, chain_of: Open) -> None:
     chain = await chain_of(evm.url)
     raw = await raw_transfer(evm, "ann")
     tx = await chain.send(raw)
+    await evm.settled()
     await evm.reorg(1)
     assert await chain.receipt(tx) is None
     assert await chain.send(raw) == tx
+    await evm.settled()
     assert await chain.receipt(tx) is not None
 
 
@@ -248,6 +236,7 @@ async def test_two_honest_endpoints_outvote_a_liar(
     honest = await make_faulty()
     chain = await chain_of(faulty.url, evm.url, honest.url)
     tx = await chain.send(await raw_transfer(evm, "ann"))
+    await evm.settled()
     await evm.finalize()
     final = await chain.block("finalized")
     for method in ("eth_getTransactionCount", "eth_getBalance"):
@@ -271,6 +260,7 @@ async def test_an_endpoint_that_lags_does_no_harm(evm: Evm, faulty: Faulty, chai
     chain = await chain_of(faulty.url, evm.url)
     await evm.mine(5)
     tx = await chain.send(await raw_transfer(evm, "ann"))
+    await evm.settled()
     await evm.mine(2)
     head = await evm.block_number()
     faulty.lag = 3
@@ -360,11 +350,13 @@ async def test_a_transaction_goes_to_every_endpoint(
     raw = await raw_transfer(evm, "ann")
     faulty.on("eth_sendRawTransaction", drop_request)
     assert await chain.send(raw) == f"0x{keccak(raw).hex()}"
+    await evm.settled()
     second = await raw_transfer(evm, "ann", 1)
     alone = await chain_of(faulty.url)
     faulty.on("eth_sendRawTransaction", drop_answer)
     with pytest.raises(ChainUnavailable, match="No endpoint answered whether it took"):
         await alone.send(second)
+    await evm.settled()
     assert await chain.receipt(f"0x{keccak(second).hex()}")
     faulty.on("eth_sendRawTransaction", lie(lambda _: "0x" + "12" * 32))
     with pytest.raises(ChainUnavailable, match="another hash"):
