@@ -218,8 +218,8 @@ def _address(text: str) -> str:
 
 def _receipts_text(given: int, stated: int) -> str:
     if given == stated:
-        return f"All {given} receipts were computed again, and their root is the signed one."
-    return f"{given} of {stated} receipts were computed again, and are proven to be in it."
+        return f"All {given} receipts were computed again, and the root over them."
+    return f"{given} of {stated} receipts were computed again, and their proofs."
 
 
 def _payouts(statement: "Statement", rpc: str) -> "tuple[str, list[Finding]]":

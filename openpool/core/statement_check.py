@@ -289,6 +289,13 @@ def check_receipts(
     if len(read) < len(lines):
         return
     whole = len(lines) == statement.receipts
+    if not whole and not any(line.proven.path for line in read):
+        text = (
+            f"The file has {len(read)} receipts without proofs, but the statement has "
+            f"{statement.receipts}."
+        )
+        yield Finding(path="receipts", text=text)
+        return
     yield from _root(statement, read) if whole else _proofs(statement, read)
     yield from _each(statement, read)
     yield from _sums(statement, read, address)

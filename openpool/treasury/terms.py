@@ -99,16 +99,24 @@ class PublishedTerms:
 
     async def run(self) -> None:
         """Call `on_applied` whenever an announced version begins to apply; ends by cancellation."""
+        known = self.in_force().digest
         while True:
-            coming = pending(self._versions, self._clock_ms())
-            if coming is None:
-                self._published.clear()
-                await self._published.wait()
-                continue
-            wait_ms = max(1, min(coming.terms.applies_ms - self._clock_ms(), LOOK_MS))
-            await asyncio.sleep(wait_ms / 1000)
-            if self.in_force().digest == coming.digest:
+            await self._change()
+            now = self.in_force().digest
+            if now != known:
+                known = now
                 self._on_applied()
+
+    async def _change(self) -> None:
+        """Wait until other terms may be in force."""
+        coming = self.pending()
+        until_ms = coming.terms.applies_ms - self._clock_ms() if coming else LOOK_MS
+        self._published.clear()
+        try:
+            async with asyncio.timeout(max(1, min(until_ms, LOOK_MS)) / 1000):
+                await self._published.wait()
+        except TimeoutError:
+            pass
 
     # --- what holds ----------------------------------------------------------------------------
 
