@@ -21,6 +21,7 @@ from openpool.app_calls import (
     make_desk,
     make_exchange,
     make_live_runners,
+    make_tokenizers,
     pixel_price,
     pricer,
 )
@@ -70,6 +71,7 @@ from openpool.pool.live_runner import LiveRunners
 from openpool.pool.live_video import LiveVideo
 from openpool.pool.media import Media
 from openpool.pool.pricing import Pricing
+from openpool.pool.tokenizers import Tokenizers
 from openpool.pool.upstream import Upstream
 from openpool.pool.verify import Verifier
 from openpool.private_files import ensure_secret
@@ -117,6 +119,7 @@ class PoolProcess:
     driver: Driver
     media: Media
     verifier: Verifier
+    tokenizers: Tokenizers
     enrolment: Enrolment
     customers: Customers
     upstreams: dict[str, Upstream] = field(default_factory=dict)
@@ -138,6 +141,7 @@ class PoolProcess:
         await self.customers.start()
         await self.verifier.start()
         try:
+            await self.tokenizers.start()
             async with asyncio.TaskGroup() as tasks:
                 await self._serve(tasks, stopping, started)
                 raise _Stopped
@@ -312,6 +316,7 @@ class PoolProcess:
             epoch=self.epoch,
             admit=self.enrolment.admit,
             checkers=self.verifier.checkers,
+            tokenizers=self.tokenizers,
             customers=self.customers,
         )
 
@@ -492,6 +497,7 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         epoch=epoch,
         carries=store.carries(),
     )
+    verifier = _verifier(config, secret)
     process: PoolProcess
     process = PoolProcess(
         config=config,
@@ -502,7 +508,8 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         epoch=epoch,
         driver=Driver(core, make_desk(config, epoch, core.fees), store),
         media=Media(config.limits.memory_bytes),
-        verifier=_verifier(config, secret),
+        verifier=verifier,
+        tokenizers=make_tokenizers(config, verifier.checkers),
         enrolment=Enrolment(
             store=store,
             appender=store,

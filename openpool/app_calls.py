@@ -29,6 +29,7 @@ from openpool.pool.driver import Driver, wall_ms
 from openpool.pool.exchange import Admit, Exchange
 from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
 from openpool.pool.live_runner_http import RunnerDoor
+from openpool.pool.tokenizers import Tokenizers
 from openpool.store.sqlite import SqliteStore
 
 RUNNER_UNITS: tuple[Unit, ...] = ("request", "second")
@@ -122,6 +123,13 @@ def make_customers(config: Config, store: SqliteStore, secret: bytes) -> Custome
     )
 
 
+def make_tokenizers(config: Config, checkers: Checkers) -> Tokenizers:
+    """What recounts tokens, for the models whose tokenizers are named."""
+    named = config.ai.tokenizers if config.ai.enabled else ()
+    files = {row.model: row.file for row in named}
+    return Tokenizers(checkers, files, config.verify.timeout_ms / 1000)
+
+
 def make_exchange(
     config: Config,
     *,
@@ -130,6 +138,7 @@ def make_exchange(
     epoch: int,
     admit: Admit,
     checkers: Checkers,
+    tokenizers: Tokenizers,
     customers: Customers,
 ) -> Exchange:
     """The exchange, performing what the desk decides."""
@@ -140,7 +149,7 @@ def make_exchange(
         epoch=epoch,
         admit=admit,
         price=pricer(config),
-        answers=Answers(opener(checkers, config.verify.timeout_ms / 1000)),
+        answers=Answers(opener(checkers, config.verify.timeout_ms / 1000), tokenizers),
         budget=customers,
         body_bytes_max=config.ai.body_bytes_max,
         timeout_ms=config.ai.timeout_ms,

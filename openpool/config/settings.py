@@ -287,6 +287,15 @@ class AiPriceSettings(Section, frozen=True, kw_only=True):
     ] = ""
 
 
+class AiTokenizerSettings(Section, frozen=True, kw_only=True):
+    """The tokenizer of a model, with which the tokens that workers tell are recounted."""
+
+    file: Annotated[Path, Setting(kinds.PATH, "A tokenizer.json, as Hugging Face has it")]
+    model: Annotated[
+        str, Setting(kinds.MODEL, "The model whose it is; empty: all that have none of their own")
+    ] = ""
+
+
 class LiveRunnerSettings(Section, frozen=True, kw_only=True):
     """Selling the workers' apps through orchestrators that run with -useLiveRunners."""
 
@@ -309,6 +318,7 @@ class AiSettings(Section, frozen=True, kw_only=True):
         bool, Setting(kinds.BOOLEAN, "Whether workers may offer apps and customers may use them")
     ] = True
     prices: tuple[AiPriceSettings, ...] = ()
+    tokenizers: tuple[AiTokenizerSettings, ...] = ()
     usd_per_eth: Annotated[
         Fraction,
         Setting(kinds.NUMBER, "What one ETH is worth, for prices and limits in USD; 0: not known"),

@@ -1,4 +1,4 @@
-"""Inside a child process: opens files with FFmpeg and answers what the pool asks of them.
+"""Inside a child process: opens files with FFmpeg, counts tokens, answers what the pool asks.
 
 The only place where the pool's side touches strangers' bytes with a decoder. It may crash or hang;
 `pool.checkers` notices, kills and replaces it. Run as `python -m openpool.pool.checking`.
@@ -16,6 +16,7 @@ from openpool.pool.checkers import LENGTHS
 from openpool.pool.findings import (
     Answer,
     Compare,
+    CountTokens,
     Fault,
     Measure,
     Recount,
@@ -26,6 +27,7 @@ from openpool.pool.findings import (
 )
 from openpool.pool.look import clipped, differs, look
 from openpool.pool.probe import probe, recount
+from openpool.pool.tokens import count_tokens
 from openpool.pool.weigh import weigh
 
 MEMORY_BYTES_MAX = 4_000_000_000
@@ -48,6 +50,8 @@ def answer(request: Request, data: bytes) -> Answer:
                 return Fault(differs(source, look(data), slack))
             case Weigh():
                 return weigh(data)
+            case CountTokens(tokenizer, marks):
+                return count_tokens(tokenizer, data, marks)
     except Unreadable as fault:
         return Fault(str(fault))
 

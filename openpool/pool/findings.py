@@ -116,11 +116,26 @@ class Weigh(Struct, frozen=True, tag=True):
     """How large is this picture, or how long is this sound? Answered by a Weight."""
 
 
+class CountTokens(Struct, frozen=True, tag=True):
+    """How many tokens have the texts, a MessagePack list? Answered by a Counted."""
+
+    tokenizer: str
+    """The file of the tokenizer, which is the operator's own."""
+    marks: bool
+    """Whether to count the marks that the tokenizer puts around a text, too."""
+
+
+class Counted(Struct, frozen=True, tag=True):
+    """Tokens of each text."""
+
+    tokens: tuple[int, ...]
+
+
 class Fault(Struct, frozen=True, tag=True):
     """Why the file cannot be opened, or what is wrong with it."""
 
     text: str
 
 
-Request = Measure | Recount | See | Compare | Weigh
-Answer = Probe | Look | Weight | Fault
+Request = Measure | Recount | See | Compare | Weigh | CountTokens
+Answer = Probe | Look | Weight | Counted | Fault

@@ -10,55 +10,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, vectors
 
-from openpool.core.call_requests import Checked, Follow, Transcript
+from openpool.core.call_requests import Checked, Follow
 from openpool.core.calls import App, CallSource, Unit
 from openpool.core.errors import BadResult
 from openpool.demo import scenes
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Unmeasured, opener
 from openpool.pool.checkers import Checkers
-from openpool.pool.findings import Unreadable, Weight
-from openpool.pool.weigh import weigh
+from openpool.pool.findings import Weight
 from openpool.wire.forms import to_data_url
 
-PICTURE = scenes.to_file(scenes.draw(64, 48))
-JSON = "application/json"
-SSE = "text/event-stream"
 LIVE = App("live-video-analysis", "m")
-
-
-async def open_here(data: bytes) -> Weight:
-    """Opens a file in this process."""
-    try:
-        return weigh(data)
-    except Unreadable as fault:
-        raise Unmeasured(f"it {fault}") from None
-
-
-def said(
-    pipeline: str,
-    unit: Unit,
-    request: bytes | dict[str, Any],
-    answer: bytes | dict[str, Any],
-    **rest: Any,
-) -> Transcript:
-    """A call that went well, unless `rest` says other."""
-    fields: dict[str, Any] = {
-        "app": App(pipeline, "m"),
-        "source": "direct",
-        "path": "/",
-        "unit": unit,
-        "request_type": JSON,
-        "request": request if isinstance(request, bytes) else msgspec.json.encode(request),
-        "status": 200,
-        "answer_type": JSON,
-        "answer": answer if isinstance(answer, bytes) else msgspec.json.encode(answer),
-        "whole": True,
-        "took_ms": 1000,
-        **rest,
-    }
-    return Transcript(**fields)
 
 
 async def check(*args: Any, **rest: Any) -> Checked:
@@ -143,28 +107,6 @@ async def test_a_garbled_request_is_not_the_workers_fault(request_body: bytes) -
 
 # --- chat ----------------------------------------------------------------------------------------
 
-ASKED = {"messages": [{"role": "user", "content": "Say hello"}], "max_tokens": 50}
-
-
-def chat(text: str, usage: dict[str, int] | None = None, finish: str | None = "stop") -> Any:
-    """A chat's answer."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
-    return {"choices": [{**choice, "finish_reason": finish}], "usage": usage}
-
-
-def stream(*texts: str, end: bool = True, usage: dict[str, int] | None = None) -> bytes:
-    """A streamed chat."""
-    events: list[dict[str, Any]] = [
-        {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
-        for text in texts
-    ]
-    if end:
-        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    if usage:
-        events.append({"choices": [], "usage": usage})
-    lines = [b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]
-    return b"".join(lines) + (b"data: [DONE]\n\n" if end else b"")
-
 
 async def test_tokens_are_believed_within_reason() -> None:
     """A worker's count of tokens is taken, but never more than bytes or than was asked for."""
@@ -185,14 +127,6 @@ async def test_a_stream_counts_like_a_whole_answer() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 4}
     counted = stream(*texts, usage=usage)
     assert await units("llm", "token", ASKED, counted, answer_type=SSE) == 9
-
-
-async def test_a_known_tokenizer_decides() -> None:
-    """Where the model's tokenizer is at hand, the worker's number is of no matter."""
-    answers = Answers(open_here, lambda model, text: len(text.split()))
-    usage = {"prompt_tokens": 9, "completion_tokens": 20}
-    checked = await answers.check(said("llm", "token", ASKED, chat("one two three", usage)))
-    assert checked.usage.units == 9 + 3
 
 
 async def test_a_stream_that_was_given_up_counts_as_far_as_it_went() -> None:
@@ -223,12 +157,6 @@ async def test_tool_calls_are_an_answer() -> None:
 
 
 # --- embeddings ----------------------------------------------------------------------------------
-
-
-def vectors(*found: Any, tokens: int = 0) -> dict[str, Any]:
-    """An answer with these vectors."""
-    data = [{"index": index, "embedding": vector} for index, vector in enumerate(found)]
-    return {"data": data, "usage": {"prompt_tokens": tokens}}
 
 
 async def test_vectors_are_counted_and_compared() -> None:

@@ -1,9 +1,10 @@
 """Is an answer what was asked for, and how much was that?
 
 No worker is credited for an answer that was not opened here and found right. `Answers.check` is
-what `pool.exchange` asks; each pipeline has its check in `text`, `sound`, `pictures` or
-`sessions`. Sizes are the pool's own: pictures and sounds are opened in `pool.checkers`, numbers
-that only the worker knows (tokens) are held against the bytes that went to and fro.
+what `pool.exchange` asks; each pipeline has its check in `chat`, `text`, `sound`, `pictures` or
+`sessions`. Sizes are the pool's own: pictures and sounds are opened in `pool.checkers`, tokens are
+recounted there where the model's tokenizer is known, and else held against the bytes that went to
+and fro.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,8 +13,8 @@ from openpool.core.call_requests import Checked, Follow, Transcript
 from openpool.core.calls import App, Usage
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.usage import Measured, units
-from openpool.pool.answers import pictures, sessions, sound, text
-from openpool.pool.answers.nouns import Finding, Opener, TokenCounter, Unmeasured
+from openpool.pool.answers import chat, pictures, sessions, sound, text
+from openpool.pool.answers.nouns import Finding, Opener, TokenCounter, Unmeasured, count_nothing
 
 __all__ = ["Answers"]
 
@@ -22,9 +23,12 @@ OK = range(200, 300)
 FAULTY = range(500, 600)
 
 Check = Callable[[Transcript, Opener], Awaitable[Finding]]
+Recount = Callable[[Transcript, TokenCounter], Awaitable[Finding]]
+
+COUNTED: dict[str, Recount] = {"llm": chat.check_chat, "embeddings": text.check_embeddings}
+"""Pipelines of which tokens are counted."""
 
 CHECKS: dict[str, Check] = {
-    "embeddings": text.check_embeddings,
     "moderation": text.check_moderation,
     "speech-to-text": sound.check_transcription,
     "audio-to-text": sound.check_transcription,
@@ -38,13 +42,15 @@ CHECKS: dict[str, Check] = {
     "upscale": pictures.check_made,
     LIVE: sessions.check_live,
 }
+WHOLE_ONLY = {*CHECKS, *COUNTED} - {"llm", LIVE}
+"""Of whose answers a beginning is worth nothing."""
 
 
 class Answers:
     """Checks the answers of all workers."""
 
-    def __init__(self, opener: Opener, count_tokens: TokenCounter | None = None) -> None:
-        """`count_tokens` counts with a model's own tokenizer; None where it is not known."""
+    def __init__(self, opener: Opener, count_tokens: TokenCounter = count_nothing) -> None:
+        """`count_tokens` counts with the models' own tokenizers."""
         self._opener = opener
         self._count_tokens = count_tokens
 
@@ -71,12 +77,12 @@ class Answers:
         return sessions.LiveCheck() if app.pipeline == LIVE else None
 
     async def _find(self, said: Transcript) -> Finding:
-        if said.app.pipeline == "llm":
-            return await text.check_chat(said, self._count_tokens)
-        check = CHECKS.get(said.app.pipeline, _check_own)
-        if not said.whole and check not in (sessions.check_live, _check_own):
+        pipeline = said.app.pipeline
+        if not said.whole and pipeline in WHOLE_ONLY:
             raise Unmeasured("the answer is not complete")
-        return await check(said, self._opener)
+        if recount := COUNTED.get(pipeline):
+            return await recount(said, self._count_tokens)
+        return await CHECKS.get(pipeline, _check_own)(said, self._opener)
 
 
 async def _check_own(said: Transcript, _: Opener) -> Finding:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,8 +16,21 @@ from openpool.pool.findings import Fault, Weigh, Weight
 LARGE_BYTES = 256_000
 
 Shape = TypeVar("Shape")
-TokenCounter = Callable[[str, str], int | None]
-"""Tokens of a text (second) for a model (first); None if its tokenizer is not known."""
+Done = TypeVar("Done")
+
+
+class TokenCounter(Protocol):
+    """Counts with a model's own tokenizer (`pool.tokenizers`)."""
+
+    async def __call__(
+        self, model: str, texts: Sequence[str], *, marks: bool = False
+    ) -> Sequence[int] | None:
+        """Tokens of each text, with the marks that the tokenizer puts around one if wanted; None
+        where the model's tokenizer is not known."""
+
+
+async def count_nothing(model: str, texts: Sequence[str], *, marks: bool = False) -> None:
+    """No tokenizer is known."""
 
 
 class Unmeasured(Exception):
@@ -71,7 +84,7 @@ def read_answer(answer: bytes, kind: type[Shape]) -> Shape:
         raise BadResult(f"the answer has not the right shape: {fault}") from None
 
 
-async def off_loop(said: Transcript, work: Callable[[], Finding]) -> Finding:
+async def off_loop(said: Transcript, work: Callable[[], Done]) -> Done:
     """Do the work in a thread if the answer is so large that the event loop would stand still."""
     return await asyncio.to_thread(work) if len(said.answer) > LARGE_BYTES else work()
 
