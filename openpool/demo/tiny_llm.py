@@ -133,3 +133,12 @@ def _follows() -> dict[int, Counter[str]]:
         for before, letter in pairwise(text):
             follows[LETTERS.index(before)][letter] += 1
     return follows
+
+
+def make_tiny_tokenizer(path: Path) -> None:
+    """Write the model's tokenizer as Hugging Face has them: each byte of a text is a token."""
+    from tokenizers import Tokenizer, models
+
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    Tokenizer(models.BPE(vocabulary, [], byte_fallback=True)).save(str(path))

@@ -3,6 +3,7 @@
 The two sides never import each other: here they meet.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from openpool.core.call_requests import Transcript
 from openpool.core.calls import App, Unit
 from openpool.demo import scenes
 from openpool.demo.tiny_detector import write_detector
+from openpool.demo.tiny_llm import make_tiny_llm, make_tiny_tokenizer
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Unmeasured
 from openpool.pool.findings import Unreadable, Weight
+from openpool.pool.tokens import count_tokens
 from openpool.pool.weigh import weigh
 from openpool.wire.forms import to_data_url
 from openpool.worker.runtimes.base import Runtime, RuntimeRequest
@@ -42,16 +45,20 @@ def loaded(name: str, **options: str) -> Runtime:
 
 async def units(runtime: Runtime, unit: Unit, kind: str, body: bytes) -> int:
     """Have the runtime answer and the pool check it; what it comes to."""
+    checked = await Answers(open_here).check(transcript(runtime, unit, kind, body))
+    assert checked.usage.checked, checked.usage.note
+    return checked.usage.units
+
+
+def transcript(runtime: Runtime, unit: Unit, kind: str, body: bytes) -> Transcript:
+    """Have the runtime answer; what was asked and said."""
     answer = runtime.answer(RuntimeRequest(path=runtime.paths[0], content_type=kind, body=body))
     told = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
-    said = Transcript(
+    return Transcript(
         app=App(runtime.pipeline, runtime.model), source="direct", path=runtime.paths[0],
         unit=unit, request_type=kind, request=body, status=answer.status,
         answer_type=answer.content_type, answer=told, whole=True, took_ms=100,
     )  # fmt: skip
-    checked = await Answers(open_here).check(said)
-    assert checked.usage.checked, checked.usage.note
-    return checked.usage.units
 
 
 def in_json(**values: Any) -> bytes:
@@ -117,3 +124,27 @@ async def test_transcription(speaker: Runtime) -> None:
     length_ms = weigh(answer.body).audio_ms
     listener = loaded("speech-to-text")
     assert await units(listener, "ms", "audio/wav", answer.body) == length_ms > 1000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_tells_the_tokens_that_its_tokenizer_counts(
+    tmp_path: Path, stream: bool
+) -> None:
+    """What llama.cpp tells of a chat, whole or streamed, is what the pool counts again with the
+    tokenizer of the same model."""
+    make_tiny_llm(tmp_path / "tiny.gguf")
+    make_tiny_tokenizer(tmp_path / "tokenizer.json")
+    runtime = runtime_class("llm")("tiny", {"file": str(tmp_path / "tiny.gguf")}, tmp_path)
+    runtime.load()
+
+    async def count(model: str, texts: Sequence[str], *, marks: bool = False) -> Sequence[int]:
+        file = str(tmp_path / "tokenizer.json")
+        return count_tokens(file, msgspec.msgpack.encode(texts), marks).tokens
+
+    messages = [{"role": "user", "content": "a word, \u00e9 and \u4e2d"}]
+    more = {"stream_options": {"include_usage": True}} if stream else {}
+    body = in_json(model="tiny", messages=messages, stream=stream, max_tokens=60, **more)
+    said = transcript(runtime, "token", "application/json", body)
+    checked = await Answers(open_here, count).check(said)
+    assert checked.usage.checked
+    assert checked.usage.note.count("confirms") == 2
