@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msgspec import structs
-
 from openpool.app import PoolProcess, Running, build
-from openpool.config import Config, HostPort, load
+from openpool.config import load
 from openpool.core.capabilities import DEFAULT
 from openpool.core.errors import Unavailable
 from openpool.core.model import Profile, Segment
@@ -68,7 +66,7 @@ class RunningPool:
 
 
 def write_config(
-    folder: Path, orchestrators: Sequence[StandIn | str], extra: str = "", worker_port: int = 1
+    folder: Path, orchestrators: Sequence[StandIn | str], extra: str = "", worker_port: int = 0
 ) -> Path:
     """An openpool.yaml that serves these orchestrators on free ports."""
     lines = ["orchestrators:"]
@@ -85,7 +83,7 @@ def write_config(
     lines += [
         f"data_dir: {folder / 'data'}",
         f"workers: {{listen: '127.0.0.1:{worker_port}'}}",
-        "web: {listen: '127.0.0.1:2'}",
+        "web: {listen: '127.0.0.1:0'}",
         "price: {wei_per_pixel: '1000/3'}",
         "dispatch: {drain_ms: 3000}",
         extra,
@@ -95,23 +93,10 @@ def write_config(
     return file
 
 
-def with_free_ports(config: Config) -> Config:
-    """The same with port 0, which people cannot ask for, instead of ports 1 and 2."""
-
-    def free(listen: HostPort) -> HostPort:
-        return HostPort(listen.host, 0) if listen.port < 3 else listen
-
-    return structs.replace(
-        config,
-        workers=structs.replace(config.workers, listen=free(config.workers.listen)),
-        web=structs.replace(config.web, listen=free(config.web.listen)),
-    )
-
-
 @asynccontextmanager
 async def pool(config_file: Path) -> AsyncIterator[RunningPool]:
     """Run a pool while the block runs, and drain it at the end."""
-    config = with_free_ports(load(config_file, environment={}).config)
+    config = load(config_file, environment={}).config
     config.data_dir.mkdir(parents=True, exist_ok=True)
     stopping = asyncio.Event()
     started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()

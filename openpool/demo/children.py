@@ -7,6 +7,7 @@ the others in turn.
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,13 @@ from pathlib import Path
 from openpool.core.errors import SetupError
 
 STOP_S = 30.0
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for what has to come back on the same one."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 class Child:

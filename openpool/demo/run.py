@@ -11,7 +11,6 @@ import json
 import secrets
 import shutil
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,7 +28,7 @@ from openpool.core.errors import OpenPoolError, SetupError
 from openpool.core.views import JobView
 from openpool.demo import ai, report
 from openpool.demo.ai import Workload
-from openpool.demo.children import Child, Children
+from openpool.demo.children import Child, Children, free_port
 from openpool.demo.gateway import Gateway, StreamPlan, ladder, make_sources
 from openpool.demo.live_gateway import LiveGateway
 from openpool.demo.live_runner import LiveRunnerPort
@@ -225,7 +224,7 @@ async def _start_pool(
     secret_file = folder / "orchestrator.secret"
     write_private(secret_file, orchestrator.secret.encode() + b"\n")
     config = folder / "openpool.yaml"
-    web_port = port or _free_port()
+    web_port = port or free_port()
     config.write_text(_config(folder, orchestrator, live, secret_file, web_port))
     pool = await children.start("pool", ["serve", "--config", str(config), "--json"], talks=True)
     return msgspec.json.decode(await pool.first_line(START_S), type=Announcement)
@@ -254,12 +253,6 @@ web:
 ai:
   live_runner: {{enabled: true, listen: "127.0.0.1:0"}}
 {ai.PRICES}"""
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def _start_worker(stage: Stage, name: str) -> None:

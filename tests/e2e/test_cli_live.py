@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,17 +15,12 @@ from typing import Any
 import pytest
 
 from openpool.cli import run
+from openpool.demo.children import free_port
 
 pytestmark = pytest.mark.e2e
 
 START_S = 60
 KINDS = "worker-enrolled,pool-started"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -93,8 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def pool(folder: Path) -> Iterator[LivePool]:
     (folder / "openpool.yaml").write_text(
         f"""
-orchestrators: [{{address: "127.0.0.1:{free_port()}", secret: s}}]
-workers: {{listen: "127.0.0.1:{free_port()}", mode: private}}
+orchestrators: [{{address: "127.0.0.1:9", secret: s}}]
+workers: {{listen: "127.0.0.1:0", mode: private}}
 web: {{listen: "127.0.0.1:{free_port()}"}}
 groups: {{friends: {{commission: 10%}}}}
 """
@@ -300,8 +294,8 @@ def test_pages_from_outside_are_encrypted_and_enrolling_knows_the_pool_by_its_pi
     inside.mkdir()
     (inside / "openpool.yaml").write_text(
         f"""
-orchestrators: [{{address: "127.0.0.1:{free_port()}", secret: s}}]
-workers: {{listen: "127.0.0.1:{free_port()}"}}
+orchestrators: [{{address: "127.0.0.1:9", secret: s}}]
+workers: {{listen: "127.0.0.1:0"}}
 web: {{listen: "0.0.0.0:{free_port()}"}}
 """
     )

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from openpool.core.errors import OpenPoolError, Unavailable
 from openpool.core.events import FeeCredited, JobDelivered
 from openpool.core.model import Profile, Segment
+from openpool.demo.children import free_port
 from openpool.demo.media import make_segments
 from openpool.demo.orchestrator import StandIn
 from openpool.link.client import Answer, TranscoderClient
@@ -143,10 +143,3 @@ async def test_what_a_worker_was_told_is_on_disk_and_is_paid_once(tmp_path: Path
     assert acknowledged <= delivered
     assert len(acknowledged) >= 5 * KILLS
     assert any(came_back for each in streams for came_back in each.result())
-
-
-def free_port() -> int:
-    """A port that was free a moment ago; the pool must come back on the same one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

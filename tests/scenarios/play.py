@@ -1,13 +1,12 @@
-"""The language of the scenarios: one line is one fact, and what follows from it is told in lines.
+"""The language of the scenarios of segments, played to the pool (`scenarios.frame`).
 
-A scenario is blocks of commands, `----`, and the story that they give. A command is a time in ms,
-a verb, a name, and `key=value` or plain words. Before each command, the core is woken as often as
-it asked for until then. Attempts are called #1, #2 …, with the epoch before the # from the second
-start on. Jobs are called by orchestrator and task id.
+A scenario is blocks of commands, `----`, and the story that they give. Attempts are called #1, #2
+…, with the epoch before the # from the second start on; jobs by orchestrator and task id.
 """
 
-from collections.abc import Callable
 from fractions import Fraction
+
+from scenarios.frame import Frame
 
 from openpool.core import capabilities, events, facts
 from openpool.core.events import Event
@@ -33,53 +32,21 @@ NEEDS = capabilities.bit_set(0, 1, 12, 26)
 SOURCE = SourceInfo(width=1920, height=1080, frames=60, duration_ms=2000, bytes=10**6)
 
 
-class Play:
+class Play(Frame):
     """Plays commands to a pool and tells what happened."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.settings = PoolSettings()
         self.weights = {"main": 1}
         self.epoch = 1
-        self.now = 0
-        self.log: dict[str, Event] = {}
-        self.story: list[str] = []
         self.pool = Pool(self.settings, self.weights, self.epoch)
         self.certs: dict[str, str] = {}
         self.workers: dict[str, facts.WorkerUp] = {}
-        self.quiet = False
 
-    def line(self, text: str) -> None:
-        """Play one command."""
-        time, verb, *words = text.split()
-        self._until(int(time))
-        named = dict(word.split("=", 1) for word in words if "=" in word)
-        plain = [word for word in words if "=" not in word]
-        command: Callable[..., None] = getattr(self, "do_" + verb.replace("-", "_"))
-        command(*plain, **named)
-
-    def _until(self, time: int) -> None:
-        while (wake := self.pool.wake_at()) is not None and wake < time:
-            self.now = wake
-            self.feed(facts.Tick())
-        self.now = time
-
-    def feed(self, fact: facts.Fact) -> None:
-        """Give a fact to the core and tell what follows."""
-        step = self.pool.handle(fact, self.now)
-        self.pool.check()
-        for event in step.events:
-            if event.id in self.log:
-                self.tell(f"* {event.type}: known")
-            elif text := self.event(event):
-                self.tell(text)
-            self.log.setdefault(event.id, event)
-        for instruction in step.instructions:
-            if text := self.instruction(instruction):
-                self.tell(text)
-
-    def tell(self, text: str) -> None:
-        if not self.quiet:
-            self.story.append(f"{self.now:>6}  {text}")
+    @property
+    def core(self) -> Pool:
+        return self.pool
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -203,10 +170,6 @@ class Play:
         self.do_checked(attempt, "ok")
         self.do_delivered(f"{job.orchestrator}/{job.task_id}")
 
-    def do_wait(self) -> None:
-        """Only time passes."""
-        self.feed(facts.Tick())
-
     def do_restart(self) -> None:
         """The pool dies, and starts again from its log; all connections are gone."""
         self.epoch += 1
@@ -226,17 +189,6 @@ class Play:
                         )
                     )
                 self.feed(facts.JobRestored(received=event.data, attempts=attempts))
-
-    def do_explain(self, worker: str) -> None:
-        for reason in self.pool.explain(worker, self.now):
-            self.tell(f"? {reason.code}: {reason.text}")
-
-    def do_quiet(self) -> None:
-        """Tell nothing of what follows, until `tell`."""
-        self.quiet = True
-
-    def do_tell(self) -> None:
-        self.quiet = False
 
     # --- names ---------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
-"""The language of the scenarios of calls: one line is one fact, and what follows is told in lines.
+"""The language of the scenarios of calls, played to the desk (`scenarios.frame`).
 
-The same rules as in `scenarios.play`, played to the desk instead of the pool. A call is called by
-its id; facts about an attempt are about its running one unless `attempt=` says otherwise.
+A call is called by its id; facts about an attempt are about its running one unless `attempt=` says
+otherwise.
 """
 
-from collections.abc import Callable
 from fractions import Fraction
+
+from scenarios.frame import Frame
 
 from openpool.core import call_facts as facts
 from openpool.core import events
@@ -19,53 +20,22 @@ from openpool.core.call_instructions import (
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
 from openpool.core.events import Event
-from openpool.core.facts import Tick, WorkerRemoved
+from openpool.core.facts import WorkerRemoved
 from openpool.core.fees import Fees
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
 
 
-class CallPlay:
+class CallPlay(Frame):
     """Plays commands to a desk and tells what happened."""
 
     def __init__(self) -> None:
-        self.now = 0
-        self.log: dict[str, Event] = {}
-        self.story: list[str] = []
+        super().__init__()
         self.desk = Desk(DeskSettings(), 1, Fees())
-        self.quiet = False
 
-    def line(self, text: str) -> None:
-        """Play one command."""
-        time, verb, *words = text.split()
-        self._until(int(time))
-        named = dict(word.split("=", 1) for word in words if "=" in word)
-        plain = [word for word in words if "=" not in word]
-        command: Callable[..., None] = getattr(self, "do_" + verb.replace("-", "_"))
-        command(*plain, **named)
-
-    def _until(self, time: int) -> None:
-        while (wake := self.desk.wake_at()) is not None and wake < time:
-            self.now = wake
-            self.feed(Tick())
-        self.now = time
-
-    def feed(self, fact: facts.CallFact) -> None:
-        """Give a fact to the desk and tell what follows."""
-        step = self.desk.handle(fact, self.now)
-        self.desk.check()
-        for event in step.events:
-            if event.id in self.log:
-                self.tell(f"* {event.type}: known")
-            elif text := self.event(event):
-                self.tell(text)
-            self.log.setdefault(event.id, event)
-        for instruction in step.instructions:
-            self.tell(self.instruction(instruction))
-
-    def tell(self, text: str) -> None:
-        if not self.quiet:
-            self.story.append(f"{self.now:>6}  {text}")
+    @property
+    def core(self) -> Desk:
+        return self.desk
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -164,14 +134,6 @@ class CallPlay:
             )
         )
 
-    def do_wait(self) -> None:
-        """Only time passes."""
-        self.feed(Tick())
-
-    def do_explain(self, worker: str) -> None:
-        for reason in self.desk.explain(worker, self.now):
-            self.tell(f"? {reason.code}: {reason.text}")
-
     def do_show(self) -> None:
         """Who serves what."""
         view = self.desk.snapshot(self.now)
@@ -184,13 +146,6 @@ class CallPlay:
             )
         for worker in view.workers:
             self.tell(f"? {worker.worker}: {worker.state}, {worker.calls} calls")
-
-    def do_quiet(self) -> None:
-        """Tell nothing of what follows, until `tell`."""
-        self.quiet = True
-
-    def do_tell(self) -> None:
-        self.quiet = False
 
     def _attempt(self, call: str, attempt: str) -> int:
         known = self.desk.calls.get(call) or self.desk.over.get(call)

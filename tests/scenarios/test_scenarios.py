@@ -7,6 +7,7 @@ difference; commit it only if every line of it is understood.
 from pathlib import Path
 
 import pytest
+from scenarios.frame import Frame
 from scenarios.play import Play
 from scenarios.play_calls import CallPlay
 
@@ -14,7 +15,7 @@ HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("**/*.txt"))
 
 
-def told(text: str, play: Play | CallPlay) -> str:
+def told(text: str, play: Frame) -> str:
     """The scenario with the story as the core tells it now."""
     lines: list[str] = []
     inside = False
