@@ -5,7 +5,8 @@ the chain; an account is read when somebody asks about it. Moves no money and ho
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
 
@@ -21,7 +22,7 @@ from openpool.chain.interface import (
 )
 from openpool.chain.interface import Round as ChainRound
 from openpool.core.enrolment import checked_address
-from openpool.core.errors import NotAllowed, OpenPoolError
+from openpool.core.errors import NoCapacity, NotAllowed, OpenPoolError
 from openpool.core.livepeer import bonding, delegators
 from openpool.core.livepeer.bonding import NOBODY, Delegator, Orchestrator, Pool
 from openpool.core.livepeer.delegation import Account, Facts, Plan, Profile, Wish, plan
@@ -33,6 +34,8 @@ from openpool.treasury.reward_history import RewardHistory
 
 log = structlog.get_logger(__name__)
 EMPTY = Orchestrator()
+ASKING_MAX = 16
+"""Questions that are answered at one time."""
 
 
 class Delegations:
@@ -56,6 +59,7 @@ class Delegations:
             each: RewardHistory(chain, livepeer, each) for each in self._orchestrators
         }
         self._profiles: dict[str, Profile] = {}
+        self._asking = 0
         self.problem = ""
         """Why the profiles are not current; empty if they are."""
 
@@ -80,16 +84,29 @@ class Delegations:
             log.warning("delegators.chain-unreadable", reason=self.problem)
 
     async def account(self, address: str) -> Account:
-        """Raises BadMessage, ChainUnavailable."""
+        """Raises BadMessage, NoCapacity, ChainUnavailable."""
         address = checked_address(address)
-        at = (await self._chain.block()).number
-        now = (await self._livepeer.round(at=at)).number
-        return await self._account(await self._livepeer.delegator(address, at=at), now, at)
+        with self._one_more_asks():
+            at = (await self._chain.block()).number
+            now = (await self._livepeer.round(at=at)).number
+            return await self._account(await self._livepeer.delegator(address, at=at), now, at)
 
     async def plan(self, wish: Wish) -> Plan:
         """The transactions of a wish, and what to know before. Raises BadMessage, NotAllowed,
-        ChainUnavailable."""
-        return plan(wish, await self._facts(wish))
+        NoCapacity, ChainUnavailable."""
+        with self._one_more_asks():
+            return plan(wish, await self._facts(wish))
+
+    @contextmanager
+    def _one_more_asks(self) -> Iterator[None]:
+        """Raises NoCapacity if too many are asking, for each makes the pool read the chain."""
+        if self._asking >= ASKING_MAX:
+            raise NoCapacity("Too many are asking about the chain; try again in a moment.")
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
 
     # ---- profiles ----------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from livepeer_model import Protocol
 
 from openpool.core.livepeer import maths
+from openpool.core.livepeer.bonding import NOBODY
+from openpool.core.livepeer.delegators import hints
 from openpool.core.livepeer.maths import PPM, PRECISE
 
 LPT = 10**18
@@ -55,6 +57,19 @@ deeds = st.lists(
     ),
     max_size=40,
 )
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(0, 50), st.integers(0, 12))
+def test_hints_keep_the_set_sorted(stakes: list[int], stake: int, at: int) -> None:
+    """Put between its hints, an orchestrator stands where its stake belongs."""
+    ranked = [(f"o{i}", each) for i, each in enumerate(sorted(stakes, reverse=True))]
+    who = f"o{at}" if at < len(ranked) else "new"
+    others = [pair for pair in ranked if pair[0] != who]
+    before, after = hints(ranked, who, stake)
+    i = [each for each, _ in others].index(before) + 1 if before != NOBODY else 0
+    assert after == (others[i][0] if i < len(others) else NOBODY)
+    order = [each for _, each in (*others[:i], (who, stake), *others[i:])]
+    assert order == sorted(order, reverse=True)
 
 
 @settings(max_examples=60)

@@ -1,5 +1,6 @@
 """Delegators' page and API: what is shown is what the chain says, and nothing is ever signed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,8 +10,9 @@ import httpx
 from livepeer_chain import ANN, LPT, POOL, ModelChain, network
 from webpool import NOW_MS, served, web_pool
 
+from openpool.chain.interface import At, Block
 from openpool.core.livepeer.transactions import call_data
-from openpool.treasury.delegators import Delegations
+from openpool.treasury.delegators import ASKING_MAX, Delegations
 from openpool.web.app import create_app
 
 API = "/api/v1/delegation"
@@ -194,6 +196,25 @@ async def test_what_would_fail_is_refused_with_a_reason(tmp_path: Path) -> None:
         chain.initialized = False
         answer = await client.post(f"{API}/plan", json={"deed": "claim", "address": ANN})
         assert "has not been initialized" in answer.json()["detail"]
+
+
+async def test_not_too_many_ask_at_once(tmp_path: Path) -> None:
+    """While the chain is slow only so many questions wait for it; the others are told to wait."""
+    chain = network(rounds=2, others=2)
+    slow, held = asyncio.Event(), chain.block
+
+    async def block(at: At = "latest") -> Block:
+        await slow.wait()
+        return await held(at)
+
+    async with asking(tmp_path, chain) as (client, _):
+        chain.block = block  # type: ignore[method-assign]
+        waiting = [asyncio.create_task(client.get(f"{API}/accounts/{ANN}")) for _ in range(20)]
+        refused, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert refused.pop().result().json()["code"] == "no-capacity"
+        slow.set()
+        answers = [(await each).status_code for each in waiting]
+        assert (answers.count(200), answers.count(503)) == (ASKING_MAX, 20 - ASKING_MAX)
 
 
 async def test_reading_the_chain_is_limited(tmp_path: Path) -> None:

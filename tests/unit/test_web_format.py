@@ -13,6 +13,7 @@ from openpool.web.format import (
     ether_text,
     iso,
     large_text,
+    lpt,
     percent_text,
     ppm_text,
     ratio_text,
@@ -21,6 +22,14 @@ from openpool.web.format import (
 )
 
 THIN = "\u202f"
+
+
+def test_lpt_is_rounded_to_read_and_exact_to_check() -> None:
+    """Five digits are shown; all of them are on hover."""
+    shown = lpt(1234 * ETHER + 567_890_123_456_789_012)
+    assert f">1{THIN}234.6<" in shown
+    assert 'title="1234.567890123456789012 LPT"' in shown
+    assert ">0<" in lpt(0)
 
 
 @pytest.mark.parametrize(
