@@ -12,7 +12,8 @@ _limit = sys.getrecursionlimit()
 from eth_account import Account  # noqa: E402
 from eth_account.messages import encode_defunct  # noqa: E402
 from eth_account.signers.local import LocalAccount  # noqa: E402
+from eth_account.typed_transactions import TypedTransaction  # noqa: E402
 
 sys.setrecursionlimit(_limit)
 
-__all__ = ["Account", "LocalAccount", "encode_defunct"]
+__all__ = ["Account", "LocalAccount", "TypedTransaction", "encode_defunct"]

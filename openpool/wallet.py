@@ -7,8 +7,10 @@ transaction.
 
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from openpool.core.enrolment import checked_address
 from openpool.core.errors import PeerError, SetupError
@@ -39,6 +41,10 @@ class Wallet:
         return (
             "0x" + bytes(self._account.sign_message(encode_defunct(text=message)).signature).hex()
         )
+
+    def sign_transaction(self, fields: Mapping[str, Any]) -> bytes:
+        """The signed bytes of a transaction, its fields named as in JSON-RPC."""
+        return bytes(self._account.sign_transaction(dict(fields)).raw_transaction)
 
     def __repr__(self) -> str:
         return f"Wallet({self.address})"
@@ -80,8 +86,17 @@ def create_wallet(path: Path, passphrase: str) -> Wallet:
 
 
 def passphrase_from(path: Path) -> Passphrase:
-    """Reads the passphrase from a private file."""
+    """Reads the passphrase from a private file, or for `-` a line of standard input."""
+    if path.name == "-":
+        return _from_standard_input
     return lambda: read_private_text(path, "The passphrase file")
+
+
+def _from_standard_input() -> str:
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise SetupError("Standard input has no line with the passphrase of the keystore.")
+    return line
 
 
 def _from_keystore(text: str, path: Path, passphrase: Passphrase) -> LocalAccount:
