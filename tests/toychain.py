@@ -7,6 +7,8 @@ the books equal the chain is proved on the real contracts (`tests/e2e/test_reven
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from eth_utils.address import to_checksum_address
+
 from openpool.chain.interface import (
     At,
     Block,
@@ -19,9 +21,7 @@ from openpool.chain.interface import (
     WithdrawalLog,
 )
 
-ADDRESS = "0x" + "0A" * 20
-GATEWAY = "0x" + "6A" * 20
-WALLET = "0x" + "0B" * 20
+ADDRESS, GATEWAY, WALLET = (str(to_checksum_address("0x" + x * 20)) for x in ("0a", "6a", "0b"))
 HALF = 2**255
 
 

@@ -18,6 +18,9 @@ from openpool.treasury.interface import Orders
 
 log = structlog.get_logger()
 
+TRIES = 3
+"""How often it is tried in a round, if the call fails on chain."""
+
 
 class RewardWatch:
     """The orchestrators of the settings that have an address."""
@@ -95,15 +98,25 @@ class RewardWatch:
                 f"The wallet {self._wallet} may not call it: send setRewardCaller({self._wallet}) "
                 f"from {state.address}, or set lpt.call_reward to false."
             )
-        order = f"reward/{name}/{now.number}"
-        await self._orders.plan(
-            order=order,
-            kind="reward",
-            to=self._livepeer.addresses["BondingManager"],
-            data=data,
-            note=f"reward of {name} in round {now.number}",
-        )
-        return f"The pool is calling it (order {order})."
+        return await self._planned(self._orders, f"reward/{name}/{now.number}", data)
+
+    async def _planned(self, orders: Orders, order: str, data: bytes) -> str:
+        """Plan it, and again where it failed for certain; what became of it."""
+        reason = ""
+        for name in (order, *(f"{order}/{n}" for n in range(2, TRIES + 1))):
+            known = orders.order(name)
+            if known is not None and known.state == "voided":
+                reason = known.reason
+                continue
+            await orders.plan(
+                order=name,
+                kind="reward",
+                to=self._livepeer.addresses["BondingManager"],
+                data=data,
+                note=f"calls reward, as {name}",
+            )
+            return f"The pool is calling it (order {name})."
+        return f"The pool has tried {TRIES} times to call it, and failed: {reason}"
 
     def _data(self, state: OrchestratorState) -> bytes | None:
         if self._wallet == state.address:
