@@ -250,11 +250,8 @@ def _wallet(way: Way) -> "Wallet | None":
         return None
     from openpool.wallet import open_wallet, passphrase_from
 
-    if way.passphrase is None:
-        return open_wallet(way.keystore, _typed)
-    if way.passphrase == Path("-"):
-        return open_wallet(way.keystore, lambda: sys.stdin.readline().rstrip("\n"))
-    return open_wallet(way.keystore, passphrase_from(way.passphrase))
+    passphrase = passphrase_from(way.passphrase) if way.passphrase else _typed
+    return open_wallet(way.keystore, passphrase)
 
 
 def _typed() -> str:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from evm import *  # noqa: F403 - fixtures
@@ -14,14 +15,18 @@ from openpool.chain.client import open_chain
 from openpool.chain.interface import Call, Chain, DelegatorState, Reverted
 from openpool.chain.interface import Livepeer as Reading
 from openpool.chain.livepeer import open_livepeer
+from openpool.chain.signers import WalletSigner
 from openpool.cli import run
-from openpool.core.errors import NotAllowed
+from openpool.core.errors import NotAllowed, Timeout
 from openpool.core.livepeer import bonding
 from openpool.core.livepeer.delegation import Plan, Wish
 from openpool.core.livepeer.outlook import project, with_more_stake
 from openpool.core.units import ETHER
-from openpool.demo.evm import CHAIN_ID, Evm, Livepeer, account, address
+from openpool.demo.evm import CHAIN_ID, Evm, Livepeer, account, address, keystore_of
+from openpool.private_files import write_private
+from openpool.treasury.delegator_sending import Limits, send_all
 from openpool.treasury.delegators import Delegations, delegator_of, orchestrator_of, pool_of
+from openpool.wallet import Wallet
 
 LPT = ETHER
 POOL, OTHER, ANN = address("pool"), address("other"), address("ann")
@@ -275,6 +280,58 @@ async def test_unsigned_transactions_do_what_they_say(
         await evm.rpc("eth_sendRawTransaction", f"0x{signed.raw_transaction.hex()}")
     async with reading(network) as (known, _, _):
         assert (await known.account(ANN)).stake_lpt == 250 * LPT
+
+
+async def test_a_keystore_signs_and_sends(
+    network: Livepeer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a keystore both transactions are mined in their order, and receipts are told."""
+    key = keystore_of("ann", tmp_path / "key.json", "secret words")
+    secret = tmp_path / "pass.txt"
+    write_private(secret, b"secret words\n")
+    signing = ["--keystore", str(key), "--passphrase", str(secret), *flags(network)]
+    asked = ["stake", "250", "--to", POOL, *signing]
+    assert await command(*asked) == 2  # nobody is there to be asked
+    assert "--yes" in capsys.readouterr().err
+    assert await command(*asked, "--yes", "--json") == 0
+    told = capsys.readouterr()
+    assert [each["function"] for each in json.loads(told.out)] == ["approve", "bondWithHint"]
+    assert "Delegates 250 LPT to" in told.err
+    assert "secret words" not in told.out + told.err
+    async with reading(network) as (known, _, _):
+        assert (await known.account(ANN)).stake_lpt == 250 * LPT
+    other = ["claim", "--from", POOL, "--yes", "--anyway", *signing]
+    await network.next_round()
+    assert await command(*other) == 1
+    assert "The key is that of" in capsys.readouterr().err
+
+
+async def test_dear_gas_is_not_paid(network: Livepeer) -> None:
+    """Above the limits nothing is signed: the chain sees no transaction."""
+    signer = WalletSigner(Wallet(account("ann")))
+    async with reading(network) as (known, chain, _):
+        plan = await known.plan(Wish(deed="stake", address=ANN))
+        for limits in (Limits(gas_price_max_wei=1), Limits(gas_max=21_000)):
+            with pytest.raises(NotAllowed, match=r"chain\.gas"):
+                [each async for each in send_all(chain, signer, plan, limits)]
+        assert await chain.nonce(ANN, at="pending") == 0
+
+
+async def test_a_transaction_that_is_not_mined_is_told_by_its_hash(network: Livepeer) -> None:
+    """Waiting ends, and says what to look for; the bytes were sent once."""
+    signer = WalletSigner(Wallet(account("ann")))
+    async with reading(network) as (known, chain, _):
+        plan = await known.plan(Wish(deed="stake", address=ANN))
+        await network.evm.automine(False)
+        sent = []
+        with pytest.raises(Timeout, match="not mined yet"):
+            async for each in send_all(chain, signer, plan, Limits(wait_s=0.2, poll_s=0.05)):
+                sent.append(each.tx)
+        assert await chain.nonce(ANN, at="pending") == 1
+        await network.evm.mine()
+        receipt = await chain.receipt(sent[0])
+        assert receipt is not None
+        assert receipt.ok
 
 
 async def test_the_trap_is_refused_by_its_name(
