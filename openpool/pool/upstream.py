@@ -230,10 +230,7 @@ class Upstream:
         ]
         reason = "the orchestrator did not take the result before its deadline"
         while (left_ms := what.deadline_ms - self.clock_ms()) > 0:
-            if what.incarnation != self.incarnation:
-                reason = RESTARTED
-                break
-            with suppress(TimeoutError, Unavailable):
+            try:
                 async with asyncio.timeout(left_ms / 1000):
                     answer = await self.client.post_result(
                         what.task_id,
@@ -244,6 +241,11 @@ class Upstream:
                     )
                 reason = "" if answer.status == 200 else f"the orchestrator answered {answer}"
                 break
+            except Unauthorized:  # it shows another certificate than when the task came
+                reason = RESTARTED
+                break
+            except (TimeoutError, Unavailable):
+                pass
             await asyncio.sleep(RETRY_DELIVERY_S)
         self.feed(Delivered(job=what.job, accepted=not reason, reason=reason))
 
@@ -255,12 +257,9 @@ class Upstream:
         reason = ""
         try:
             async with asyncio.timeout(ERROR_TIMEOUT_S):
-                if what.incarnation == self.incarnation:
-                    await self.client.post_error(
-                        what.task_id, what.text, incarnation=what.incarnation
-                    )
-                else:
-                    reason = RESTARTED
+                await self.client.post_error(what.task_id, what.text, incarnation=what.incarnation)
+        except Unauthorized:  # it shows another certificate than when the task came
+            reason = RESTARTED
         except (OpenPoolError, TimeoutError) as error:
             reason = str(error) or "the orchestrator did not take the error in time"
             log.warning("error-not-delivered", job=what.job, reason=reason)

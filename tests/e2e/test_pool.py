@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from openpool.core.capabilities import DEFAULT
 from openpool.core.events import JobDelivered, JobReceived, OrchestratorRestarted
+from openpool.core.facts import Delivered
+from openpool.core.instructions import Deliver, DeliverError
 from openpool.core.model import Segment
 from openpool.demo.media import make_segments
 from openpool.demo.orchestrator import StandIn
 from openpool.link.client import TranscoderClient
 from openpool.link.interface import Ended, GrpcStatus
 from openpool.link.tls import Trust
+from openpool.pool.media import Media
+from openpool.pool.upstream import Upstream
 from openpool.store.interface import EventFilter
 from openpool.wire.results import RenditionData
 from openpool.worker.engine import transcode
@@ -259,6 +264,47 @@ async def test_a_restarted_orchestrator_never_gets_a_result_of_its_former_life(
     done = [e.event.data.job for e in delivered if isinstance(e.event.data, JobDelivered)]
     assert done == [jobs[1]]
     assert isinstance(restarted[0].event.data, OrchestratorRestarted)
+
+
+async def test_a_result_that_meets_a_restarted_orchestrator_is_not_sent() -> None:
+    """Also before the pool has registered with it again: the certificate is enough to know."""
+    delivered: asyncio.Queue[Delivered] = asyncio.Queue()
+    async with StandIn("o-secret") as orchestrator, asyncio.TaskGroup() as tasks:
+        host, _, port = orchestrator.address.rpartition(":")
+        trust = Trust.first_use()
+        async with TranscoderClient(
+            host, int(port), secret="o-secret", trust=trust, worker_version="t"
+        ) as client:
+            upstream = Upstream(
+                name="main",
+                client=client,
+                feed=lambda fact: delivered.put_nowait(fact),  # type: ignore[arg-type]
+                clock_ms=lambda: 0,
+                media=Media(),
+                tasks=tasks,
+            )
+            async with client.register(capacity=1, capabilities=DEFAULT, version="") as stream:
+                former = upstream.incarnation = stream.fingerprint
+            await orchestrator.restart()
+            fields = {"job": "main.x.1", "orchestrator": "main", "incarnation": former}
+            upstream.deliver(
+                Deliver(
+                    **fields, attempt=1, task_id=1, pixels=(), source_pixels=0, deadline_ms=5000
+                ),
+                OnDisk(),
+            )
+            upstream.deliver_error(DeliverError(**fields, task_id=1, text="late"), OnDisk())
+            async with asyncio.timeout(4):
+                said = [await delivered.get() for _ in range(2)]
+    assert [each.accepted for each in said] == [False, False]
+    assert all("restarted" in each.reason for each in said)
+
+
+class OnDisk:
+    """A receipt for nothing."""
+
+    async def durable(self) -> None:
+        return None
 
 
 async def test_a_full_pool_answers_early_and_says_so(tmp_path: Path) -> None:
