@@ -34,6 +34,8 @@ TYPES = (
 )
 """The events that the book follows."""
 
+GUARD = "guard"
+"""Who pauses payouts when something is found that must not be."""
 DAY_MS = 86_400_000
 ENDED_MAX = 1_000
 """How many orders that have ended are kept in full; older ones are in the log."""
@@ -155,6 +157,8 @@ class OrderBook:
             case money.PayoutsPaused() as data:
                 self.paused = data
             case money.PayoutsResumed():
+                if self.paused is not None and self.paused.by == GUARD:
+                    self.watched.clear()  # the operator has seen to what the guard found
                 self.paused = None
             case money.AddressBlocked(address=address, reason=reason):
                 self.blocked[address] = reason
@@ -175,15 +179,10 @@ class OrderBook:
     def next_nonce(self, wallet: str, latest_nonce: int) -> int:
         """The lowest nonce that is free, `latest_nonce` being what the chain counts."""
         taken = {o.nonce for o in self.open.values() if o.wallet == wallet}
-        nonce = self.lowest_nonce(wallet, latest_nonce)
+        nonce = max(latest_nonce, self.consumed.get(wallet, 0))  # an endpoint may lag
         while nonce in taken:
             nonce += 1
         return nonce
-
-    def lowest_nonce(self, wallet: str, latest_nonce: int) -> int:
-        """The nonce that the next block can take: the chain's count, unless it lags behind what
-        is final already."""
-        return max(latest_nonce, self.consumed.get(wallet, 0))
 
     def _planned(self, data: money.OrderPlanned, time_ms: int) -> None:
         if data.order in self.known:

@@ -255,9 +255,9 @@ def gas_by_line(lines: tuple[OrderLine, ...], fee_wei: int) -> list[int]:
     ]
 
 
-def gap(orders: list[Order], lowest_nonce: int) -> bool:
-    """Whether the signed orders of one wallet wait for a nonce that no order has. An endpoint that
-    lied about the nonce, or a reorganisation that undid somebody else's transaction, leaves one."""
-    waiting = [o.nonce for o in orders if o.waits_for_block and o.nonce is not None]
-    taken = {o.nonce for o in orders}
-    return bool(waiting) and min(waiting) > lowest_nonce and lowest_nonce not in taken
+def gap(orders: list[Order], latest_nonce: int) -> int | None:
+    """A nonce that no order of the wallet has, and for which its signed orders wait; None if there
+    is none. An endpoint that lied about a nonce leaves one, or a reorganisation that undid somebody
+    else's transaction. Filling it also kills whatever was given up with that nonce."""
+    waiting = {o.nonce for o in orders if o.nonce is not None and o.nonce >= latest_nonce}
+    return latest_nonce if waiting and latest_nonce not in waiting else None

@@ -1,0 +1,447 @@
+"""The one who pays: looks at the chain, asks the decision table, does what it says.
+
+A thin shell around `core.payouts` and `core.payout_plan`. What it knows is in the log; what it
+holds in memory (when it last sent something, how often a nonce looked used) only makes it more
+patient after a restart. So a crash at any point is answered by the same loop: fold, look, decide.
+Must be alone with its wallet: the store's lock keeps a second pool away, and transactions made
+elsewhere with the same key are noticed and survived.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from openpool.chain.interface import Chain, Reverted, Signer
+from openpool.core import money_events as money
+from openpool.core.errors import OpenPoolError, Unauthorized
+from openpool.core.money_events import Asset, OrderKind, OrderLine
+from openpool.core.orders import GUARD, Order
+from openpool.core.payout_plan import Plan
+from openpool.core.payouts import (
+    Confirm,
+    Fees,
+    Mark,
+    Outcome,
+    Patience,
+    Replace,
+    Send,
+    Sight,
+    Sign,
+    Step,
+    Void,
+    Wait,
+    gap,
+    gas_by_line,
+    next_step,
+    offered,
+)
+from openpool.treasury.journal import Journal, Store
+from openpool.treasury.planner import Planner, PlannerOptions, Skipped
+from openpool.treasury.sender import GasOffer, Sender, TooMuchGas
+from openpool.treasury.sights import Look, look, receipt_of
+
+log = structlog.get_logger()
+IN_FLIGHT_MAX = 32
+"""Unmined transactions of one wallet; endpoints drop more than a few dozen."""
+BUSY_POLL_MS = 1_000
+"""Time between two looks while something is on its way."""
+UNFUNDED_POLL_MS = 60_000
+"""How soon it is tried again where the wallet holds too little."""
+Mode = Literal["off", "shadow", "on"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PayerOptions:
+    """What `payouts` and `chain` of the settings say."""
+
+    planner: PlannerOptions
+    mode: Mode = "off"
+    patience: Patience = field(default_factory=Patience)
+    gas: GasOffer = field(default_factory=GasOffer)
+    every_ms: int = 4 * 3_600_000
+    poll_ms: int = 30_000
+
+
+class Payer:
+    """Carries out orders from one wallet. Implements `treasury.interface.Orders`."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        signer: Signer,
+        store: Store,
+        clock_ms: Callable[[], int],
+        options: PayerOptions,
+    ) -> None:
+        self.options = options
+        self.journal = Journal(store, clock_ms)
+        self.sender = Sender(chain, signer, self.journal, options.gas)
+        self.planner = Planner(self.sender, self.journal, options.planner)
+        self.problem = ""
+        """What keeps it from working right now, in one sentence."""
+        self.held = ""
+        """Why nothing new is paid although nobody paused it."""
+        self.last_plan: Plan | None = None
+        self.next_run_ms = 0
+        self._chain = chain
+        self._clock_ms = clock_ms
+        self._checked_nonce = False
+        self._resent: dict[str, int] = {}
+        """By transaction: when this process sent it."""
+        self._dead: dict[str, tuple[int, int]] = {}
+        """By order: since when, and in how many looks, its nonce seemed used by somebody else."""
+        self._gap_since_ms = 0
+        self._skipped: dict[str, str] = {}
+        self._turn = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    # --- what others ask -------------------------------------------------------------------------
+
+    async def plan(
+        self,
+        *,
+        order: str,
+        kind: OrderKind,
+        to: str,
+        data: bytes = b"",
+        value_wei: int = 0,
+        asset: Asset = "ETH",
+        lines: Sequence[OrderLine] = (),
+        note: str = "",
+    ) -> bool:
+        """See `treasury.interface.Orders`."""
+        if order in self.journal.book.known:
+            return False
+        planned = money.OrderPlanned(
+            order=order,
+            wallet=self.sender.wallet,
+            chain_id=self._chain.chain_id,
+            kind=kind,
+            asset=asset,
+            to=to,
+            value_wei=str(value_wei),
+            data=f"0x{data.hex()}",
+            lines=tuple(lines),
+            note=note,
+        )
+        await self.journal.record(planned)
+        self._wake.set()
+        return True
+
+    def order(self, order: str) -> Order | None:
+        return self.journal.book.get(order)
+
+    async def pause(self, reason: str, by: str = "operator") -> None:
+        """Nothing new is signed from now on; what is on its way is followed to its end."""
+        await self.journal.record(money.PayoutsPaused(reason=reason, by=by))
+
+    async def resume(self, by: str = "operator") -> None:
+        self._checked_nonce, self.held = True, ""
+        await self.journal.record(money.PayoutsResumed(by=by))
+        self.run_soon()
+
+    async def choose(self, address: str, asset: Asset, threshold_wei: int, *, staked: bool) -> None:
+        """An owner's wish. It also frees an address that was blocked: its owner acts."""
+        chosen = money.PayoutChosen(
+            address=address, asset=asset, threshold_wei=str(threshold_wei), staked=staked
+        )
+        await self.journal.record(chosen)
+        await self.unblock(address, by=address)
+
+    async def unblock(self, address: str, by: str = "operator") -> None:
+        if address in self.journal.book.blocked:
+            await self.journal.record(money.AddressUnblocked(address=address, by=by))
+
+    def run_soon(self) -> None:
+        """Do not wait for the next run."""
+        self.next_run_ms = 0
+        self._wake.set()
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the log back; to be awaited once, before anything else."""
+        await self.journal.load()
+
+    async def run(self) -> None:
+        """Pay for ever; ends by cancellation, or by a failed disk."""
+        while True:
+            self._wake.clear()
+            await self.tick_safely()
+            busy = any(not o.ended and o.state != "mined" for o in self.journal.book.open.values())
+            wait_ms = min(BUSY_POLL_MS, self.options.poll_ms) if busy else self.options.poll_ms
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait_ms / 1000)
+            except TimeoutError:
+                continue
+
+    async def tick_safely(self) -> None:
+        """One look, and what follows. The world's faults become `problem`, and are tried again."""
+        self.journal.check()
+        try:
+            await self.tick()
+        except OpenPoolError as error:
+            self.journal.check()
+            if isinstance(error, Unauthorized) and self.journal.book.paused is None:
+                await self.pause(str(error), by=GUARD)  # a signer that signs something else
+            if str(error) != self.problem:
+                log.warning("payouts-wait", reason=str(error))
+            self.problem = str(error)
+        else:
+            self.problem = ""
+
+    async def tick(self) -> None:
+        """Look once at every order, do what is next, and start a run if it is time."""
+        async with self._turn:
+            self.journal.check()
+            seen = await self._follow_all()
+            if self.options.mode == "off":
+                return
+            fees = self._fees(seen)
+            if fees is None:
+                self.problem = "Gas costs more than chain.gas_price_max allows; payouts wait."
+                return
+            if self.options.mode == "on":
+                await self._close_gap(seen, fees)
+            if self._clock_ms() >= self.next_run_ms:
+                await self._pay(seen, fees)
+
+    def _fees(self, seen: Look) -> Fees | None:
+        price, most_wei = seen.price, self.options.patience.max_fee_max_wei
+        return offered(price.base_fee_wei, price.priority_fee_wei, most_wei)
+
+    # --- orders that are open --------------------------------------------------------------------
+
+    async def _follow_all(self) -> Look:
+        """Look at this wallet's orders, and at those of wallets that were used before."""
+        chain_id, mine = self._chain.chain_id, self.sender.wallet
+        orders = [o for o in self.journal.book.open.values() if o.chain_id == chain_id]
+        for wallet in sorted({o.wallet for o in orders} - {mine}):
+            await self._follow([o for o in orders if o.wallet == wallet], wallet)
+        return await self._follow([o for o in orders if o.wallet == mine], mine)
+
+    async def _follow(self, orders: list[Order], wallet: str) -> Look:
+        seen = await look(self._chain, wallet, orders)
+        if wallet == self.sender.wallet:
+            await self._compare_nonce(seen)
+        for order in sorted(orders, key=lambda o: (o.nonce is None, o.nonce, o.planned_ms)):
+            sight = self._sight(order, seen)
+            if sight is not None:
+                await self._do(order, self._step(order, sight), seen, sight)
+        return seen
+
+    def _sight(self, order: Order, seen: Look) -> Sight | None:
+        """None while gas is too dear for an order that has no signature yet."""
+        fees = self._fees(seen)
+        if fees is None and not order.attempts:
+            return None
+        since_ms, looks = self._dead.get(order.order, (0, 0))
+        return Sight(
+            final_block=seen.final_block,
+            final_nonce=seen.final_nonce,
+            latest_nonce=seen.latest_nonce,
+            outcome=seen.outcome(order),
+            fees=fees or Fees(max_fee_wei=0, priority_fee_wei=0),
+            resent_ms=self._resent.get(order.newest.tx, 0) if order.attempts else 0,
+            dead_since_ms=since_ms,
+            dead_looks=looks,
+        )
+
+    def _step(self, order: Order, sight: Sight) -> Step:
+        return next_step(
+            order,
+            sight,
+            self._clock_ms(),
+            patience=self.options.patience,
+            paused=self.journal.book.paused is not None or bool(self.held),
+            ours=order.wallet == self.sender.wallet,
+            blocked=frozenset(self.journal.book.blocked),
+        )
+
+    async def _do(self, order: Order, step: Step, seen: Look, sight: Sight) -> None:
+        active = self.options.mode == "on"
+        match step:
+            case Wait():
+                return
+            case Mark(outcome=outcome):
+                await self._mark(order, outcome)
+            case Confirm(outcome=outcome):
+                await self._confirm(order, outcome)
+            case Void():
+                await self._void(order, step)
+            case Sign() if active:
+                nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
+                await self._sign(order, nonce, seen, sight.fees)
+            case Send() if active:
+                await self._send(order, seen)
+            case Replace(fees=fees) if active:
+                await self.sender.replace(order, fees)
+                await self._send(self.journal.book.open[order.order], seen)
+
+    async def _mark(self, order: Order, outcome: Outcome) -> None:
+        await self.journal.record(
+            money.OrderMined(
+                order=order.order,
+                tx=outcome.tx,
+                block=outcome.block,
+                block_hash=outcome.block_hash,
+            )
+        )
+
+    async def _confirm(self, order: Order, outcome: Outcome) -> None:
+        gas = gas_by_line(order.lines, outcome.fee_wei) if order.asset == "ETH" else []
+        lines = [
+            OrderLine(
+                account=line.account,
+                address=line.address,
+                amount_wei=line.amount_wei,
+                send_wei=line.send_wei,
+                gas_wei=str(gas[number]) if gas else "0",
+            )
+            for number, line in enumerate(order.lines)
+        ]
+        await self.journal.record(
+            money.OrderConfirmed(
+                order=order.order,
+                wallet=order.wallet,
+                kind=order.kind,
+                asset=order.asset,
+                tx=outcome.tx,
+                block=outcome.block,
+                block_hash=outcome.block_hash,
+                fee_wei=str(outcome.fee_wei),
+                lines=tuple(lines),
+            )
+        )
+
+    async def _void(self, order: Order, step: Void) -> None:
+        voided = money.OrderVoided(
+            order=order.order,
+            wallet=order.wallet,
+            kind=order.kind,
+            asset=order.asset,
+            reason=step.reason,
+            tx=step.outcome.tx if step.outcome else "",
+            fee_wei=str(step.outcome.fee_wei) if step.outcome else "0",
+            lines=order.lines,
+        )
+        blocks = [money.AddressBlocked(address=a, reason=step.reason) for a in step.blocked]
+        log.warning("order-voided", order=order.order, reason=step.reason)
+        await self.journal.record(voided, *blocks)
+        self._dead.pop(order.order, None)
+
+    async def _sign(self, order: Order, nonce: int, seen: Look, fees: Fees) -> None:
+        try:
+            await self.sender.sign(order, nonce, fees)
+        except (Reverted, TooMuchGas) as error:
+            await self._void(order, Void(f"It was never signed. {error}"))
+            return
+        await self._send(self.journal.book.open[order.order], seen)
+
+    async def _send(self, order: Order, seen: Look) -> None:
+        """Send, and learn from a refusal whether the nonce is really used."""
+        now_ms = self._clock_ms()
+        answer = await self.sender.send(order.order, order.newest)
+        self._resent[order.newest.tx] = now_ms
+        if answer == "nonce-too-low" and seen.final_nonce > order.newest.nonce:
+            since_ms, looks = self._dead.get(order.order, (now_ms, 0))
+            self._dead[order.order] = (since_ms, looks + 1)
+        else:
+            self._dead.pop(order.order, None)
+
+    # --- nonces that are not ours ----------------------------------------------------------------
+
+    async def _compare_nonce(self, seen: Look) -> None:
+        """Once after a start: a chain that is ahead of the log means that the wallet was used
+        elsewhere meanwhile, or that the log is an old copy, which does not know what was paid."""
+        book, wallet = self.journal.book, self.sender.wallet
+        if self._checked_nonce:
+            return
+        mine = [
+            o.nonce + 1 for o in book.open.values() if o.nonce is not None and o.wallet == wallet
+        ]
+        expected = max([book.consumed.get(wallet, 0), *mine])
+        foreign = seen.final_nonce - expected
+        if foreign > 0 and expected:
+            self.held = (
+                f"{foreign} transactions of the wallet are not in this pool's log: it was used "
+                "elsewhere, or the log is an old copy that does not know of payouts made since. "
+                "Compare `openpool payouts list` with the chain, then `openpool payouts resume`."
+            )
+            return
+        self._checked_nonce, self.held = True, ""
+
+    async def _close_gap(self, seen: Look, fees: Fees) -> None:
+        """Fill a nonce that nothing uses, if it keeps others waiting and stays so."""
+        book, wallet, now_ms = self.journal.book, self.sender.wallet, self._clock_ms()
+        mine = [o for o in book.open.values() if o.wallet == wallet]
+        nonce = gap(mine, seen.latest_nonce)
+        if nonce is None:
+            self._gap_since_ms = 0
+            return
+        self._gap_since_ms = self._gap_since_ms or now_ms
+        if now_ms < self._gap_since_ms + self.options.patience.replace_after_ms:
+            return
+        note = "Fills a nonce that nothing used, so that later ones can be mined."
+        planned = self.planner.planned(self._name("gap"), "approve", wallet, 0, [], note=note)
+        await self.journal.record(planned)
+        await self._sign(book.open[planned.order], nonce, seen, fees)
+
+    async def _was_paid_after_all(self) -> bool:
+        """Whether an order that was given up turns up in a block: then something is very wrong
+        with the endpoints, and the brake is pulled before anybody is paid twice."""
+        for order in list(self.journal.book.watched.values()):
+            if receipt := await receipt_of(self._chain, order):
+                await self.pause(
+                    f"Order {order.order} had been given up and is in block {receipt.block} all "
+                    "the same; what it paid is missing in the books. The endpoints lied: replace "
+                    "them, and correct the account of its recipient before you resume.",
+                    by=GUARD,
+                )
+                return True
+        return False
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    async def _pay(self, seen: Look, fees: Fees) -> None:
+        """Plan for everybody, and sign and send as many as may be on their way at one time."""
+        if await self._was_paid_after_all():
+            return
+        plan = await self.planner.make(seen, fees, self._clock_ms(), self._skipped)
+        self.last_plan = plan
+        if self.options.mode != "on" or self.held or not plan.payments:
+            self._end_run(plan)
+            return
+        for payment in plan.payments[: self._free_places()]:
+            prepared = await self.planner.prepare(self._name("payout"), payment, seen, fees)
+            if isinstance(prepared, Skipped):
+                await self._skip(prepared)
+                continue
+            nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
+            await self.sender.plan_and_sign(prepared.planned, prepared.gas_limit, nonce, fees)
+            await self._send(self.journal.book.open[prepared.planned.order], seen)
+
+    async def _skip(self, skipped: Skipped) -> None:
+        self._skipped[skipped.address] = skipped.why
+        if skipped.blocked:
+            blocked = money.AddressBlocked(address=skipped.address, reason=skipped.why)
+            await self.journal.record(blocked)
+
+    def _end_run(self, plan: Plan) -> None:
+        wait_ms = self.options.every_ms
+        if plan.missing_wei:
+            wait_ms = min(wait_ms, UNFUNDED_POLL_MS)
+        self._skipped = {}
+        self.next_run_ms = self._clock_ms() + wait_ms
+
+    def _free_places(self) -> int:
+        mine = [o for o in self.journal.book.open.values() if o.wallet == self.sender.wallet]
+        return max(IN_FLIGHT_MAX - sum(o.waits_for_block for o in mine), 0)
+
+    def _name(self, what: str) -> str:
+        """The name of a new order: how many there are makes it unique."""
+        return f"{what}-{len(self.journal.book.known) + 1}"

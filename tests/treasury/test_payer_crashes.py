@@ -1,0 +1,110 @@
+"""The pool dies at every single step of paying, and pays everybody once all the same.
+
+Real SQLite, a real EVM, a real payer. A first run without a crash counts the steps; then one run
+for each of them ends there, and the next start has nothing but the log and the chain.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from evm import *  # noqa: F403
+from evm import Faulty
+from modelchain import ModelSigner
+from payers import MILLI, MINUTE_MS, Killed, Knife, Pool
+
+from openpool.chain.client import EthereumChain, open_chain
+from openpool.core.units import ETHER
+from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, address
+
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A process dies here, not the machine, so files need not reach a disk."""
+FIRST, SECOND = address("first payee"), address("second payee")
+
+
+@pytest.fixture
+async def chain(faulty: Faulty) -> AsyncIterator[EthereumChain]:
+    async with open_chain([faulty.url], chain_id=CHAIN_ID, agree=1, timeout_s=5) as found:
+        yield found
+
+
+async def story(pool: Pool, refuses: str) -> AsyncIterator[None]:
+    """What the world does, whoever is alive: nothing is mined for a while, then something is, and
+    a reorganisation undoes it."""
+    evm = pool.evm
+    await pool.owe(FIRST, 50 * MILLI)
+    await pool.owe(SECOND, 70 * MILLI + 1)
+    await pool.owe(refuses, 30 * MILLI)
+    yield
+    await pool.tick(6 * MINUTE_MS)
+    yield
+    await evm.mine()
+    await pool.tick()
+    yield
+    await evm.reorg(1)
+    await pool.tick(2 * MINUTE_MS)
+    yield
+    await evm.mine()
+    await pool.tick(6 * MINUTE_MS)
+    yield
+    await evm.finalize()
+    await pool.tick()
+    yield
+
+
+async def play(pool: Pool, refuses: str) -> None:
+    """The story, going on after each crash."""
+    await pool.open()
+    told = story(pool, refuses)
+    over = False
+    while not over:
+        try:
+            over = await anext(told, True) is True
+            await (pool.settle() if over else pool.tick())
+        except Killed:
+            await pool.crash()
+            over = False
+
+
+async def check(pool: Pool, refuses: str) -> None:
+    book = pool.payer.journal.book
+    assert await pool.got(FIRST) == 50 * MILLI
+    assert await pool.got(SECOND) == 70 * MILLI + 1
+    assert await pool.got(refuses) == 0
+    assert pool.balance(f"worker:{refuses}") == 30 * MILLI
+    assert list(book.blocked) == [refuses]
+    assert pool.balance(f"worker:{FIRST}") == pool.balance(f"worker:{SECOND}") == 0
+    assert pool.balance("in-flight") == 0
+    assert not book.open
+    assert not book.paused
+    spent = 10 * ETHER - await pool.evm.balance(pool.signer.address)
+    assert pool.balance(f"wallet:{pool.signer.address}") == spent
+
+
+async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain) -> None:
+    """Whichever step is the last one of a process, everybody gets exactly what is owed, the books
+    equal the chain to the wei, and nobody has to help."""
+    signer = ModelSigner()
+    await evm.actor(DEPLOYER)
+    refuses = await evm.deploy("RefusesEther")
+    await evm.set_balance(signer.address, 10 * ETHER)
+    await evm.automine(False)
+    steps = 0
+    at = 0
+    while at <= steps:
+        before = await evm.snapshot()
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            pool = Pool(Path(folder), evm, chain, signer)
+            pool.knife = Knife(at)
+            knife = pool.knife
+            await play(pool, refuses)
+            await check(pool, refuses)
+            pool.close()
+        if at == 0:
+            steps = len(knife.steps)
+            assert steps > 100
+        else:
+            assert knife.dead
+        await evm.revert(before)
+        at += 1
