@@ -11,6 +11,8 @@ from openpool.core.units import ETHER
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+PRICE_FEED = "0x639Fe6ab55C921f74e7fac1ee960C0B6293ba612"
+"""Chainlink's ETH/USD on Arbitrum One."""
 CONTROLLER = "0xD8E8328501E9645d16Cf49539efC04f734606ee4"
 """Of Arbitrum One: the one address that is known beforehand; it knows all others."""
 
@@ -31,6 +33,20 @@ class ChainSettings(Section, frozen=True, kw_only=True):
     controller: Annotated[
         str, Setting(kinds.ADDRESS, "The protocol's Controller; empty: a chain without it")
     ] = CONTROLLER
+    price_feed: Annotated[
+        str,
+        Setting(
+            kinds.ADDRESS,
+            "Contract with the price of an ETH in USD, if ai.usd_per_eth is 0; empty: none",
+        ),
+    ] = PRICE_FEED
+    price_keep_ms: Annotated[
+        int,
+        Setting(
+            kinds.integer(MINUTE_MS, 30 * DAY_MS),
+            "How long the last price of an ETH holds when that contract gives none",
+        ),
+    ] = 2 * DAY_MS
     agree: Annotated[
         int,
         Setting(
