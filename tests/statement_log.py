@@ -41,6 +41,8 @@ class MoneyLog:
     fees: Fees = field(default_factory=Fees)
     jobs: int = 0
     carried_wei: int = 0
+    ann: str = ANN
+    ann_worker: str = "w_ann"
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -60,13 +62,13 @@ class MoneyLog:
         """So many jobs, by two owners."""
         for _ in range(jobs):
             self.jobs += 1
-            address = self.random.choice((ANN, BOB))
+            address = self.random.choice((self.ann, BOB))
             out = Outbox(1)
             self.fees.credit(
                 Due(
                     job=f"orch.1.{self.jobs}",
                     payer=payer,
-                    worker="w_ann" if address == ANN else "w_bob",
+                    worker=self.ann_worker if address == self.ann else "w_bob",
                     address=address,
                     commission_ppm=250_000,
                     units=self.random.randrange(1, 10**7),

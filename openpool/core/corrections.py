@@ -6,6 +6,8 @@ balances and the event that was wrong are handed in. Must not append.
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from openpool.core.accounts import LPT, may_go_negative
 from openpool.core.errors import NotAllowed
 from openpool.core.ledger import wei
@@ -13,6 +15,16 @@ from openpool.core.money_events import CorrectionMade
 
 REASON_CHARS_MAX = 500
 ACCOUNT_CHARS_MAX = 200
+
+
+class Mending(Struct, frozen=True, kw_only=True):
+    """What is to be moved, to mend an event."""
+
+    corrects: str
+    """The event's id, or its number in the log."""
+    debit: str
+    credit: str
+    amount_wei: str
 
 
 def correction_id(correction: str) -> str:

@@ -22,6 +22,7 @@ from openpool.core.events import FeeCredited
 from openpool.core.hashchain import node_hash, root_of_path
 from openpool.core.money_events import Scheme
 
+RECEIPT_KIND = "receipt"
 LINE_BYTES_MAX = 20_000
 """Longest line of a file of receipts, with the path of its proof."""
 UNITS_MAX = 10**18

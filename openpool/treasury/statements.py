@@ -19,6 +19,7 @@ from openpool.core.events import Event, FeeCredited
 from openpool.core.hashchain import GENESIS
 from openpool.core.money_events import RoundSettled, RoundStarted, StatementMade
 from openpool.core.receipts import (
+    RECEIPT_KIND,
     Receipt,
     decode_proven,
     decode_receipt,
@@ -264,6 +265,13 @@ class Statements:
             return None
         lines = self._proven(round, lambda receipt: receipt.seq == fee.seq)
         return lines[0] if lines else None
+
+    def signed_receipt(self, job: str, address: str) -> bytes | None:
+        """The receipt of one job or call by itself, signed; also one that is in no statement
+        yet. None if it earned this address nothing."""
+        line = self.receipt_of(job, address)
+        receipt = bytes(decode_proven(line).receipt) if line else self.unstated(job, address)
+        return signed(self._signer, RECEIPT_KIND, receipt) if receipt else None
 
     def unstated(self, job: str, address: str) -> bytes | None:
         """The receipt of a job that will be in the next statement; exactly the bytes that will

@@ -24,12 +24,14 @@ from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 from litestar.types import HTTPScope, Receive, Send
 
+from openpool.web import direct_schema
 from openpool.web.api import reading_router
 from openpool.web.api_calls import calls_router
 from openpool.web.api_customers import customers_router
 from openpool.web.api_delegation import delegation_router
 from openpool.web.api_join import changing_router
 from openpool.web.api_revenue import revenue_router
+from openpool.web.api_statements import statement_routes
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
 from openpool.web.call_views import CallViews
 from openpool.web.context import FromVisitor, FromWeb, Web
@@ -85,6 +87,7 @@ def create_app(deps: Deps) -> Litestar:
             changing_router(),
             customers_router(),
             calls_router(),
+            *statement_routes(),
             revenue_router(),
             delegation_router(),
             live_socket,
@@ -112,6 +115,10 @@ def create_app(deps: Deps) -> Litestar:
         logging_config=None,
     )
     app.state.feed = web.feed
+    if deps.customers is not None and deps.exchange is not None:
+        # one mounted application, of which the document would know nothing
+        document = app.openapi_schema
+        document.paths = {**(document.paths or {}), **direct_schema.paths()}
     return app
 
 
@@ -202,6 +209,7 @@ def _openapi(deps: Deps) -> OpenAPIConfig:
                     scheme="bearer",
                     description="The operator's token, or a worker's token.",
                 ),
+                direct_schema.SECURITY: direct_schema.SCHEME,
                 "session": SecurityScheme(
                     type="apiKey",
                     name=COOKIE,

@@ -22,6 +22,7 @@ from openpool.core.revenue_views import RevenueView
 from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
+from openpool.web.statement_interface import Proofs
 from openpool.web.delegation import Delegation
 
 
@@ -195,6 +196,8 @@ class Deps:
     delegation: Delegation | None = None
     """None: no chain is configured."""
     revenue: Revenue | None = None
+    proofs: Proofs | None = None
+    """None: no statements, terms of its own, disputes or corrections."""
     body_bytes_max: int = 100_000_000
     """Largest request of a customer."""
     idle_s: float = 60.0
