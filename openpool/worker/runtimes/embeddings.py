@@ -62,16 +62,7 @@ class Embeddings(Runtime):
     def load(self) -> None:
         from openpool.worker.runtimes.bert import Bert
 
-        self._bert = Bert(self._folder(), self.options)
-
-    def _folder(self) -> Path:
-        try:
-            return model_folder(self.options, self.cache, self.model, WEIGHTS)
-        except ModelMissing:
-            packed = _packed() if self.model == MINILM and "path" not in self.options else None
-            if packed is None:
-                raise
-            return packed
+        self._bert = Bert(bert_folder(self.options, self.cache, self.model), self.options)
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         asked = _asked(request.body)
@@ -123,6 +114,17 @@ def _check(texts: list[str]) -> None:
         raise BadRequest(f"input must be 1 to {TEXTS_MAX} texts, not {len(texts)}")
     if not all(text.strip() for text in texts):
         raise BadRequest("input must not hold an empty text")
+
+
+def bert_folder(options: Mapping[str, str], cache: Path, model: str) -> Path:
+    """Where a BERT model lies, which the option `path` may say. Raises ModelMissing."""
+    try:
+        return model_folder(options, cache, model, WEIGHTS)
+    except ModelMissing:
+        packed = _packed() if model == MINILM and "path" not in options else None
+        if packed is None:
+            raise
+        return packed
 
 
 def _packed() -> Path | None:

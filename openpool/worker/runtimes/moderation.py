@@ -3,14 +3,17 @@
 Two categories of OpenAI's are measured: offensive language counts as `harassment`, pictures not fit
 for work as `sexual`. The others are answered with 0, and `category_applied_input_types` says which
 scores were measured. The built-in classifier is Yahoo's open_nsfw, whose weights come with
-its package. Options: `threshold` (0.5); `file` and `labels`: another classifier as an ONNX file and
-the category of each of its outputs, a line each (any other word counts for nothing), with
-`normalise` (`imagenet`, or `none`), `size` (224, if the file leaves it open), `threads`, `device`.
+its package. Options: `threshold` (0.5); `examples`: example texts of further categories
+(`runtimes.examples`), compared by the BERT model in `path` (MiniLM); `file` and `labels`: another
+classifier as an ONNX file and the category of each of its outputs, a line each (any other word
+counts for nothing), with `normalise` (`imagenet`, or `none`), `size` (224, if the file leaves it
+open), `threads`, `device`.
 """
 
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
@@ -27,6 +30,8 @@ from openpool.worker.runtimes.base import (
     RuntimeAnswer,
     RuntimeRequest,
 )
+from openpool.worker.runtimes.embeddings import MINILM, bert_folder
+from openpool.worker.runtimes.examples import ByExamples, read_examples
 from openpool.worker.runtimes.images import open_picture
 
 if TYPE_CHECKING:
@@ -102,6 +107,8 @@ class Moderation(Runtime):
     known_options: ClassVar[Mapping[str, str]] = {
         **networks.OPTIONS,
         "threshold": "the score from which on something is flagged (0.5)",
+        "examples": "a YAML file with example texts of categories, to judge texts by",
+        "path": "folder of the BERT model that compares texts with the examples",
     }
 
     @classmethod
@@ -115,7 +122,7 @@ class Moderation(Runtime):
         """Load both models."""
         self._threshold = float(self.options.get("threshold", "0.5"))
         try:
-            self._score_texts = _text_scorer()
+            self._score_texts = _text_scorer(self.options, self.cache)
             own = "file" in self.options
             self._score_picture = _file_scorer(self.options) if own else _picture_scorer()
         except ImportError:
@@ -178,13 +185,25 @@ def _highest(found: list[Scores]) -> Scores:
     return highest
 
 
-def _text_scorer() -> Callable[[list[str]], list[Scores]]:
+def _text_scorer(options: Mapping[str, str], cache: Path) -> Callable[[list[str]], list[Scores]]:
     from profanity_check import predict_prob
 
+    examples = _examples(options, cache) if "examples" in options else None
+
     def score(texts: list[str]) -> list[Scores]:
-        return [{"harassment": round(float(value), 6)} for value in predict_prob(texts)]
+        found: list[Scores] = [
+            {"harassment": round(float(value), 6)} for value in predict_prob(texts)
+        ]
+        return found + [examples.score(text) for text in texts if examples]
 
     return score
+
+
+def _examples(options: Mapping[str, str], cache: Path) -> ByExamples:
+    from openpool.worker.runtimes.bert import Bert
+
+    examples = read_examples(Path(options["examples"]), CATEGORIES)
+    return ByExamples(Bert(bert_folder(options, cache, MINILM), options), examples)
 
 
 def _picture_scorer() -> "Callable[[Picture], Scores]":
