@@ -129,7 +129,7 @@ async def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_fits_and_can_be_read(tmp_path: Path, scheme: str) -> None:
     """On a phone nothing is wider than the screen, and all text contrasts in both themes."""
-    async with delegators(tmp_path, story(20, 6)) as base, browser() as chromium:
+    async with delegators(tmp_path, story(40, 24)) as base, browser() as chromium:
         phone = {"width": 390, "height": 844}
         async with watched(chromium, base, viewport=phone, color_scheme=scheme) as page:
             await page.add_init_script(WALLET % ANN)

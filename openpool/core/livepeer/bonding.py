@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from openpool.core.livepeer import maths
-from openpool.core.livepeer.maths import Contracts
+from openpool.core.livepeer.maths import Code
 
 FOR_EVER = 2**256 - 1
 """The deactivation round of an orchestrator that is not to be deactivated."""
@@ -167,7 +167,7 @@ def call_reward(orchestrator: Orchestrator, now: Round) -> tuple[Orchestrator, m
 
 
 def receive_fees(
-    orchestrator: Orchestrator, fees_wei: int, now: Round, contracts: Contracts = "2026"
+    orchestrator: Orchestrator, fees_wei: int, now: Round, contracts: Code = "2026"
 ) -> Orchestrator:
     """The orchestrator after a ticket brought `fees_wei`."""
     reward_before, fee_before = latest_factors(orchestrator, now.number - 1)
@@ -226,7 +226,7 @@ def _locked_in(orchestrator: Orchestrator, now: int) -> Pool:
     )
 
 
-def _retroactive(pool: Pool, now: Round, contracts: Contracts) -> int:
+def _retroactive(pool: Pool, now: Round, contracts: Code) -> int:
     return maths.retroactive_factor(
         pool.reward_factor,
         mintable=now.mintable,

@@ -13,7 +13,7 @@ PPM = 10**6
 PPB = 10**9
 PRECISE = 10**27
 
-Contracts = Literal["v9", "2026"]
+Code = Literal["v9", "2026"]
 """Which code stands behind the BondingManager; "2026" is live since February 2026."""
 
 
@@ -123,7 +123,7 @@ def retroactive_factor(
     active_stake: int,
     treasury_cut: int,
     reward_cut_ppm: int,
-    contracts: Contracts = "2026",
+    contracts: Code = "2026",
 ) -> int:
     """The reward factor before this round's reward, reckoned back from `factor`, the one after.
 
