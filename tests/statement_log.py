@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from openpool.core import money_events as money
 from openpool.core.documents import digest_of, signed_bytes, signed_text
+from openpool.core.enrolment import checked_address
 from openpool.core.events import AnyPayload, Event, FeeCredited
 from openpool.core.fees import Due, Fees
 from openpool.core.ledger import Balances, transfers_of
@@ -25,9 +26,7 @@ from openpool.core.step import Outbox
 from openpool.ethereum import Account, encode_defunct
 
 START_MS = 1_795_000_000_000
-ANN = "0x" + "A1" * 20
-BOB = "0x" + "B2" * 20
-HOT = "0x" + "C3" * 20
+ANN, BOB, HOT = (checked_address("0x" + each * 20) for each in ("a1", "b2", "c3"))
 PRICES = (Fraction(1200), Fraction(1, 3), Fraction(7, 9))
 KEY = Account.from_key("0x" + "5a" * 32)
 
