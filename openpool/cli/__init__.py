@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from openpool.cli import (
+    chain,
     customers,
     delegator,
     demo,
@@ -19,6 +20,7 @@ from openpool.cli import (
     looks,
     membership,
     revenue,
+    rules,
     serve,
     settings,
     verify,
@@ -41,7 +43,9 @@ GROUPS = (
     membership,
     customers,
     revenue,
+    rules,
     delegator,
+    chain,
     looks,
     ledger,
     events,

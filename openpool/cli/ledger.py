@@ -37,9 +37,13 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("openpool ledger", "openpool ledger worker:0xAb… -n 50 --json"))(
         ledger
     )
-    app.command(epilog=examples("openpool replay --check", "openpool replay --check --json"))(
-        replay
-    )
+    app.command(
+        epilog=examples(
+            "openpool replay --check",
+            "openpool replay --scheme proportional --commission 20%",
+            "openpool replay --scheme window --rounds 5 --rule holdback:rate=10% --csv",
+        )
+    )(replay)
 
 
 def ledger(
@@ -138,15 +142,50 @@ def replay(
             metavar="SEQ:CHAIN", help="A head of the log noted earlier; must still be in it."
         ),
     ] = "",
+    scheme: Annotated[
+        str,
+        typer.Option(
+            metavar="SCHEME",
+            help="Show what everybody would have earned under per-job, proportional or window.",
+        ),
+    ] = "",
+    commission: Annotated[
+        str, typer.Option(metavar="RATE", help="The same with another commission, like 20%.")
+    ] = "",
+    rounds: Annotated[
+        int, typer.Option(min=0, max=1_000, help="The same with another length of the window.")
+    ] = 0,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="The same with this rule, like holdback:rate=5%, or none; may be repeated.",
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the comparison as CSV.")] = False,
     config: ConfigFile = None,
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Replay the event log: check the books against it, or make them anew from it."""
+    """Replay the event log: check the books, make them anew, or try other terms on the past."""
     from openpool.store import replay as replaying
 
-    if check == rebuild:
-        raise typer.BadParameter("say either --check or --rebuild")
+    is_what_if = bool(scheme or commission or rounds or rule)
+    if check + rebuild + is_what_if != 1:
+        raise typer.BadParameter("say one of --check, --rebuild, or other terms (--scheme …)")
+    if is_what_if:
+        from openpool.cli.whatif import what_if
+
+        what_if(
+            load(config, assignments).config,
+            scheme=scheme,
+            commission=commission,
+            rounds=rounds,
+            rules=rule or (),
+            as_json=as_json,
+            as_csv=as_csv,
+        )
+        return
     data_dir = load(config, assignments).config.data_dir
     if rebuild:
         report = replaying.rebuild(data_dir)
