@@ -64,7 +64,6 @@ class Payment(Struct, frozen=True, kw_only=True):
     """Taken from the account."""
     send_wei: int
     """Sent; the difference is for gas."""
-    staked: bool = False
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -180,13 +179,7 @@ def _payment(
 ) -> Payment:
     amount_wei = _amount(owed_wei, rules)
     gas_wei = standing.gas_most_wei if _by_worker(asset, rules) else 0
-    chosen = standing.choices.get(address)
-    return Payment(
-        address=address,
-        amount_wei=amount_wei,
-        send_wei=amount_wei - gas_wei,
-        staked=chosen is not None and chosen.staked,
-    )
+    return Payment(address=address, amount_wei=amount_wei, send_wei=amount_wei - gas_wei)
 
 
 def _affordable(

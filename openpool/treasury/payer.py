@@ -38,8 +38,9 @@ from openpool.core.payouts import (
     next_step,
     offered,
 )
+from openpool.treasury.batch import BATCH_MIN, Batcher
 from openpool.treasury.journal import Journal, Store
-from openpool.treasury.planner import Planner, PlannerOptions, Skipped
+from openpool.treasury.planner import Planner, PlannerOptions, Prepared, Skipped
 from openpool.treasury.sender import GasOffer, Sender, TooMuchGas
 from openpool.treasury.sights import Look, look, receipt_of
 
@@ -60,6 +61,8 @@ class PayerOptions:
     planner: PlannerOptions
     mode: Mode = "off"
     patience: Patience = field(default_factory=Patience)
+    batch_contract: str = ""
+    """Multicall3, if payouts may be put together."""
     gas: GasOffer = field(default_factory=GasOffer)
     every_ms: int = 4 * 3_600_000
     poll_ms: int = 30_000
@@ -81,6 +84,8 @@ class Payer:
         self.journal = Journal(store, clock_ms)
         self.sender = Sender(chain, signer, self.journal, options.gas)
         self.planner = Planner(self.sender, self.journal, options.planner)
+        contract = options.batch_contract
+        self.batcher = Batcher(self.sender, self.planner, contract) if contract else None
         self.problem = ""
         """What keeps it from working right now, in one sentence."""
         self.held = ""
@@ -416,14 +421,30 @@ class Payer:
         if self.options.mode != "on" or self.held or not plan.payments:
             self._end_run(plan)
             return
+        if await self._pay_together(plan, seen, fees):
+            return
         for payment in plan.payments[: self._free_places()]:
             prepared = await self.planner.prepare(self._name("payout"), payment, seen, fees)
             if isinstance(prepared, Skipped):
                 await self._skip(prepared)
-                continue
-            nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
-            await self.sender.plan_and_sign(prepared.planned, prepared.gas_limit, nonce, fees)
-            await self._send(self.journal.book.open[prepared.planned.order], seen)
+            else:
+                await self._carry_out(prepared, seen, fees)
+
+    async def _pay_together(self, plan: Plan, seen: Look, fees: Fees) -> bool:
+        """Whether a batch went out; the rest is for the next look."""
+        if self.batcher is None or len(plan.payments) < BATCH_MIN or not self._free_places():
+            return False
+        name, singles = self._name("batch"), self.journal.book.singles
+        prepared = await self.batcher.prepare(name, plan.payments, fees, singles)
+        if prepared is None:
+            return False
+        await self._carry_out(prepared, seen, fees)
+        return True
+
+    async def _carry_out(self, prepared: Prepared, seen: Look, fees: Fees) -> None:
+        nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
+        await self.sender.plan_and_sign(prepared.planned, prepared.gas_limit, nonce, fees)
+        await self._send(self.journal.book.open[prepared.planned.order], seen)
 
     async def _skip(self, skipped: Skipped) -> None:
         self._skipped[skipped.address] = skipped.why

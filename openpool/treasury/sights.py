@@ -4,7 +4,6 @@ First the block that counts as final, then the nonces, and the receipts last: wh
 nonce that was counted had its receipt by then. Must not decide anything; that is `core.payouts`.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -12,8 +11,7 @@ from msgspec import Struct
 from openpool.chain.interface import Chain, Disagreement, GasPrice, Receipt
 from openpool.core.orders import Order
 from openpool.core.payouts import Outcome
-
-ASKED_AT_ONCE = 16
+from openpool.treasury.asking import ask_all
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -64,7 +62,7 @@ async def look(chain: Chain, wallet: str, orders: Sequence[Order]) -> Look:
         receipts={},
     )
     asked = [order for order in orders if order.attempts and not seen.need_not_ask(order)]
-    found = await _each(chain, asked)
+    found = await ask_all(lambda order: receipt_of(chain, order), asked)
     seen.receipts.update({order.order: r for order, r in zip(asked, found, strict=True) if r})
     await _check_canonical(chain, [r for r in found if r and r.block <= final.number])
     return seen
@@ -77,22 +75,6 @@ async def receipt_of(chain: Chain, order: Order) -> Receipt | None:
     if len(found) > 1:
         raise Disagreement(f"Two transactions with the nonce of order {order.order} were mined.")
     return found[0] if found else None
-
-
-async def _each(chain: Chain, orders: Sequence[Order]) -> list[Receipt | None]:
-    """At most ASKED_AT_ONCE questions at a time."""
-    turns = asyncio.Semaphore(ASKED_AT_ONCE)
-
-    async def ask(order: Order) -> Receipt | None:
-        async with turns:
-            return await receipt_of(chain, order)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(order)) for order in orders]
-    except BaseExceptionGroup as faults:
-        raise faults.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 async def _check_canonical(chain: Chain, receipts: Sequence[Receipt]) -> None:
