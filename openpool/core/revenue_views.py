@@ -14,6 +14,8 @@ from openpool.core.money_events import TicketRedeemed
 from openpool.core.revenue import RewardState, Round, Standing
 from openpool.core.rewards import Level
 
+ROUNDS_SHOWN = 60
+
 
 class LuckView(Struct, frozen=True, kw_only=True):
     """What tickets brought, against what the work was worth on average."""
@@ -199,8 +201,9 @@ def round_view(standing: Standing, row: Round) -> RoundView:
 
 
 def round_views(standing: Standing) -> list[RoundView]:
-    """All that are remembered, newest first."""
-    return [round_view(standing, row) for row in reversed(standing.rounds.values())]
+    """The latest, newest first."""
+    rows = list(standing.rounds.values())[-ROUNDS_SHOWN:]
+    return [round_view(standing, row) for row in reversed(rows)]
 
 
 def ticket_view(ticket: TicketRedeemed) -> TicketView:

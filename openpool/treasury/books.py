@@ -56,9 +56,10 @@ class RevenueBooks:
         them, so only those of the running round and of the one before are read."""
         which = EventFilter(types=("round-started",), newest_first=True, limit=2)
         starts = await asyncio.to_thread(self._store.events, which)
-        if len(starts) == 2:
-            await self._read(MONEY_TYPES, starts[1].seq)
-            self._seq = starts[1].seq
+        head, _ = await asyncio.to_thread(self._store.head)
+        from_seq = starts[-1].seq if starts else head
+        await self._read(MONEY_TYPES, from_seq)
+        self._seq = from_seq
 
     async def _read(self, types: tuple[str, ...], last_seq: int) -> None:
         while True:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from openpool.chain.interface import Chain, Livepeer, Reverted, Tag, WrongChain
-from openpool.core.errors import BadMessage, Unavailable
+from openpool.core.errors import BadMessage, SetupError, Unavailable
 from openpool.core.events import AnyPayload, Event
 from openpool.core.money_events import ClaimOpened, RewardMissed, RoundStarted
 from openpool.core.revenue import Revenue, Standing
@@ -52,12 +52,12 @@ class Follower:
         poll_s: float = 30.0,
     ) -> None:
         """`orchestrators` is name → address on chain. `from_block`: where the very first look
-        begins; 0 is the block that is `tag` then."""
+        begins; 0 is the block that is `tag` then. Raises SetupError if two share an address."""
         self._chain = chain
         self._livepeer = livepeer
         self._books = books
         self._closing = closing
-        self._orchestrators = dict(orchestrators)
+        self._orchestrators = _distinct(orchestrators)
         self._clock_ms = clock_ms
         self._wallets = wallets
         self._tag = tag
@@ -200,6 +200,18 @@ class Follower:
     async def _write(self, facts: list[Fact]) -> None:
         now_ms = self._clock_ms()
         await self._books.write([Event(id=i, time_ms=now_ms, data=data) for i, data in facts])
+
+
+def _distinct(orchestrators: Mapping[str, str]) -> dict[str, str]:
+    """The chain cannot tell which of two nodes with one address earned what."""
+    for address in orchestrators.values():
+        twins = [other for other, same in orchestrators.items() if same == address != ""]
+        if len(twins) > 1:
+            raise SetupError(
+                f"Orchestrators {' and '.join(twins)} have the same eth_address, whose revenue "
+                "would count twice; set it for one of them only."
+            )
+    return dict(orchestrators)
 
 
 def _round_started(number: int, block: int) -> Fact:

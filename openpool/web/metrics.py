@@ -23,10 +23,12 @@ from openpool.core.events import (
     JobFailed,
     JobVerified,
 )
+from openpool.core.revenue_views import RevenueView
 from openpool.core.units import GWEI
 from openpool.core.views import PoolView
 from openpool.store.interface import StoredEvent
 from openpool.web.interface import Deps
+from openpool.web.revenue_metrics import revenue_gauges
 from openpool.web.shapes import money
 
 SECONDS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12)
@@ -130,6 +132,8 @@ class Metrics:
         self._gauges.live = self._deps.live.snapshot(self._deps.clock_ms())
         if self._deps.desk is not None:
             self._gauges.desk = self._deps.desk.snapshot(self._deps.clock_ms())
+        if self._deps.revenue is not None:
+            self._gauges.revenue = await self._deps.revenue.view()
         self._gauges.viewers = viewers
         return await asyncio.to_thread(generate_latest, self._registry)
 
@@ -141,6 +145,7 @@ class _Gauges(Collector):
         self._deps = deps
         self.live: PoolView | None = None
         self.desk: DeskView | None = None
+        self.revenue: RevenueView | None = None
         self.viewers = 0
 
     def describe(self) -> list[Metric]:
@@ -162,6 +167,8 @@ class _Gauges(Collector):
         yield from _orchestrators(live)
         if self.desk is not None:
             yield from _models(self.desk)
+        if self.revenue is not None:
+            yield from revenue_gauges(self.revenue)
         seq, _ = self._deps.reader.head()
         yield _gauge("log_events", "Events in the log.", seq)
         for name, wei in money(self._deps.reader.balances()).items():

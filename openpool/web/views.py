@@ -19,6 +19,7 @@ from openpool.web.shapes import (
     DAY_MS,
     HOUR_MS,
     MINUTE_MS,
+    Alert,
     Balances,
     BalanceView,
     Earning,
@@ -131,9 +132,17 @@ class Views:
             day=day,
             log_events=events,
             log_head=head,
-            alerts=alerts(live, desk, rows, hour, deps.runners()),
+            alerts=[
+                *await self._revenue_alerts(),
+                *alerts(live, desk, rows, hour, deps.runners()),
+            ],
             **books,
         )
+
+    async def _revenue_alerts(self) -> list[Alert]:
+        revenue = self._deps.revenue
+        found = (await revenue.view()).alerts if revenue is not None else []
+        return [Alert(level=each.level, title=each.title, text=each.text) for each in found]
 
     async def workers(self, only: Sequence[str] | None = None) -> list[Worker]:
         """All workers, or those named."""

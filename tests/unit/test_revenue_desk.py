@@ -1,5 +1,6 @@
 """Rounds by the clock, the operator's record, the views, the API, and the watch over reward."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,11 +13,12 @@ import pytest
 from stories import START_MS
 from test_follow import NAME, Clock, balance, begun, credit, follower, told
 from toychain import ADDRESS, WALLET, ToyChain
-from webpool import OPERATOR, bearer, web_pool
+from webpool import OPERATOR, bearer, served, web_pool
 
 from openpool.chain import contracts
+from openpool.cli import run
 from openpool.core import money_events as money
-from openpool.core.errors import BadMessage, NotAllowed
+from openpool.core.errors import BadMessage, NotAllowed, SetupError
 from openpool.core.orders import Order
 from openpool.core.revenue_views import RevenueView
 from openpool.store.memory import MemoryStore
@@ -107,6 +109,12 @@ async def followed() -> tuple[ToyChain, MemoryStore, RevenueDesk]:
     return chain, store, desk
 
 
+async def test_two_orchestrators_with_one_address_are_refused() -> None:
+    """Their revenue would count twice; the sentence names both."""
+    with pytest.raises(SetupError, match="Orchestrators a and b have the same eth_address"):
+        follower(ToyChain(), MemoryStore(), orchestrators={"a": ADDRESS, "b": ADDRESS})
+
+
 async def test_nothing_is_recorded_by_hand_that_the_chain_tells() -> None:
     """An orchestrator that is followed on chain would be booked twice."""
     _, _, desk = await followed()
@@ -182,6 +190,45 @@ async def test_the_operator_records_through_the_api(tmp_path: Path) -> None:
             assert (await client.post(path, json=wrong)).status_code == 400
     async with asking(tmp_path / "other", None) as client:
         assert (await client.get("/api/v1/revenue")).status_code == 404
+
+
+async def test_metrics_and_alerts_come_from_the_same_view(tmp_path: Path) -> None:
+    """Prometheus and the operator's status tell what the view says."""
+    _, _, desk = await followed()
+    async with asking(tmp_path, desk) as client:
+        client.headers.update(bearer(OPERATOR))
+        lines = (await client.get("/metrics")).text.splitlines()
+        assert "openpool_round 2.0" in lines
+        assert 'openpool_pending_fees_gwei{orchestrator="main"} 5.4e-07' in lines
+        assert 'openpool_claim_difference_gwei{orchestrator="main"} 0.0' in lines
+        assert "openpool_chain_stalled 0.0" in lines
+        assert not any(line.startswith("openpool_luck_ratio{") for line in lines), "no work yet"
+        alerts = (await client.get("/api/v1/status")).json()["alerts"]
+        assert "Reward of main was missed in round 1." in {each["title"] for each in alerts}
+
+
+async def test_the_command_shows_what_the_api_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`openpool revenue show` for people and for programs, `record` for the operator."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENPOOL_OPERATOR_TOKEN", OPERATOR)
+    _, _, desk = await followed()
+    async with web_pool(tmp_path / "pool") as pool:
+        pool.app = create_app(replace(pool.deps, revenue=desk))
+        async with served(pool) as base:
+            capfd.readouterr()
+            assert await asyncio.to_thread(run, ["revenue", "show", "--url", base]) == 0
+            said = capfd.readouterr()
+            assert "Round 2 by the chain" in said.out
+            assert "not paid" in said.out
+            assert "Reward of main was missed in round 1." in said.err
+            assert await asyncio.to_thread(run, ["revenue", "show", "--url", base, "--json"]) == 0
+            shown = msgspec.json.decode(capfd.readouterr().out, type=RevenueView)
+            assert shown == await desk.view()
+            record = ["revenue", "record", "main", "1 ETH", "--reference", "x", "--url", base]
+            assert await asyncio.to_thread(run, record) == 1
+            assert "followed on chain" in capfd.readouterr().err
 
 
 class Plans:
