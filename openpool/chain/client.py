@@ -76,6 +76,11 @@ class EthereumChain:
     def endpoints(self) -> Sequence[Endpoint]:
         return self._ask.all
 
+    @property
+    def must_agree(self) -> int:
+        """How many of them must say the same about what decides money."""
+        return self._ask.need
+
     # --- blocks -----------------------------------------------------------------------------------
 
     async def block(self, at: At = "latest") -> Block:
