@@ -1,11 +1,11 @@
 """Many payouts in one transaction, where that costs less gas: Multicall3's `aggregate3Value`.
 
 All of it succeeds or nothing is sent, so one recipient could spoil it for all: only plain accounts
-get into a batch, that is without code (a contract may refuse, or burn gas; delegated code,
-EIP-7702, is code) and existing (the first payment to a new account costs more inside a batch than
-outside). The whole batch is tried out by the chain first, and what the contract returns is checked: an
-address without Multicall3 would take the money and return nothing. One that fails all the same is
-voided, and its payees are paid one by one.
+get into a batch. They have no code (a contract may refuse, or burn gas; delegated code, EIP-7702,
+is code), and they exist (the first payment to an account costs more inside a batch than outside).
+The chain tries the whole batch first, and what the contract returns is checked: an address without
+Multicall3 would take the money and return nothing. A batch that fails all the same is voided, and
+its payees are paid one by one.
 """
 
 from collections.abc import Sequence
