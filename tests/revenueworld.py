@@ -15,6 +15,7 @@ from stories import START_MS
 from openpool.chain import contracts as c
 from openpool.chain.client import EthereumChain, open_chain
 from openpool.chain.livepeer import LivepeerContracts, open_livepeer
+from openpool.core.events import Event, FeeCredited
 from openpool.core.units import ETHER
 from openpool.demo.evm import Evm, address
 from openpool.store.interface import EventFilter
@@ -106,6 +107,24 @@ class World:
 
 def _clock() -> int:
     return START_MS
+
+
+def credit(job: str, fee: int, owner: str = "") -> Event:
+    """A worker earned a fee, of which the pool keeps nothing; `owner` else follows from the job."""
+    data = FeeCredited(
+        job=job,
+        orchestrator=NAME,
+        worker="w",
+        address=owner or f"0x{job}",
+        pixels=1,
+        price_wei="1",
+        price_source="config",
+        fee_wei=str(fee),
+        carry="0",
+        commission_ppm=0,
+        worker_wei=str(fee),
+    )
+    return Event(id=f"{job}/fee", time_ms=START_MS, data=data)
 
 
 @pytest.fixture

@@ -10,31 +10,12 @@ from itertools import pairwise
 import pytest
 from evm import *  # noqa: F403 - fixtures and helpers, see __all__
 from revenueworld import *  # noqa: F403 - the fixture `world`
-from revenueworld import ELSEWHERE, NAME, ORCHESTRATOR, WALLET, World
-from stories import START_MS
+from revenueworld import ELSEWHERE, ORCHESTRATOR, WALLET, World, credit
 
 from openpool.core import money_events as money
-from openpool.core.events import Event, FeeCredited
 from openpool.core.livepeer import bonding
 from openpool.core.units import ETHER
 from openpool.demo.evm import address
-
-
-def credit(job: str, fee: int) -> Event:
-    data = FeeCredited(
-        job=job,
-        orchestrator=NAME,
-        worker="w",
-        address=f"0x{job}",
-        pixels=1,
-        price_wei="1",
-        price_source="config",
-        fee_wei=str(fee),
-        carry="0",
-        commission_ppm=0,
-        worker_wei=str(fee),
-    )
-    return Event(id=f"{job}/fee", time_ms=START_MS, data=data)
 
 
 async def a_life(world: World) -> int:
