@@ -91,6 +91,8 @@ class Payer:
         self.held = ""
         """Why nothing new is paid although nobody paused it."""
         self.last_plan: Plan | None = None
+        self.funds_wei = 0
+        """What the wallet could spend when the plan was made."""
         self.next_run_ms = 0
         self._chain = chain
         self._clock_ms = clock_ms
@@ -416,8 +418,7 @@ class Payer:
         """Plan for everybody, and sign and send as many as may be on their way at one time."""
         if await self._was_paid_after_all():
             return
-        plan = await self.planner.make(seen, fees, self._clock_ms(), self._skipped)
-        self.last_plan = plan
+        plan = await self._make_plan(seen, fees)
         if self.options.mode != "on" or self.held or not plan.payments:
             self._end_run(plan)
             return
@@ -429,6 +430,19 @@ class Payer:
                 await self._skip(prepared)
             else:
                 await self._carry_out(prepared, seen, fees)
+
+    async def rehearse(self) -> None:
+        """Make the plan of this moment, and do nothing about it. Raises ChainUnavailable."""
+        async with self._turn:
+            seen = await look(self._chain, self.sender.wallet, [])
+            if fees := self._fees(seen):
+                await self._make_plan(seen, fees)
+
+    async def _make_plan(self, seen: Look, fees: Fees) -> Plan:
+        self.funds_wei = await self.planner.funds_wei()
+        args = (seen, fees, self._clock_ms(), self._skipped)
+        self.last_plan = await self.planner.make(*args, funds_wei=self.funds_wei)
+        return self.last_plan
 
     async def _pay_together(self, plan: Plan, seen: Look, fees: Fees) -> bool:
         """Whether a batch went out; the rest is for the next look."""

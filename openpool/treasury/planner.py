@@ -53,13 +53,21 @@ class Planner:
         self._sender = sender
         self._journal = journal
 
-    async def make(self, look: Look, fees: Fees, now_ms: int, elsewhere: dict[str, str]) -> Plan:
+    async def make(
+        self,
+        look: Look,
+        fees: Fees,
+        now_ms: int,
+        elsewhere: dict[str, str],
+        *,
+        funds_wei: int,
+    ) -> Plan:
         """The plan of this moment. `elsewhere`: who is not paid this way, and why."""
         book = self._journal.book
         gas = await self._sender.estimate(Call(to=self._sender.wallet))
         standing = Standing(
             owed=await self._journal.owed(WORKER),
-            funds_wei=await self.funds_wei(),
+            funds_wei=funds_wei,
             gas_wei=gas * price_wei(look),
             gas_most_wei=self._sender.limit(gas) * fees.max_fee_wei,
             spent_wei=book.spent_wei(now_ms),

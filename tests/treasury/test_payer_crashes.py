@@ -53,7 +53,7 @@ async def story(pool: Pool, refuses: str) -> AsyncIterator[None]:
     yield
 
 
-async def play(pool: Pool, refuses: str) -> None:
+async def play(pool: Pool, refuses: str, mined_meanwhile: bool) -> None:
     """The story, going on after each crash."""
     await pool.open()
     told = story(pool, refuses)
@@ -63,6 +63,8 @@ async def play(pool: Pool, refuses: str) -> None:
             over = await anext(told, True) is True
             await (pool.settle() if over else pool.tick())
         except Killed:
+            if mined_meanwhile:
+                await pool.evm.finalize()
             await pool.crash()
             over = False
 
@@ -82,9 +84,11 @@ async def check(pool: Pool, refuses: str) -> None:
     assert pool.balance(f"wallet:{pool.signer.address}") == spent
 
 
-async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain) -> None:
+@pytest.mark.parametrize("mined_meanwhile", [False, True])
+async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain, mined_meanwhile: bool) -> None:
     """Whichever step is the last one of a process, everybody gets exactly what is owed, the books
-    equal the chain to the wei, and nobody has to help."""
+    equal the chain to the wei, and nobody has to help; whether or not what was sent is mined
+    and final before the next start."""
     signer = ModelSigner()
     await evm.actor(DEPLOYER)
     refuses = await evm.deploy("RefusesEther")
@@ -98,7 +102,7 @@ async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain) -> None:
             pool = Pool(Path(folder), evm, chain, signer)
             pool.knife = Knife(at)
             knife = pool.knife
-            await play(pool, refuses)
+            await play(pool, refuses, mined_meanwhile)
             await check(pool, refuses)
             pool.close()
         if at == 0:

@@ -1,0 +1,116 @@
+"""What the web and the command line ask of payouts. Implements `web.interface.Payouts`.
+
+Reads the payer's memory and the books; changes go through the payer.
+"""
+
+from openpool.core.accounts import LPT, WORKER
+from openpool.core.errors import BadMessage, NotAllowed
+from openpool.core.money_events import Asset
+from openpool.core.orders import STATES
+from openpool.core.payout_plan import amount_text
+from openpool.core.payout_views import (
+    ORDERS_SHOWN,
+    Chosen,
+    NextPayout,
+    OrderView,
+    OwnerView,
+    PayoutsView,
+    chosen_by,
+    liabilities,
+    next_payouts,
+    order_view,
+    orders_shown,
+    owner_view,
+    runway_days,
+)
+from openpool.treasury.payer import Payer
+
+REASON_CHARS_MAX = 200
+THRESHOLD_MAX_WEI = 10**24
+
+
+class PayerView:
+    """A window on one payer."""
+
+    def __init__(self, payer: Payer, *, lpt: bool = False) -> None:
+        """`lpt`: whether owners may choose to be paid in LPT."""
+        self._payer = payer
+        self._lpt = lpt
+
+    async def view(self) -> PayoutsView:
+        payer, book = self._payer, self._payer.journal.book
+        now_ms, rules = payer.journal.clock_ms(), payer.planner.options.rules
+        plan = payer.last_plan
+        return PayoutsView(
+            mode=payer.options.mode,
+            wallet=payer.sender.wallet,
+            chain_id=payer.sender.chain.chain_id,
+            paused=book.paused.reason if book.paused else "",
+            paused_by=book.paused.by if book.paused else "",
+            problem=payer.problem,
+            held=payer.held,
+            funds_wei=str(payer.funds_wei),
+            missing_wei=str(plan.missing_wei if plan else 0),
+            owed_wei=str(liabilities(await payer.journal.owed(WORKER))),
+            owed_lpt=str(liabilities(await payer.journal.owed(LPT + WORKER))),
+            in_flight_wei=str(sum(o.amount_wei for o in book.open.values() if o.asset == "ETH")),
+            spent_today_wei=str(book.spent_wei(now_ms)),
+            per_day_max_wei=str(rules.per_day_max_wei),
+            runway_days=runway_days(book, payer.funds_wei, now_ms),
+            next_run_ms=payer.next_run_ms,
+            counts=dict(book.counts),
+            orders=orders_shown(book),
+            next=self._next(),
+            blocked=dict(book.blocked),
+        )
+
+    async def orders(self, state: str, address: str, limit: int) -> tuple[OrderView, ...]:
+        """Raises BadMessage for a state that there is not."""
+        if state and state not in STATES:
+            raise BadMessage(f"There is no state {state[:40]!r}; use one of {', '.join(STATES)}.")
+        return orders_shown(self._payer.journal.book, address, state, min(limit, ORDERS_SHOWN))
+
+    async def order(self, order: str) -> OrderView | None:
+        found = self._payer.order(order)
+        return order_view(found) if found else None
+
+    async def owner(self, address: str) -> OwnerView:
+        rules = self._payer.planner.options.rules
+        return owner_view(address, self._next(), rules, self._payer.journal.book)
+
+    async def plan_now(self) -> tuple[NextPayout, ...]:
+        """What a run would pay now; nothing is signed or sent."""
+        await self._payer.rehearse()
+        return self._next()
+
+    async def run_soon(self) -> None:
+        """Raises NotAllowed if payouts are off."""
+        if self._payer.options.mode == "off":
+            raise NotAllowed("Payouts are off; set payouts.mode to shadow or on.")
+        self._payer.run_soon()
+
+    async def pause(self, reason: str) -> None:
+        text = " ".join(reason.split())[:REASON_CHARS_MAX]
+        await self._payer.pause(text or "The operator paused them.")
+
+    async def resume(self) -> None:
+        await self._payer.resume()
+
+    async def unblock(self, address: str) -> None:
+        await self._payer.unblock(address)
+
+    async def choose(self, address: str, asset: Asset, threshold_wei: int, staked: bool) -> Chosen:
+        """How an owner wants to be paid; 0 is the pool's threshold. Raises BadMessage."""
+        rules = self._payer.planner.options.rules
+        if asset == "LPT" and not self._lpt:
+            raise BadMessage("This pool pays fees in ETH only.")
+        if not (threshold_wei == 0 or rules.minimum_wei <= threshold_wei <= THRESHOLD_MAX_WEI):
+            least = amount_text(rules.minimum_wei)
+            raise BadMessage(f"The threshold must be {least} or more, or 0 for the pool's own.")
+        await self._payer.choose(address, asset, threshold_wei, staked=staked)
+        return chosen_by(address, rules, self._payer.journal.book)
+
+    def _next(self) -> tuple[NextPayout, ...]:
+        book, rules = self._payer.journal.book, self._payer.planner.options.rules
+        plan = self._payer.last_plan
+        return next_payouts(plan, rules, book) if plan else ()
