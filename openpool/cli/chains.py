@@ -46,5 +46,5 @@ def delegations(
     named = {each.eth_address: each.name for each in settings.orchestrators if each.eth_address}
     if orchestrator:
         address = checked_address(orchestrator)
-        named = {address: named.get(address, "named")}
+        named = {address: named.get(address, "")}
     return Delegations(chain, livepeer, named, clock_ms=lambda: time.time_ns() // 1_000_000)

@@ -176,7 +176,7 @@ def _show_profile(profile: "Profile") -> None:
     place, calls = profile.standing, reward_calls_ppm(profile.past)
     show_facts(
         [
-            ("orchestrator", f"{profile.address} ({profile.name})"),
+            ("orchestrator", f"{profile.address} {profile.name}".rstrip()),
             ("round", f"{profile.round}, {_round_state(profile)}"),
             ("active", "yes" if profile.is_active else "no"),
             ("reward cut", f"{percent(profile.reward_cut_ppm)} kept by the orchestrator"),
@@ -191,8 +191,8 @@ def _show_profile(profile: "Profile") -> None:
         [
             (
                 each.number,
-                lpt_text(each.reward_lpt) if each.rewarded else "missed",
-                lpt_text(each.delegators_lpt),
+                _about(each.reward_lpt) if each.rewarded else "missed",
+                _about(each.delegators_lpt),
                 ether(each.fees_wei),
             )
             for each in profile.past[-PAST:]
@@ -231,15 +231,20 @@ def _show_account(account: "Account") -> None:
         )
 
 
-def _show_estimates(told: "Estimates", amount: str) -> None:
-    from openpool.core.livepeer.amounts import lpt_text
+def _about(amount_lpt: int) -> str:
+    """An amount for a list; JSON has it exactly."""
+    from openpool.web.format import lpt_about
 
+    return f"{lpt_about(amount_lpt)} LPT"
+
+
+def _show_estimates(told: "Estimates", amount: str) -> None:
     show_table(
         ["rounds>", "rewards>", "fees>", "growth>"],
         [
             (
                 f"{each.rounds} (a year)" if each.rounds == told.rounds_per_year else each.rounds,
-                lpt_text(int(each.rewards_lpt)),
+                _about(int(each.rewards_lpt)),
                 ether(each.fees_wei),
                 percent(each.growth_ppm),
             )

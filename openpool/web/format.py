@@ -85,9 +85,14 @@ def ether(wei: int) -> Markup:
     ).format(grouped(wei), amount, _THIN, unit)
 
 
+def lpt_about(amount: int) -> str:
+    """LPT with five significant digits, without the unit."""
+    return significant(Decimal(amount) / ETHER, 5)
+
+
 def lpt(amount: int) -> Markup:
     """LPT with five significant digits, exact on hover."""
-    about = significant(Decimal(amount) / ETHER, 5)
+    about = lpt_about(amount)
     return Markup('<span class="num" title="{}">{}<span class="unit">{}LPT</span></span>').format(
         lpt_text(amount), about, _THIN
     )
