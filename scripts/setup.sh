@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes .venv from the lock file. With --test installs what the tests drive: ffmpeg, Chromium; with
-# --demo what the demo speaks with: ffmpeg.
+# Makes .venv from the lock file. With --test installs what the tests drive: ffmpeg, Chromium, a local
+# Ethereum; with --demo what the demo speaks with: ffmpeg, and a local Ethereum.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,6 +21,16 @@ install_debian() {
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# anvil, and the compiler of our own contracts: node_modules from package-lock.json. The lock does not
+# repeat which Node anvil asks for: its program needs none, and Debian's would be refused.
+install_ethereum() {
+    [ -z "${ANVIL_BIN:-}" ] || return 0
+    [ ! node_modules/.ready -nt package-lock.json ] || return 0
+    have npm || (install_debian nodejs npm) || return 1
+    echo "Installing anvil into node_modules ..." >&2
+    npm ci --no-audit --no-fund --silent >&2 && touch node_modules/.ready
+}
+
 python=""
 for candidate in python3 python3.13 python3.12 python3.11; do
     if have "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -37,12 +47,18 @@ if [ "${1:-}" = "--test" ]; then
     have chromium || missing="$missing chromium"
     # shellcheck disable=SC2086
     [ -z "$missing" ] || install_debian $missing
+    install_ethereum || {
+        echo "The tests need anvil, and npm did not bring it: install npm, or set ANVIL_BIN." >&2
+        exit 2
+    }
     exit 0
 fi
 
 if [ "${1:-}" = "--demo" ]; then
     # only speech needs it, and the demo says so where it is missing
     have ffmpeg || (install_debian ffmpeg) || true
+    install_ethereum ||
+        echo "Without npm there is no local Ethereum: the demo keeps books, but pays nobody." >&2
     exit 0
 fi
 

@@ -145,7 +145,7 @@ class Endpoint:
         except BadMessage as error:
             raise self._failed(str(error)) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise self._failed(type(error).__name__) from None  # its text may show the address
+            raise self._failed(_in_words(error)) from None
         self._failures, self.problem = 0, ""
         return answers
 
@@ -183,6 +183,19 @@ class Endpoint:
         self._checked = False
         self.problem = why
         return kind(f"The endpoint {self.name} cannot be used: {why}.")
+
+
+def _in_words(error: Exception) -> str:
+    """Without the error's own text, which may show the address."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "its TLS certificate is not good"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "it cannot be reached"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it hung up"
+    return type(error).__name__
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes | None:

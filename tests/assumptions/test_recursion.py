@@ -8,6 +8,7 @@ import pytest
 DEEP_JSON = """
 import sys
 import openpool.app, openpool.cli, openpool.wallet
+import openpool.chain.client, openpool.chain.livepeer, openpool.chain.signers
 import msgspec
 try:
     msgspec.json.decode(b'{"a":' * 1_000_000)
