@@ -34,6 +34,7 @@ def test_commission_and_pay_make_the_fee(amount: int, ppm: int) -> None:
     """What the pool keeps and what the worker gets is always the whole fee."""
     kept, paid = commission(amount, ppm)
     assert kept + paid == amount
+    assert [kept, paid] == split(amount, [ppm, PPM - ppm])
     assert kept >= 0
     assert paid >= 0
 
