@@ -40,7 +40,7 @@ class Customer(Struct, frozen=True, kw_only=True):
     paid_wei: int = 0
     """What the operator was paid for them, or in advance."""
     calls: int = 0
-    """Answered, and found right."""
+    """Answered and found right, and segments of video."""
     calls_failed: int = 0
 
     @property

@@ -86,7 +86,9 @@ class Spending:
     def _take(self, data: object) -> None:
         match data:
             case FeeCredited(orchestrator=name) if name.startswith(payer("")):
-                self.purse(name.removeprefix(payer(""))).spent_wei += int(data.fee_wei)
+                customer = name.removeprefix(payer(""))
+                self.purse(customer).spent_wei += int(data.fee_wei)
+                self._tally(customer, calls=not data.pipeline)  # a segment of video
             case CustomerPaid():
                 self.pay(data.customer, data.reference, int(data.amount_wei))
             case CallCompleted():

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field, structs
 
 from openpool.core import events
+from openpool.core.accounts import CUSTOMER
 from openpool.core.events import Event
 from openpool.core.ledger import Balances, CarryKey, Transfer, carry_of, transfers_of
 from openpool.store.interface import AppRow, CustomerCallsRow, RollupPoint, WorkerRow
@@ -260,6 +261,8 @@ class Books:
         self._worker(data.worker).credited_wei += worker_wei
         if data.pipeline:
             self._on_call_credited(event, data, fee_wei, worker_wei)
+        elif data.orchestrator.startswith(CUSTOMER):  # a segment of video
+            self._customer(data.orchestrator.removeprefix(CUSTOMER)).calls += 1
         if (carry := carry_of(event)) is not None:
             key, numerator = carry
             self.changes.carries.add(key)

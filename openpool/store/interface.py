@@ -119,7 +119,7 @@ class CustomerCallsRow(Struct, frozen=True, kw_only=True):
 
     customer: str
     calls: int
-    """Answered, and found right."""
+    """Answered and found right, and segments of video."""
     failed: int
     """Without an answer, though the customer waited for it."""
 

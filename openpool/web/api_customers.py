@@ -49,7 +49,7 @@ class CustomerView(Struct, frozen=True, kw_only=True):
     owed_wei: str
     """What was spent, less what was paid: begins with a minus sign if more was paid."""
     calls: int
-    """Answered, and found right."""
+    """Answered and found right, and segments of video."""
     calls_failed: int
     keys: list[KeyView]
 

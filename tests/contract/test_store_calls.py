@@ -8,6 +8,8 @@ from typing import Any
 
 import apsw
 import pytest
+from msgspec import structs
+from stories import at, credited
 
 from openpool.core.call_facts import (
     CallBroken,
@@ -322,7 +324,8 @@ def test_calls_without_an_end_are_known_and_end_once(tmp_path: Path) -> None:
 def test_books_from_before_customers_calls_were_counted_go_on(tmp_path: Path) -> None:
     """A database of the version before has the new tables filled from its log when it is opened,
     just as if they had always been there."""
-    log = [started(1), *cut(day(9)), started(2), *cut(day(10))]
+    segment = structs.replace(credited("v", "w", 9, 8), orchestrator="customer:c_3")
+    log = [started(1), *cut(day(9)), at("v/fee", segment), started(2), *cut(day(10))]
     with closing(SqliteStore(tmp_path)) as store:
         store.append(log)
     with closing(SqliteStore(tmp_path)) as store:
@@ -332,6 +335,7 @@ def test_books_from_before_customers_calls_were_counted_go_on(tmp_path: Path) ->
         connection.pragma("user_version", 3)
     with closing(SqliteStore(tmp_path)) as store:
         assert store.customer_calls() == calls
+        assert calls[-1] == CustomerCallsRow(customer="c_3", calls=1, failed=0)
         assert open_jobs(store) == still_open
         assert len(still_open) == 2
     assert replay.check(tmp_path).faults == ()

@@ -170,10 +170,11 @@ async def test_spending_is_what_the_ledger_says(store: SqliteStore, clock: Clock
     await store.append(fee(ann.customer, 999)).durable()
     customers.count(await anext(feed))
     assert customers.get(ann.customer).spent_wei == 999
+    assert customers.get(ann.customer).calls == 1, "a segment of video"
     customers.admit(ann.secret)
     await store.append(fee(ann.customer, 1)).durable()
     again = await started(store, clock)
-    assert again.get(ann.customer).spent_wei == 1000
+    assert (again.get(ann.customer).spent_wei, again.get(ann.customer).calls) == (1000, 2)
     with pytest.raises(SpendLimitReached, match="higher limit"):
         again.admit(ann.secret)
     await again.paid(ann.customer, "1 wei", "INV-1", "operator")

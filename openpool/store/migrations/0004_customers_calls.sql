@@ -4,14 +4,19 @@ CREATE TABLE customer_calls (               -- what a customer's calls came to, 
     failed   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO customer_calls
-    SELECT data ->> 'customer',
-           sum(type = 'call-completed' AND data ->> 'checked'),
-           sum(type = 'call-failed')
-    FROM event
-    WHERE (type = 'call-completed' AND data ->> 'checked'
-           OR type = 'call-failed' AND data ->> 'code' <> 'cancelled')
-      AND data ->> 'customer' <> ''
-    GROUP BY 1;
+    SELECT customer, sum(calls), sum(failed)
+    FROM (
+        SELECT data ->> 'customer' AS customer, 1 AS calls, 0 AS failed FROM event
+        WHERE type = 'call-completed' AND data ->> 'checked'
+        UNION ALL
+        SELECT data ->> 'customer', 0, 1 FROM event
+        WHERE type = 'call-failed' AND data ->> 'code' <> 'cancelled'
+        UNION ALL                           -- segments of video
+        SELECT substr(data ->> 'orchestrator', 10), 1, 0 FROM event
+        WHERE type = 'fee-credited' AND data ->> 'orchestrator' LIKE 'customer:%'
+          AND coalesce(data ->> 'pipeline', '') = '')
+    WHERE customer <> ''
+    GROUP BY customer;
 
 CREATE TABLE open_call (                    -- received, and not ended in the log
     job TEXT PRIMARY KEY,
