@@ -159,6 +159,27 @@ def test_the_older_contracts_reckon_back_from_more() -> None:
     assert old == maths.frac(maths.PRECISE, 10**6, 10**6 + 1000, maths.PRECISE)
 
 
+def test_inflation_moves_towards_the_target_and_not_below_zero() -> None:
+    """Less is bonded than aimed at: one step up; more: one down, to zero at least; equal: none."""
+
+    def after(inflation: int, stake: int) -> int:
+        return maths.next_inflation(
+            inflation, change_ppb=500, target_ppb=500_000_000, active_stake=stake, supply=100
+        )
+
+    assert [after(1_000, stake) for stake in (49, 50, 51)] == [1_500, 1_000, 500]
+    assert after(300, 51) == 0
+
+
+def test_the_contracts_claim_once_a_round() -> None:
+    """A second claim changes nothing, not even after a reward in between."""
+    steps = {step["i"]: after for step, _, after in replay()}
+    protocol = steps[90]  # O1 claimed in step 89 and got its reward in step 90
+    before = protocol.d("O1"), protocol.o("O1")
+    now = protocol.round.number
+    assert bonding.claim(*before, now, is_itself=True) == before
+
+
 # ---- the golden run ------------------------------------------------------------------------------
 
 
