@@ -65,27 +65,37 @@ class ContractChange(Struct, frozen=True, kw_only=True):
 
 async def open_livepeer(chain: Chain, controller: str) -> "LivepeerContracts":
     """The contracts behind a Controller. Raises SetupError if it is none, ChainUnavailable."""
-    if not await chain.code(controller):
-        raise SetupError(
-            f"There is no contract at {controller} on chain {chain.chain_id}; correct "
-            "chain.controller or chain.endpoints."
-        )
-    found = await _addresses(chain, controller)
-    if missing := [name for name in NEEDED if name not in found]:
-        raise SetupError(
-            f"The contract at {controller} does not know {', '.join(missing)}, so it is not "
-            "Livepeer's Controller; correct chain.controller."
-        )
-    return LivepeerContracts(chain, controller, found)
+    contracts = LivepeerContracts(chain, controller)
+    await contracts.find()
+    return contracts
 
 
 class LivepeerContracts:
-    """Implements `Livepeer`. Made by `open_livepeer`."""
+    """Implements `Livepeer`. Finds the contracts when it is first asked for anything, so that it
+    can be made while no endpoint is reached."""
 
-    def __init__(self, chain: Chain, controller: str, addresses: dict[str, str]) -> None:
+    def __init__(self, chain: Chain, controller: str) -> None:
         self._chain = chain
         self._controller = controller
-        self._addresses = addresses
+        self._addresses: dict[str, str] = {}
+
+    async def find(self) -> None:
+        """Ask the Controller, if nobody has yet. Raises SetupError if it is none."""
+        if self._addresses:
+            return
+        chain, controller = self._chain, self._controller
+        if not await chain.code(controller):
+            raise SetupError(
+                f"There is no contract at {controller} on chain {chain.chain_id}; correct "
+                "chain.controller or chain.endpoints."
+            )
+        found = await _addresses(chain, controller)
+        if missing := [name for name in NEEDED if name not in found]:
+            raise SetupError(
+                f"The contract at {controller} does not know {', '.join(missing)}, so it is not "
+                "Livepeer's Controller; correct chain.controller."
+            )
+        self._addresses = found
 
     @property
     def addresses(self) -> Mapping[str, str]:
@@ -316,6 +326,7 @@ class LivepeerContracts:
     async def _logs(
         self, name: str, topics: Sequence[Sequence[bytes] | None], from_block: int, to_block: int
     ) -> list[Log]:
+        await self.find()
         return await self._chain.logs(
             addresses=[self._addresses[name]],
             topics=topics,
@@ -334,6 +345,7 @@ class LivepeerContracts:
 
     async def _all(self, at: At, *asks: Ask) -> list[tuple[Any, ...]]:
         """All at one block."""
+        await self.find()
         calls = [
             Call(to=self._addresses[name], data=method.encode(*arguments))
             for name, method, arguments in asks
