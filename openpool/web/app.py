@@ -30,6 +30,7 @@ from openpool.web.api_calls import calls_router
 from openpool.web.api_customers import customers_router
 from openpool.web.api_delegation import delegation_router
 from openpool.web.api_join import changing_router
+from openpool.web.api_payouts import payouts_router
 from openpool.web.api_revenue import revenue_router
 from openpool.web.api_statements import statement_routes
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
@@ -89,6 +90,7 @@ def create_app(deps: Deps) -> Litestar:
             calls_router(),
             *statement_routes(),
             revenue_router(),
+            payouts_router(),
             delegation_router(),
             live_socket,
             *_direct_api(deps),

@@ -17,6 +17,8 @@ from openpool.core.customers import Customer, NewKey
 from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
+from openpool.core.money_events import Asset
+from openpool.core.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
 from openpool.core.prices import Quote
 from openpool.core.revenue_views import RevenueView
 from openpool.core.transcodes import Made
@@ -44,11 +46,12 @@ class LiveVideo(Protocol):
     """Sessions of live video."""
 
     def watch(
-        self, app: App, customer: str, query: str, messages: AsyncIterator[bytes]
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Lines of JSON about what is seen in the pictures or segments that `messages` are.
+        self, app: App, customer: str, query: str, messages: AsyncIterator[bytes | str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | str]]:
+        """What the worker answers: for live video, lines of JSON about what is seen in the
+        pictures or segments that `messages` are.
 
-        `query` goes to the worker's runtime. Raises CallFailed on entering or from the lines, or
+        `query` goes to the worker's runtime. Raises CallFailed on entering or from the answers, or
         what is wrong with a message; leaving ends the session.
         """
 
@@ -108,6 +111,24 @@ class Revenue(Protocol):
     async def record(self, orchestrator: str, amount: str, reference: str) -> bool:
         """Book what came in where there is no chain; whether the reference is new. Raises
         BadMessage, NotAllowed."""
+
+
+class Payouts(Protocol):
+    """Who is paid, when, and why not yet."""
+
+    async def view(self) -> PayoutsView: ...
+    async def orders(self, state: str, address: str, limit: int) -> tuple[OrderView, ...]: ...
+    async def order(self, order: str) -> OrderView | None: ...
+    async def owner(self, address: str) -> OwnerView: ...
+    async def plan_now(self) -> tuple[NextPayout, ...]:
+        """What a run would pay now; nothing is signed or sent."""
+
+    async def run_soon(self) -> None: ...
+    async def pause(self, reason: str) -> None: ...
+    async def resume(self) -> None: ...
+    async def unblock(self, address: str) -> None: ...
+    async def choose(self, address: str, asset: Asset, threshold_wei: int, staked: bool) -> Chosen:
+        """How an owner wants to be paid; 0 is the pool's threshold. Raises BadMessage."""
 
 
 class CallAnswer(Protocol):
@@ -196,6 +217,8 @@ class Deps:
     delegation: Delegation | None = None
     """None: no chain is configured."""
     revenue: Revenue | None = None
+    payouts: Payouts | None = None
+    """None: the pool has no wallet to pay from."""
     proofs: Proofs | None = None
     """None: no statements, terms of its own, disputes or corrections."""
     body_bytes_max: int = 100_000_000
