@@ -158,6 +158,7 @@ class Faulty:
         self.upstream = upstream
         self.url = ""
         self.lag = 0
+        self.batch_max = 1_000
         self.seen: list[tuple[str, list[Any]]] = []
         """Every request: its method and its parameters."""
         self._session = session
@@ -178,9 +179,12 @@ class Faulty:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         asked = msgspec.json.decode(await request.read())
+        answers: Any
         try:
-            if isinstance(asked, list):
-                answers: Any = [await self._answer(each) for each in asked]
+            if isinstance(asked, list) and len(asked) > self.batch_max:
+                answers = {"error": {"code": -32_600, "message": "batch too large"}}
+            elif isinstance(asked, list):
+                answers = [await self._answer(each) for each in asked]
             else:
                 answers = await self._answer(asked)
         except _Drop:

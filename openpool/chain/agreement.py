@@ -6,6 +6,7 @@ know what is asked.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ logger = structlog.get_logger()
 T = TypeVar("T")
 Ask = Callable[[Endpoint], Awaitable[T]]
 
+RATE_LIMIT = re.compile(r"rate.?limit|too many requests|per second|over quota", re.IGNORECASE)
 ROUNDS = 2
 """How often all are asked before one gives up."""
 PAUSE_S = 0.1
@@ -111,6 +113,8 @@ class Endpoints:
         except BadMessage as error:
             return endpoint.blame(str(error))
         except RpcError as error:
+            if RATE_LIMIT.search(error.message):
+                return endpoint.rest()
             return EndpointFault(f"The endpoint {endpoint.name} said no: {error.message}.")
 
     def _preferred(self) -> list[Endpoint]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import aiohttp
 import structlog
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from openpool.chain import answers
@@ -225,7 +226,7 @@ class _Filter:
     """What logs are wanted."""
 
     def __init__(self, addresses: Sequence[str], topics: Sequence[Sequence[bytes] | None]) -> None:
-        self._addresses = list(addresses)
+        self._addresses = [to_checksum_address(each) for each in addresses]
         self._topics = list(topics)
 
     def json(self, from_block: int, to_block: int) -> dict[str, object]:

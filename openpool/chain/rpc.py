@@ -26,8 +26,8 @@ BATCH_MAX = 100
 REST_S_MAX = 30.0
 """The longest that an endpoint is left alone, whatever it asks for."""
 TEXT_CHARS_MAX = 200
-TOO_MANY_REQUESTS = 429
-RATE_LIMITED = -32005
+TOO_MUCH = {429, 503}
+NO_ACCESS = {401, 403}
 
 Request = tuple[str, list[object]]
 
@@ -44,6 +44,10 @@ class RpcError(Exception):
 
 class EndpointFault(ChainUnavailable):
     """An endpoint did not give a usable answer."""
+
+
+class _BatchRefused(Exception):
+    """The endpoint does not take so many requests at once."""
 
 
 class TooLarge(EndpointFault):
@@ -73,6 +77,7 @@ class Endpoint:
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._clock = clock
+        self._batch_max = BATCH_MAX
         self._checked = False
         self._checking = asyncio.Lock()
         self._failures = 0
@@ -103,8 +108,12 @@ class Endpoint:
         """The answers in order, a refused one as RpcError. Raises EndpointFault or WrongChain."""
         await self._check_chain()
         answers: list[Any] = []
-        for start in range(0, len(requests), BATCH_MAX):
-            answers += await self._post(requests[start : start + BATCH_MAX])
+        while len(answers) < len(requests):
+            part = requests[len(answers) : len(answers) + self._batch_max]
+            try:
+                answers += await self._post(part)
+            except _BatchRefused:
+                self._batch_max = len(part) // 2
         return answers
 
     async def _check_chain(self) -> None:
@@ -157,8 +166,10 @@ class Endpoint:
             timeout=self._timeout,
             allow_redirects=False,
         ) as response:
-            if response.status == TOO_MANY_REQUESTS or "Retry-After" in response.headers:
-                raise self._resting(response.headers.get("Retry-After", ""))
+            if response.status in TOO_MUCH:
+                raise self.rest(response.headers.get("Retry-After", ""))
+            if response.status in NO_ACCESS:
+                raise self._failed("it refuses access; check the key in its address")
             answer = await _bounded(response)
             if answer is None:
                 raise self._failed("its answer is too large", TooLarge)
@@ -171,7 +182,9 @@ class Endpoint:
         """Its answer was nonsense: remember that, so that others are asked first."""
         return self._failed(why)
 
-    def _resting(self, retry_after: str) -> EndpointFault:
+    def rest(self, retry_after: str = "") -> EndpointFault:
+        """It has had enough for now: leave it alone for as many seconds as it says, or more and
+        more if it does not."""
         asked = float(retry_after) if retry_after.isdigit() else 2.0**self._failures
         self._rests_until = self._clock() + min(asked, REST_S_MAX)
         return self._failed("it asks for fewer requests")
@@ -215,7 +228,7 @@ def _matched(body: bytes, ids: list[int]) -> list[Any]:
         raise BadMessage("its answer is not JSON") from None
     found = found if isinstance(found, list) else [found]
     if len(ids) > 1 and len(found) == 1 and isinstance(found[0], dict) and "error" in found[0]:
-        raise BadMessage("it does not take several requests at once")
+        raise _BatchRefused
     by_id = {each.get("id"): each for each in found if isinstance(each, dict)}
     if len(found) != len(ids) or any(id_ not in by_id for id_ in ids):
         raise BadMessage("its answer does not belong to what was asked")

@@ -1,9 +1,11 @@
 """The chain's client against a real local chain, and against endpoints that misbehave."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import structlog.testing
+from aiohttp import web
 from conftest import Open
 from eth_utils.crypto import keccak
 from evm import *  # noqa: F403
@@ -19,6 +21,7 @@ from openpool.chain.interface import (
     WrongChain,
 )
 from openpool.demo.evm import CHAIN_ID, Evm, Livepeer, address
+from openpool.link.tls import load_or_create_identity, server_context
 
 BOB = "0x" + "b0" * 19 + "0B"
 
@@ -141,7 +144,7 @@ async def test_another_endpoint_takes_over(evm: Evm, faulty: Faulty, chain_of: O
         drop_request,
         hang,
         huge,
-        http_status(503),
+        http_status(500),
         http_status(302, Location=evm.url),
         refuse("internal error"),
         lie(lambda _: {"number": "latest"}),
@@ -200,6 +203,44 @@ async def test_an_endpoint_that_asks_for_patience_gets_it(
     await chain.gas_price()
     assert len(faulty.seen) == asked
     assert chain.endpoints[0].rests_s > 15
+
+
+async def test_a_limit_told_as_an_error_is_one(evm: Evm, faulty: Faulty, chain_of: Open) -> None:
+    """Some say so in JSON-RPC: they are left alone for a moment, too."""
+    chain = await chain_of(faulty.url, evm.url, agree=1)
+    faulty.on("eth_getBlockByNumber", refuse("Too Many Requests", -32_005))
+    await chain.block()
+    assert 0 < chain.endpoints[0].rests_s <= 2
+
+
+async def test_a_refused_key_is_said(evm: Evm, faulty: Faulty, chain_of: Open) -> None:
+    """401 and 403 are told as what they are."""
+    chain = await chain_of(faulty.url)
+    faulty.on("*", http_status(401))
+    with pytest.raises(ChainUnavailable, match="refuses access; check the key in its address"):
+        await chain.block()
+
+
+async def test_small_batches_are_enough(evm: Evm, faulty: Faulty, chain_of: Open) -> None:
+    """An endpoint that takes three requests at once gets them in threes from then on."""
+    chain = await chain_of(faulty.url)
+    faulty.batch_max = 3
+    calls = [Call(to=BOB, data=bytes([n])) for n in range(10)]
+    assert await chain.calls(calls) == [b""] * 10
+    assert faulty.count("eth_call") == 10
+
+
+async def test_a_bad_certificate_is_not_trusted(tmp_path: Path, chain_of: Open) -> None:
+    """TLS is verified: a self-signed endpoint gets no request."""
+    app = web.Application()
+    runner = web.AppRunner(app)
+    await runner.setup()
+    tls = server_context(load_or_create_identity(tmp_path))
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    chain = await chain_of(f"https://localhost:{runner.addresses[0][1]}")
+    with pytest.raises(ChainUnavailable, match="its TLS certificate is not good"):
+        await chain.block()
+    await runner.cleanup()
 
 
 async def test_a_key_in_an_address_is_never_shown(evm: Evm, chain_of: Open) -> None:
