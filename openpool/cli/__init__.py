@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from openpool.cli import (
+    bookkeeping,
     chain,
     customers,
     delegator,
@@ -23,6 +24,7 @@ from openpool.cli import (
     rules,
     serve,
     settings,
+    statements,
     verify,
     worker,
 )
@@ -47,11 +49,13 @@ GROUPS = (
     delegator,
     chain,
     looks,
+    bookkeeping,
     ledger,
+    statements,
+    verify,
     events,
     settings,
     demo,
-    verify,
 )
 for group in GROUPS:
     group.register(app)

@@ -116,6 +116,10 @@ class Api:
         """`DELETE /api/v1<path>` as a value of `kind`."""
         return await self._decoded(kind, "DELETE", path, query=query)
 
+    async def download(self, path: str, **query: str | int) -> bytes:
+        """`GET /api/v1<path>` as it is."""
+        return await self._bytes("GET", path, query, None)
+
     async def send(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
         """A request whose answer says nothing but yes."""
         await self._bytes(method, path, {}, body)

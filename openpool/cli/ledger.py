@@ -1,4 +1,4 @@
-"""`openpool ledger` and `openpool replay`: the books, and the proof that they follow from the log.
+"""The books (`openpool ledger`), and `openpool replay`: the proof that they follow from the log.
 
 Both also work while the pool is stopped, on its data folder.
 """
@@ -34,9 +34,6 @@ Offline = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    app.command(epilog=examples("openpool ledger", "openpool ledger worker:0xAb… -n 50 --json"))(
-        ledger
-    )
     app.command(
         epilog=examples(
             "openpool replay --check",

@@ -42,6 +42,7 @@ from openpool.core.statements import (
     revenue_of,
     still_counting,
 )
+from openpool.core.terms import Terms
 
 RECEIPTS_MAX = 2_000_000
 FINDINGS_MAX = 20
@@ -255,6 +256,35 @@ def _carried(statement: Statement, previous: Statement) -> Iterator[Finding]:
         if before is not None and before != brought:
             text = f"{brought} were brought forward, but the round before carried {before} over."
             yield Finding(path=f"facts[{number}].data.carried_wei", text=text)
+
+
+# --- against the terms ---------------------------------------------------------------------------
+
+
+def check_terms(statement: Statement, signer: str, signed: Signed) -> Iterator[Finding]:
+    """Whether work was paid as the terms say. The signature of the terms is checked already."""
+    if signed.digest != statement.terms:
+        text = "The statement names other terms as those in force at its end."
+        yield Finding(path="terms", text=text)
+        return
+    try:
+        terms = msgspec.json.decode(signed.document, type=Terms)
+    except msgspec.DecodeError as error:
+        yield Finding(path="terms", text=f"These terms cannot be read: {error}.")
+        return
+    if signed.signer != signer or terms.pool != statement.pool:
+        yield Finding(path="terms", text="The terms are of another pool, or signed by another key.")
+    if terms.applies_ms > statement.from_ms:
+        return  # they began to apply in this statement: work before may be paid as it was before
+    promise = terms.promise
+    rates = {promise.commission_ppm, *(group.commission_ppm for group in promise.groups)}
+    for number, row in enumerate(statement.work):
+        if row.commission_ppm not in rates:
+            text = f"A commission of {row.commission_ppm} ppm is none that the terms have."
+            yield Finding(path=f"work[{number}].commission_ppm", text=text)
+        if row.payer != "customers" and row.scheme != promise.scheme:
+            text = f"Work was paid {row.scheme}, but the terms say {promise.scheme}."
+            yield Finding(path=f"work[{number}].scheme", text=text)
 
 
 # --- receipts ------------------------------------------------------------------------------------

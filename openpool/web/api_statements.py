@@ -29,6 +29,7 @@ from openpool.web.statement_interface import Proofs
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
 FileName = Annotated[str, PathParameter(min_length=1, max_length=40)]
 PathId = Annotated[str, PathParameter(min_length=1, max_length=60)]
+PathRound = Annotated[int, PathParameter(ge=0, le=2**53)]
 Round = Annotated[int, QueryParameter(ge=0, le=2**53, description="Number of a round.")]
 Job = Annotated[str, QueryParameter(min_length=1, max_length=300, description="A job or call.")]
 Address = Annotated[
@@ -75,7 +76,11 @@ class DisputeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class EndRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upheld: bool
     reason: Annotated[str, Meta(min_length=1, max_length=2_000)]
-    correction: Mending | None = None
+    corrects: Line = ""
+    """Id of the event to be mended, or its number; empty if nothing is to be moved."""
+    debit: Line = ""
+    credit: Line = ""
+    amount_wei: Annotated[str, Meta(max_length=100)] = ""
 
 
 class CorrectionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,6 +160,13 @@ async def statement_file(web: FromWeb, name: FileName) -> Response[bytes]:
         raise NotFound("A statement is called by the number of its round, like 3120.json.")
     content = await asyncio.to_thread(_proofs(web).statements.file, int(number))
     return _file(content, f"{int(number)}.json")
+
+
+@get("/statements/{round:int}", responses=documented(404), tags=["statements"])
+async def statement(web: FromWeb, round: PathRound) -> Response[bytes]:
+    """The same by the number of its round."""
+    content = await asyncio.to_thread(_proofs(web).statements.file, round)
+    return _file(content, f"{round}.json")
 
 
 @get("/terms.json", responses=documented(404), tags=["join"])
@@ -317,8 +329,14 @@ async def end_dispute(
 ) -> Dispute:
     """Decide a dispute, with a correction if one follows. Operator only."""
     need_operator(visitor)
+    mending = Mending(
+        corrects=data.corrects, debit=data.debit, credit=data.credit, amount_wei=data.amount_wei
+    )
     return await _proofs(web).disputes.end(
-        dispute, upheld=data.upheld, reason=data.reason, correction=data.correction
+        dispute,
+        upheld=data.upheld,
+        reason=data.reason,
+        correction=mending if data.corrects else None,
     )
 
 
@@ -334,6 +352,7 @@ async def correct(
 
 API: list[HTTPRouteHandler] = [
     statements,
+    statement,
     terms_notice,
     receipts,
     one_receipt,

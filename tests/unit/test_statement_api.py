@@ -16,7 +16,7 @@ from statement_log import BOB, KEY, START_MS, MoneyLog
 from test_treasury_statements import PROMISE, PoolKey
 from webpool import OPERATOR, WebPool, bearer, web_pool
 
-from openpool.cli.verify import check_signature
+from openpool.cli.checking import check_signature
 from openpool.core.documents import opened
 from openpool.core.events import Event
 from openpool.core.receipts import decode_receipt
@@ -128,6 +128,7 @@ async def test_everybody_can_fetch_and_check_a_statement(tmp_path: Path) -> None
         assert answer.headers["content-type"].startswith("application/json")
         parts = opened(answer.content, bytes_max=10**6)
         check_signature(parts, "statement")
+        assert (await web.get("/api/v1/statements/7")).content == answer.content
         assert (parts.digest, read(parts).round, row["receipts"]) == (row["digest"], 7, 30)
         known = (await web.get("/.well-known/openpool.json")).json()
         assert known["signer"] == parts.signer == KEY.address
@@ -239,12 +240,10 @@ async def test_a_dispute_keeps_the_evidence_and_ends_with_a_correction(tmp_path:
         end = {
             "upheld": True,
             "reason": "Indeed.",
-            "correction": {
-                "corrects": f"{fee.job}/fee-credited",
-                "debit": "commission",
-                "credit": f"worker:{web.log.ann}",
-                "amount_wei": "77",
-            },
+            "corrects": f"{fee.job}/fee-credited",
+            "debit": "commission",
+            "credit": f"worker:{web.log.ann}",
+            "amount_wei": "77",
         }
         path = f"/api/v1/disputes/{name}/end"
         assert (await web.post(path, web.owner, **end)).status_code == 403

@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 from statement_log import ANN, BOB, KEY, MoneyLog, signed
 
-from openpool.cli.verify import check_signature
+from openpool.cli.checking import check_signature
 from openpool.core import money_events as money
 from openpool.core import units
 from openpool.core.documents import opened

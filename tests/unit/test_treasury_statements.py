@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from statement_log import ANN, BOB, KEY, MoneyLog
 
-from openpool.cli.verify import check_signature
+from openpool.cli.checking import check_signature
 from openpool.core.documents import opened
 from openpool.core.errors import SetupError
 from openpool.core.events import Event

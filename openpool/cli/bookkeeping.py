@@ -1,0 +1,190 @@
+"""`openpool ledger`: shows the books, exports an owner's part of them, and mends entries.
+
+Exporting and correcting also work while the pool is stopped, on its data folder.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import typer.core
+
+from openpool.cli.ledger import Offline, ledger
+from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.output import note, print_json, show
+from openpool.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from openpool.config import Config
+    from openpool.web.earnings import Row
+
+
+class _WithDefault(typer.core.TyperGroup):
+    """`openpool ledger` and `openpool ledger ACCOUNT` show the books."""
+
+    # the framework hands in its own subclass of what it declares
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or args[0] not in (*self.commands, "--help", "-h"):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = typer.Typer(
+        cls=_WithDefault,
+        help="Show the books, export them, mend an entry.",
+        epilog=examples("openpool ledger", "openpool ledger worker:0xAb… -n 50 --json"),
+    )
+    group.command(
+        "show", epilog=examples("openpool ledger", "openpool ledger worker:0xAb… -n 50 --json")
+    )(ledger)
+    group.command(
+        "export",
+        epilog=examples(
+            "openpool ledger export --address 0xAb… --year 2026 > 2026.csv",
+            "openpool ledger export --address 0xAb… --json",
+        ),
+    )(export)
+    group.command(
+        "correct",
+        epilog=examples(
+            "openpool ledger correct --corrects main.3f.17/fee-credited --debit commission "
+            "--credit worker:0xAb… --amount-wei 5000 --reason 'Counted short'",
+        ),
+    )(correct)
+    app.add_typer(group, name="ledger")
+
+
+def export(
+    address: Annotated[str, typer.Option("--address", metavar="0x…", help="A payout address.")],
+    year: Annotated[int, typer.Option("--year", min=0, max=9998, help="UTC; 0 is all.")] = 0,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV, which is the default.")] = False,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Everything that an address earned and was paid, for a tax office: CSV on standard output."""
+    from openpool.core.enrolment import checked_address
+
+    if as_csv and as_json:
+        raise typer.BadParameter("say either --csv or --json")
+    settings, wanted = load(config, assignments).config, checked_address(address)
+    if as_json:
+        print_json([_row(row) for row in _stored_rows(settings, wanted, year)])
+        return
+    typer.echo(_csv(settings, wanted, year, url, offline), nl=False)
+
+
+def _csv(settings: "Config", address: str, year: int, url: str, offline: bool) -> str:
+    from openpool.cli.api import NotRunning, operator_api
+    from openpool.web.earnings import csv_text
+
+    async def ask() -> str:
+        async with operator_api(settings, url) as api:
+            content = await api.download("/earnings.csv", address=address, year=year)
+            return content.decode()
+
+    if not offline:
+        try:
+            return asyncio.run(ask())
+        except NotRunning:
+            if url:
+                raise
+            note("The pool is not running; this is what its data folder says.")
+    return csv_text(_stored_rows(settings, address, year))
+
+
+def _stored_rows(settings: "Config", address: str, year: int) -> "list[Row]":
+    from openpool.store.reader import SqliteReader
+    from openpool.web.earnings import rows
+
+    reader = SqliteReader(settings.data_dir)
+    try:
+        return rows(reader, address, year)
+    finally:
+        reader.close()
+
+
+def _row(row: "Row") -> dict[str, object]:
+    import msgspec
+
+    facts: dict[str, object] = msgspec.structs.asdict(row)
+    wei = {name: str(value) for name, value in facts.items() if name.endswith("_wei")}
+    return facts | wei
+
+
+def correct(
+    corrects: Annotated[
+        str,
+        typer.Option("--corrects", metavar="EVENT", help="Id or number of the event to be mended."),
+    ],
+    debit: Annotated[str, typer.Option("--debit", metavar="ACCOUNT", help="Who gives.")],
+    credit: Annotated[str, typer.Option("--credit", metavar="ACCOUNT", help="Who gets.")],
+    amount_wei: Annotated[
+        str, typer.Option("--amount-wei", "--amount", metavar="WEI", help="How much, exactly.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; everybody concerned reads it.")],
+    name: Annotated[
+        str, typer.Option("--id", help="A name of your own; the same name counts once.")
+    ] = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Write to the data folder of a stopped pool.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Mend an entry of the books by a new one. The old entry stays; both are in the log."""
+    body: dict[str, str | int] = {
+        "corrects": corrects,
+        "debit": debit,
+        "credit": credit,
+        "amount_wei": amount_wei,
+        "reason": reason,
+        "correction": name,
+    }
+    settings = load(config, assignments).config
+    made, is_new = _offline(settings.data_dir, body) if offline else _online(settings, url, body)
+    if as_json:
+        print_json({"correction": made, "is_new": is_new})
+    else:
+        show(f"Correction {made} {'is made.' if is_new else 'was made before; nothing moved.'}")
+
+
+def _online(settings: "Config", url: str, body: dict[str, str | int]) -> tuple[str, bool]:
+    from openpool.cli.api import operator_api
+    from openpool.web.api_statements import CorrectionView
+
+    async def ask() -> CorrectionView:
+        async with operator_api(settings, url) as api:
+            return await api.post(CorrectionView, "/corrections", body)
+
+    view = asyncio.run(ask())
+    return view.correction, view.is_new
+
+
+def _offline(data_dir: Path, body: dict[str, str | int]) -> tuple[str, bool]:
+    """On the data folder of a pool that does not run; SetupError if it does."""
+    from openpool.store.sqlite import SqliteStore
+    from openpool.treasury.corrections import Corrections
+
+    if not data_dir.exists():
+        raise SetupError(f"There is no pool's data at {data_dir}.")
+
+    async def make() -> tuple[str, bool]:
+        async with SqliteStore(data_dir) as store:
+            corrections = Corrections(store=store, clock_ms=_now_ms)
+            return await corrections.make(**{key: str(value) for key, value in body.items()})
+
+    return asyncio.run(make())
+
+
+def _now_ms() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000
