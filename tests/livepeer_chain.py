@@ -4,6 +4,7 @@ For tests and pages that need many rounds at once. The real contracts' behaviour
 proved in `test_livepeer_maths`; tests that sign and send use a real EVM.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from openpool.chain.interface import (
     Round,
 )
 from openpool.core.livepeer.bonding import NOBODY
+from openpool.treasury.delegators import Delegations
 from openpool.treasury.reward_history import NEW_ROUND
 
 ADDRESSES = {
@@ -268,3 +270,11 @@ def network(rounds: int = 40, others: int = 24) -> ModelChain:
     chain.start_round()
     chain.balances[ANN] = 1_234 * LPT + 5
     return chain
+
+
+async def story_of_delegators() -> Delegations:
+    """That network as the web sees it."""
+    chain = network()
+    known = Delegations(chain, chain, {POOL: "main"}, clock_ms=lambda: time.time_ns() // 10**6)
+    await known.refresh()
+    return known

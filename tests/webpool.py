@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 from litestar import Litestar
+from livepeer_chain import story_of_delegators
 
 from openpool.core.call_requests import CallRequest
 from openpool.core.errors import NoCapacity
@@ -24,6 +25,7 @@ from openpool.pool.enrolment import Enrolment
 from openpool.store.sqlite import SqliteStore
 from openpool.web.app import create_app
 from openpool.web.call_story import CallStory, StoryDesk
+from openpool.web.delegation import Delegation
 from openpool.web.interface import CallAnswer, Deps
 from openpool.web.serve import serve
 from openpool.web.storybook import COMMISSION_PPM, Story, StoryPool
@@ -82,6 +84,7 @@ async def web_pool(
     clock: str = "still",
     address: str = "127.0.0.1:8080",
     desk: StoryDesk | None = None,
+    delegation: Delegation | None = None,
 ) -> AsyncIterator[WebPool]:
     """A pool that takes calls if there is a `desk`.
 
@@ -134,6 +137,7 @@ async def web_pool(
             desk=desk,
             runners=desk.runners if desk else lambda: (),
             call_price=desk.price if desk else lambda app, source: None,
+            delegation=delegation,
         )
         yield WebPool(store, enrolment, live, deps, create_app(deps), customers, clock_ms())
 
@@ -200,7 +204,12 @@ async def main(port: int, hours: int) -> None:
     events = sorted([*story.events(), *calls.events()], key=lambda event: event.time_ms)
     with tempfile.TemporaryDirectory() as directory:
         async with web_pool(
-            Path(directory), events, clock="wall", address=f"127.0.0.1:{port}", desk=StoryDesk()
+            Path(directory),
+            events,
+            clock="wall",
+            address=f"127.0.0.1:{port}",
+            desk=StoryDesk(),
+            delegation=await story_of_delegators(),
         ) as pool:
             await pool.customers.add("Ann's reader", requests_per_minute=0, spend_limit="20 USD")
             await pool.customers.add(

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from openpool.chain.client import open_chain
 from openpool.chain.livepeer import open_livepeer
 from openpool.demo.evm import CHAIN_ID, FEES, Evm, Livepeer, address
 from openpool.treasury.delegators import Delegations
-from openpool.web.app import create_app
 
 pytestmark = pytest.mark.browser
 
@@ -57,10 +55,8 @@ def story(rounds: int, others: int) -> Delegations:
 async def delegators(directory: Path, known: Delegations) -> AsyncIterator[str]:
     """The address of a served pool whose orchestrator is known."""
     await known.refresh()
-    async with web_pool(directory) as pool:
-        pool.app = create_app(replace(pool.deps, delegation=known))
-        async with served(pool) as base:
-            yield base
+    async with web_pool(directory, delegation=known) as pool, served(pool) as base:
+        yield base
 
 
 async def test_a_wallet_stakes(tmp_path: Path, protocol: Livepeer) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,7 +12,6 @@ from webpool import NOW_MS, served, web_pool
 from openpool.chain.interface import At, Block
 from openpool.core.livepeer.transactions import call_data
 from openpool.treasury.delegators import ASKING_MAX, Delegations
-from openpool.web.app import create_app
 
 API = "/api/v1/delegation"
 
@@ -27,9 +25,8 @@ async def asking(
     if chain:
         known = Delegations(chain, chain, {POOL: "main"}, clock_ms=lambda: NOW_MS)
         await known.refresh()
-    async with web_pool(directory) as pool:
-        pool.app = create_app(replace(pool.deps, delegation=known))
-        async with served(pool) as base, httpx.AsyncClient(base_url=base, timeout=10) as client:
+    async with web_pool(directory, delegation=known) as pool, served(pool) as base:
+        async with httpx.AsyncClient(base_url=base, timeout=10) as client:
             yield client, known
 
 
@@ -221,9 +218,8 @@ async def test_reading_the_chain_is_limited(tmp_path: Path) -> None:
     """Nobody can make the pool ask its node without end."""
     chain = network(rounds=2, others=2)
     known = Delegations(chain, chain, {POOL: "main"}, clock_ms=lambda: NOW_MS)
-    async with web_pool(tmp_path, tries=3) as pool:
-        pool.app = create_app(replace(pool.deps, delegation=known))
-        async with served(pool) as base, httpx.AsyncClient(base_url=base) as client:
+    async with web_pool(tmp_path, tries=3, delegation=known) as pool, served(pool) as base:
+        async with httpx.AsyncClient(base_url=base) as client:
             answers = [await client.get(f"{API}/accounts/{ANN}") for _ in range(5)]
             assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
             assert chain.reads == 3
