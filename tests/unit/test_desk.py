@@ -204,6 +204,21 @@ def test_every_event_of_a_call_survives_the_log() -> None:
     assert msgspec.json.decode(encode_payload(bench.log[-1].data))["type"] == "line-closed"
 
 
+def test_the_right_part_of_a_spoilt_answer_is_paid_and_blamed() -> None:
+    """A session that was right for a while is paid for that while, once; its worker cools down all
+    the same, and its times teach nothing."""
+    bench = Bench(cooldown_failures=1)
+    bench.worker("alice")
+    start = bench.started(quote=per_token("10"))
+    for _ in range(2):
+        bench.end(start, units=7, took_ms=500, blamed=True)
+    (fee,) = bench.fees()
+    assert (fee.fee_wei, fee.worker) == ("70", "alice")
+    types = Counter(event.type for event in bench.log)
+    assert types["call-completed"] == types["worker-cooled-down"] == 1
+    assert bench.desk.snapshot(bench.now).apps[0].completed == 0
+
+
 # --- who gets a call ------------------------------------------------------------------------------
 
 
