@@ -76,8 +76,15 @@ def _of_luck(face: int, expected: int) -> list[str]:
 
 # ---- wallets ------------------------------------------------------------------------------------
 
+DUST = 10**12
+"""Less than this, in wei or base units, is put into the books once a round at most: anybody can
+send it to a wallet as often as they like."""
 
-def drift(held: int, booked: int) -> tuple[bool, int] | None:
+
+def drift(held: int, booked: int, *, was_booked: bool) -> tuple[bool, int] | None:
     """Whether money came in that the books do not know (else it went out), and how much; None if
-    they agree."""
-    return None if held == booked else (held > booked, abs(held - booked))
+    they agree. `was_booked`: there was a difference in this round already, so dust can wait."""
+    amount = held - booked
+    if amount == 0 or (was_booked and 0 < amount < DUST):
+        return None
+    return amount > 0, abs(amount)

@@ -35,6 +35,7 @@ MONEY_TYPES = (
     "order-planned",
     "order-confirmed",
     "order-voided",
+    "wallet-reconciled",
 )
 TYPES = (*MONEY_TYPES, "fee-credited")
 
@@ -122,6 +123,8 @@ class WalletOrders(Struct, kw_only=True):
     """How many orders have come to their end."""
     last_block: int = 0
     """The latest block of an order that was confirmed."""
+    reconciled: dict[str, int] = field(default_factory=dict)
+    """The round in which it was last compared and found to differ, by asset."""
 
 
 class Revenue:
@@ -129,6 +132,8 @@ class Revenue:
 
     def __init__(self) -> None:
         self.round: Mark | None = None
+        self.chain_round = 0
+        """The latest that the chain began; the clock may have begun others since."""
         self.standings: dict[str, Standing] = {}
         self.wallets: dict[str, WalletOrders] = {}
         self.planned: set[str] = set()
@@ -147,6 +152,9 @@ class Revenue:
                 self._start(started, event.time_ms)
             case money.OrderPlanned() | money.OrderConfirmed() | money.OrderVoided():
                 self._order(event.data)
+            case money.WalletReconciled(wallet=wallet, asset=asset) if self.round:
+                orders = self.wallets.setdefault(wallet, WalletOrders())
+                orders.reconciled[asset] = self.round.number
             case money.OrchestratorObserved(orchestrator=name) as seen:
                 self._of(name).observed = seen
             case money.ClaimOpened() as opened:
@@ -173,6 +181,8 @@ class Revenue:
         self.round = Mark(
             number=started.round, source=started.source, block=started.block, start_ms=time_ms
         )
+        if started.source == "chain":
+            self.chain_round = started.round
         for name in self.standings:
             self._round(name, started.round)
 
@@ -274,7 +284,8 @@ def is_round_due(last_ms: int, now_ms: int, round_ms: int) -> bool:
 
 
 def has_changed(before: money.OrchestratorObserved | None, now: money.OrchestratorObserved) -> bool:
-    """Whether an orchestrator stands differently; what grows by itself is no change."""
+    """Whether an orchestrator stands differently. What grows by itself is no change, and the stake
+    that counts stays the same through a round."""
     return before is None or _steady(before) != _steady(now)
 
 
@@ -285,6 +296,5 @@ def _steady(seen: money.OrchestratorObserved) -> tuple[object, ...]:
         seen.active,
         seen.reward_cut_ppm,
         seen.fee_share_ppm,
-        seen.stake_lpt,
         seen.last_reward_round,
     )

@@ -16,20 +16,19 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from openpool.chain.interface import Chain, Livepeer, Reverted, Tag, WrongChain
-from openpool.core.errors import BadMessage, SetupError, Unavailable
+from openpool.chain.interface import Chain, Livepeer, Tag
+from openpool.core.errors import SetupError
 from openpool.core.events import AnyPayload, Event
 from openpool.core.money_events import ClaimOpened, RewardMissed, RoundStarted
 from openpool.core.revenue import Revenue, Standing
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
+from openpool.treasury.faults import CHAIN_FAULTS
 from openpool.treasury.ranges import RangeReader
 from openpool.treasury.wallets import WalletWatch
 
 log = structlog.get_logger()
 
-CHAIN_FAULTS = (Unavailable, Reverted, WrongChain, BadMessage)
-"""Why a chain cannot be read now; all are tried again."""
 Fact = tuple[str, AnyPayload]
 """An event's id, and what happened."""
 
@@ -132,9 +131,9 @@ class Follower:
         new = [name for name in self._orchestrators if not revenue.standing(name).address]
         if not new or block > safe:
             return False
-        number = (await self._livepeer.round(at=block)).number
+        number = await self._number(block)
         facts: list[Fact] = []
-        if revenue.round is None or revenue.round.source != "chain":
+        if revenue.chain_round != number:
             facts.append(_round_started(number, block))
         for name in new:
             facts.append((f"chain/{name}/opened", await self._opened(name, number, block)))
@@ -159,7 +158,7 @@ class Follower:
         """Read the blocks to the end of the round, or as far as they are final."""
         assert revenue.round is not None, "a round was begun with the first claim"
         number = revenue.round.number
-        to, following = await self._end(number, self.block, safe)
+        to, following = await self._end(revenue.chain_round, self.block, safe)
         facts: list[Fact] = []
         for standing in followed:
             after = self._position(standing)
@@ -185,17 +184,23 @@ class Follower:
         return found.facts
 
     async def _end(self, number: int, after: int, safe: int) -> tuple[int, int]:
-        """The last block to read, and the round that begins behind it, if one does (else 0)."""
-        newest = (await self._livepeer.round(at=safe)).number
+        """The last block of the chain's round `number` to read, and the round that begins behind
+        it, if one does (else 0)."""
+        newest = await self._number(safe)
         if newest == number:
             return safe, 0
         low, high = after, safe
         while high - low > 1:
             middle = (low + high) // 2
-            found = (await self._livepeer.round(at=middle)).number
-            low, high = (middle, high) if found == number else (low, middle)
-            newest = newest if found == number else found
+            found = await self._number(middle)
+            if found == number:
+                low = middle
+            else:
+                high, newest = middle, found
         return low, newest
+
+    async def _number(self, block: int) -> int:
+        return (await self._livepeer.round(at=block)).number
 
     async def _write(self, facts: list[Fact]) -> None:
         now_ms = self._clock_ms()

@@ -95,8 +95,6 @@ class RangeReader:
         pending_wei: int,
     ) -> list[tuple[str, AnyPayload]]:
         address, before = standing.address, standing.observed
-        stake_round = min(state.last_active_stake_update_round, number)
-        pool = await self._livepeer.pool(address, stake_round, at=block)
         seen = OrchestratorObserved(
             orchestrator=standing.orchestrator,
             address=address,
@@ -104,23 +102,29 @@ class RangeReader:
             active=state.active,
             reward_cut_ppm=state.reward_cut_ppm,
             fee_share_ppm=state.fee_share_ppm,
-            stake_lpt=str(pool.total_stake_lpt),
-            own_stake_lpt=str(await self._livepeer.pending_stake(address, at=block)),
+            stake_lpt="0",
+            own_stake_lpt="0",
             pending_fees_wei=str(pending_wei),
             last_reward_round=state.last_reward_round,
             rank=before.rank if before else 0,
         )
         if not has_changed(before, seen):
             return []
+        stake_round = min(state.last_active_stake_update_round, number)
+        pool = await self._livepeer.pool(address, stake_round, at=block)
+        seen = replace(
+            seen,
+            stake_lpt=str(pool.total_stake_lpt),
+            own_stake_lpt=str(await self._livepeer.pending_stake(address, at=block)),
+        )
         if before is None or before.round != number:
-            seen = _with_rank(seen, await self._livepeer.active_set())
+            seen = replace(seen, rank=_rank(address, await self._livepeer.active_set()))
         return [(f"chain/{standing.orchestrator}/observed/{number}/{block}", seen)]
 
 
-def _with_rank(seen: OrchestratorObserved, ranked: list[tuple[str, int]]) -> OrchestratorObserved:
-    addresses = [address for address, _ in ranked]
-    rank = addresses.index(seen.address) + 1 if seen.address in addresses else 0
-    return replace(seen, rank=rank)
+def _rank(address: str, ranked: list[tuple[str, int]]) -> int:
+    addresses = [each for each, _ in ranked]
+    return addresses.index(address) + 1 if address in addresses else 0
 
 
 def _ticket(name: str, number: int, ticket: RedeemedTicket) -> tuple[str, TicketRedeemed]:

@@ -13,7 +13,7 @@ from openpool.chain import contracts
 from openpool.chain.interface import Livepeer, OrchestratorState, Round
 from openpool.core.revenue_views import RewardView
 from openpool.core.rewards import passed_ppm, reward_level
-from openpool.treasury.follow import CHAIN_FAULTS
+from openpool.treasury.faults import CHAIN_FAULTS
 from openpool.treasury.interface import Orders
 
 log = structlog.get_logger()

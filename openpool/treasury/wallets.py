@@ -1,17 +1,24 @@
 """Compares the hot wallets with the books, whenever none of their orders is open.
 
-What came in or went out without us is the operator's, and is booked as such. Asked by
-`treasury.follow`, which knows up to which block the books are complete.
+What came in or went out without us is the operator's, and is booked as such. Where revenue is
+followed on chain `treasury.follow` asks, which knows up to which block the books are complete;
+where it is not, `run` looks by itself.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 
-from openpool.chain.interface import Chain, Livepeer
+import structlog
+
+from openpool.chain.interface import Chain, Livepeer, Tag
 from openpool.core.events import Event
 from openpool.core.money_events import Asset, WalletReconciled
 from openpool.core.reconcile import drift
 from openpool.core.revenue import Revenue, WalletOrders
 from openpool.treasury.books import RevenueBooks
+from openpool.treasury.faults import CHAIN_FAULTS
+
+log = structlog.get_logger()
 
 Orders = Mapping[str, int]
 """How many orders had ended, by wallet, of the wallets that had none open."""
@@ -28,13 +35,31 @@ class WalletWatch:
         books: RevenueBooks,
         wallets: Collection[str],
         clock_ms: Callable[[], int],
+        tag: Tag = "safe",
+        poll_s: float = 30.0,
     ) -> None:
         """`livepeer` None: the wallets have no LPT that counts."""
         self._chain = chain
         self._livepeer = livepeer
         self._books = books
         self._clock_ms = clock_ms
+        self._tag = tag
+        self._poll_s = poll_s
         self.wallets = tuple(wallets)
+
+    async def run(self) -> None:
+        """Compare until cancelled; only where nobody else asks."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._poll_s)
+
+    async def look(self) -> None:
+        """Compare now. What cannot be read is left for later."""
+        try:
+            orders = self.before(await self._books.refresh())
+            await self.check((await self._chain.block(self._tag)).number, orders)
+        except CHAIN_FAULTS as error:
+            log.warning("wallets-not-compared", problem=str(error))
 
     def before(self, revenue: Revenue) -> Orders:
         """The orders as they are before the block is asked for at which balances are compared: an
@@ -51,10 +76,13 @@ class WalletWatch:
 
     async def _check(self, wallet: str, asset: Asset, block: int, ended: int) -> None:
         held = await self._held(wallet, asset, block)
-        orders = (await self._books.refresh()).wallets.get(wallet, WalletOrders())
+        revenue = await self._books.refresh()
+        orders = revenue.wallets.get(wallet, WalletOrders())
         if orders.ended != ended or orders.open or orders.last_block > block:
             return
-        found = drift(held, await self._books.wallet(wallet, asset))
+        number = revenue.round.number if revenue.round else 0
+        was_booked = orders.reconciled.get(asset) == number
+        found = drift(held, await self._books.wallet(wallet, asset), was_booked=was_booked)
         if found is None:
             return
         is_in, amount = found

@@ -14,6 +14,7 @@ from openpool.store.memory import MemoryStore
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
 from openpool.treasury.follow import Follower
+from openpool.treasury.rounds import ClockRounds
 from openpool.treasury.wallets import WalletWatch
 
 ELSEWHERE = "0x" + "0E" * 20
@@ -354,6 +355,55 @@ async def test_a_wallet_is_compared_when_no_order_is_open() -> None:
     assert (first.direction, first.amount_wei) == ("in", "1000")
     assert (second.direction, second.amount_wei) == ("out", "77")
     assert balance(store, f"wallet:{WALLET}") == -900
+
+
+async def test_dust_cannot_fill_the_log() -> None:
+    """Whoever sends a wei again and again is booked once a round, and then in one sum."""
+    chain, store = begun(), MemoryStore()
+    following = follower(chain, store)
+    for _ in range(5):
+        chain.mine(wallet=chain.states[-1].wallet + 1)
+        await following.look()
+    assert [each.amount_wei for each in told(store, money.WalletReconciled)] == ["1"]
+    chain.next_round()
+    await following.look()
+    assert [each.amount_wei for each in told(store, money.WalletReconciled)] == ["1", "4"]
+
+
+async def test_wallets_are_compared_where_nothing_is_followed() -> None:
+    """A pool that pays on a chain without Livepeer knows what its wallet holds."""
+    chain, store = begun(), MemoryStore()
+    chain.mine(wallet=9)
+    watch = WalletWatch(
+        chain=chain,
+        livepeer=None,
+        books=RevenueBooks(store),
+        wallets=[WALLET],
+        clock_ms=Clock(),
+    )
+    await watch.look()
+    chain.calls, chain.fails_at = 0, 1
+    await watch.look()
+    assert balance(store, f"wallet:{WALLET}") == -9
+
+
+async def test_rounds_go_on_when_the_chain_comes_back_after_the_clock() -> None:
+    """Without endpoints rounds are the clock's for a while; the chain's next round takes over."""
+    chain, store = begun(), MemoryStore()
+    await follower(chain, store).look()
+    chain.ticket(10, 10, 10)
+    await ClockRounds(
+        books=(books := RevenueBooks(store)),
+        closing=Closing(books=books, orchestrators=[NAME], clock_ms=Clock()),
+        round_ms=1_000,
+        clock_ms=lambda: START_MS + 5_000,
+    ).look()
+    await follower(chain, store).look()
+    chain.next_round()
+    await follower(chain, store).look()
+    starts = [(each.round, each.source) for each in told(store, money.RoundStarted)]
+    assert starts == [(1, "chain"), (2, "clock"), (2, "chain")]
+    assert sum(int(each.amount_wei) for each in told(store, money.RevenueRealised)) == 10
 
 
 async def test_an_order_in_a_later_block_is_not_mistaken_for_money_put_in() -> None:

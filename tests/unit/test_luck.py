@@ -6,7 +6,7 @@ import pytest
 
 from openpool.core.luck import Luck, Wins, luck, percent, spread
 from openpool.core.payment import SURE
-from openpool.core.reconcile import Figures, drift, explanation
+from openpool.core.reconcile import DUST, Figures, drift, explanation
 from openpool.core.rewards import passed_ppm, reward_level, share_reward
 from openpool.core.units import ETHER, PPM
 
@@ -107,8 +107,11 @@ def test_every_difference_has_its_reason() -> None:
 
 
 def test_a_wallet_drifts_in_or_out() -> None:
-    """What the books do not know came in, or went out."""
-    assert [drift(5, 5), drift(7, 5), drift(4, 5)] == [None, (True, 2), (False, 1)]
+    """What the books do not know came in, or went out; dust in is booked once a round."""
+    found = [drift(held, 5, was_booked=False) for held in (5, 7, 4)]
+    assert found == [None, (True, 2), (False, 1)]
+    again = [drift(held, 5, was_booked=True) for held in (5, 7, 4, DUST + 5)]
+    assert again == [None, None, (False, 1), (True, DUST)]
 
 
 def test_a_reward_is_shared_by_work_to_the_last_unit() -> None:
