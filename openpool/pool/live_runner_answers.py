@@ -126,7 +126,7 @@ class Plain:
 
 
 class Socket:
-    """A WebSocket: messages in become a framed body, lines of the answer become messages."""
+    """A WebSocket: messages in become a framed body, the answer's messages or lines go out."""
 
     def __init__(self, request: web.Request, idle_s: float, silent_s: float) -> None:
         """`idle_s` bounds each message out, `silent_s` the wait for the next one in."""
@@ -146,15 +146,19 @@ class Socket:
         if answer.status != 200:
             raise Unavailable
         assert self.response is not None
-        async for line in whole_lines(answer.body):
-            await self._line(line)
+        async for message in messages_of(answer):
+            await self._say(message)
         await self.response.close()
 
-    async def _line(self, line: bytes) -> None:
+    async def _say(self, message: bytes | str) -> None:
         assert self.response is not None
+        response = self.response
         try:
             async with asyncio.timeout(self._idle_s):
-                await self.response.send_str(line.decode(errors="replace"))
+                if isinstance(message, str):
+                    await response.send_str(message)
+                else:
+                    await response.send_bytes(message)
         except TimeoutError:
             raise Timeout("the customer does not read") from None
         except (OSError, aiohttp.ClientError):
@@ -166,7 +170,7 @@ class Socket:
             return web.Response(status=status, text=f"{text}\n")
         code = CLOSE.get(status, aiohttp.WSCloseCode.INTERNAL_ERROR)
         try:
-            await self._line(error_line(error.code, text))
+            await self._say(error_line(error.code, text).decode())
             await self.response.close(code=code, message=text.encode()[:120])
         except OpenPoolError:
             if self._request.transport is not None:
@@ -188,9 +192,9 @@ class Messages(AsyncIterator[bytes]):
         except TimeoutError:
             raise Timeout("The session was silent for too long.") from None
         if message.type is aiohttp.WSMsgType.TEXT:
-            return framing.pack(message.data.encode())
+            return framing.pack(str(message.data))
         if message.type is aiohttp.WSMsgType.BINARY:
-            return framing.pack(message.data)
+            return framing.pack(bytes(message.data))
         if message.type is aiohttp.WSMsgType.ERROR:
             raise BadMessage("A WebSocket frame cannot be read.")
         raise StopAsyncIteration
@@ -205,6 +209,22 @@ def told(error: OpenPoolError) -> tuple[int, str]:
 def error_line(code: str, text: str) -> bytes:
     """A failure as JSON."""
     return msgspec.json.encode({"error": {"code": code, "message": text}})
+
+
+async def messages_of(answer: Head) -> AsyncIterator[bytes | str]:
+    """What a worker tells in a session: its messages, or the lines of its answer as texts."""
+    if answer.headers.get("content-type") != framing.CONTENT_TYPE:
+        async for line in whole_lines(answer.body):
+            yield line.decode(errors="replace")
+        return
+    unpacker = framing.Unpacker()
+    async for chunk in answer.body:
+        try:
+            messages = unpacker.told(chunk)
+        except BadMessage:
+            raise Unavailable from None
+        for message in messages:
+            yield message
 
 
 async def whole_lines(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

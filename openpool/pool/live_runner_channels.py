@@ -14,7 +14,7 @@ import structlog
 from openpool.core.call_requests import CallRequest
 from openpool.core.errors import OpenPoolError, Unavailable
 from openpool.link.trickle import ChannelClosed, Publisher, Subscriber
-from openpool.pool.live_runner_answers import error_line, told, whole_lines
+from openpool.pool.live_runner_answers import error_line, messages_of, told
 from openpool.pool.live_runner_http import Exchange
 from openpool.wire import framing
 from openpool.wire.live_runner import ChannelWish
@@ -69,8 +69,11 @@ async def tie(
         async with exchange.call(call, Segments(subscriber)) as answer:
             if answer.status != 200:
                 raise Unavailable
-            async for line in whole_lines(answer.body):
-                await publisher.publish(line + b"\n", "application/json")
+            async for told_now in messages_of(answer):
+                if isinstance(told_now, str):
+                    await publisher.publish(f"{told_now}\n".encode(), "application/json")
+                else:
+                    await publisher.publish(told_now, "application/octet-stream")
     except ChannelClosed:
         pass
     except OpenPoolError as error:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App
 from openpool.pool.exchange import Exchange
-from openpool.pool.live_runner_answers import whole_lines
+from openpool.pool.live_runner_answers import messages_of
 from openpool.wire import framing
 
 PATH = "/v1/live/detect"
@@ -27,11 +27,11 @@ class LiveVideo:
 
     @asynccontextmanager
     async def watch(
-        self, app: App, customer: str, query: str, messages: AsyncIterator[bytes]
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines that a worker answers to messages, while they come.
+        self, app: App, customer: str, query: str, messages: AsyncIterator[bytes | str]
+    ) -> AsyncIterator[AsyncIterator[bytes | str]]:
+        """What a worker answers to messages, while they come: texts, or bytes.
 
-        Raises CallFailed on entering or from the lines; leaving ends the session at the worker.
+        Raises CallFailed on entering or from the answers; leaving ends the session at the worker.
         """
         self._serial += 1
         session = f"live-{self._serial}"
@@ -49,7 +49,7 @@ class LiveVideo:
             async with self._exchange.call(request, _Framed(messages)) as answer:
                 if answer.status != 200:
                     raise CallFailed("worker-failed", await _refusal(answer.body))
-                yield whole_lines(answer.body)
+                yield messages_of(answer)
         finally:
             self._exchange.close_session(app, session, customer=customer)
 
@@ -57,7 +57,7 @@ class LiveVideo:
 class _Framed(AsyncIterator[bytes]):
     """Messages as a body; no generator, so that a wait for the next one can be cancelled."""
 
-    def __init__(self, messages: AsyncIterator[bytes]) -> None:
+    def __init__(self, messages: AsyncIterator[bytes | str]) -> None:
         self._messages = messages
 
     async def __anext__(self) -> bytes:

@@ -1,5 +1,6 @@
-"""Live video over a WebSocket: pictures or segments in, a line of JSON for what was seen out.
+"""Sessions over a WebSocket, such as live video: pictures or segments in, lines of JSON out.
 
+What a session's messages mean is between the client and the worker's runtime.
 `/api/v1/live/{pipeline}/{model}`, for a customer's key or the signed-in operator. Browsers cannot
 send headers with a WebSocket, so a key may come as a subprotocol beside ours. A failure is told
 as a last message, then the socket is closed with a code that says the same.
@@ -74,9 +75,9 @@ async def _serve(socket: Socket, web: Web, app: App) -> None:
     try:
         async with asyncio.timeout(None) as ending:
             pictures = Pictures(socket, ending)
-            async with video.watch(app, customer, query, pictures) as lines:
-                async for line in lines:
-                    await _say(socket, line)
+            async with video.watch(app, customer, query, pictures) as answers:
+                async for answer in answers:
+                    await _say(socket, answer)
     except TimeoutError:
         raise Unavailable("The client is gone.") from None
 
@@ -104,7 +105,7 @@ def _key(socket: Socket) -> str:
     return secret if secret.startswith(KEY_START) else ""
 
 
-class Pictures(AsyncIterator[bytes]):
+class Pictures(AsyncIterator[bytes | str]):
     """What a client sends; a wait for the next message may be cancelled."""
 
     def __init__(self, socket: Socket, ending: asyncio.Timeout) -> None:
@@ -113,7 +114,7 @@ class Pictures(AsyncIterator[bytes]):
         self._ending = ending
         self._over = False
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> bytes | str:
         while not self._over:
             try:
                 async with asyncio.timeout(SILENT_S):
@@ -123,15 +124,18 @@ class Pictures(AsyncIterator[bytes]):
             if message["type"] != "websocket.receive":
                 self._over = True
                 self._ending.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_S)
-            elif data := message.get("bytes") or (message.get("text") or "").encode():
+            elif data := message.get("bytes") or message.get("text"):
                 return data
         raise StopAsyncIteration
 
 
-async def _say(socket: Socket, line: bytes) -> None:
+async def _say(socket: Socket, message: bytes | str) -> None:
     try:
         async with asyncio.timeout(UNREAD_S):
-            await socket.send_text(line.decode(errors="replace"))
+            if isinstance(message, str):
+                await socket.send_text(message)
+            else:
+                await socket.send_bytes(message)
     except TimeoutError:
         raise Timeout("The answer was left unread for too long.") from None
 
@@ -139,7 +143,8 @@ async def _say(socket: Socket, line: bytes) -> None:
 async def _refuse(socket: Socket, code: str, text: str) -> None:
     """Say what is wrong and close, if somebody still listens."""
     try:
-        await _say(socket, msgspec.json.encode({"error": {"code": code, "message": text}}))
+        told = msgspec.json.encode({"error": {"code": code, "message": text}})
+        await _say(socket, told.decode())
         await socket.close(CLOSE_CODES.get(code, OTHER_CLOSE_CODE), reason=text[:100])
     except (WebSocketDisconnect, ConnectionError, OpenPoolError, RuntimeError):
         log.debug("live-session-gone", code=code)

@@ -1,6 +1,7 @@
 """Messages in an HTTP body: four bytes of length, big-endian, then as many bytes.
 
-Sessions (live video) carry their input so. A length above the limit ends the session before the
+Sessions carry their input so, and those of a WebSocket elsewhere their answer, too. The first bit
+of a length says that the message is text. A length above the limit ends the session before the
 message is read: what a stranger announces is never allocated.
 """
 
@@ -9,13 +10,17 @@ import struct
 from openpool.core.errors import BadMessage
 
 CONTENT_TYPE = "application/vnd.openpool.messages"
-"""By this a request body is known to be framed so."""
+"""By this a body is known to be framed so."""
 MESSAGE_BYTES_MAX = 16_000_000
 _LENGTH = struct.Struct("!I")
+_TEXT = 1 << 31
 
 
-def pack(message: bytes) -> bytes:
+def pack(message: bytes | str) -> bytes:
     """The message as it stands in a body."""
+    if isinstance(message, str):
+        text = message.encode()
+        return _LENGTH.pack(len(text) | _TEXT) + text
     return _LENGTH.pack(len(message)) + message
 
 
@@ -32,11 +37,22 @@ class Unpacker:
         return not self._buffer
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are complete with this piece. Raises BadMessage."""
+        """The messages that are complete with this piece, in bytes. Raises BadMessage."""
+        return [message for message, _ in self._take(data)]
+
+    def told(self, data: bytes) -> list[bytes | str]:
+        """The same, texts as such."""
+        return [
+            message.decode(errors="replace") if is_text else message
+            for message, is_text in self._take(data)
+        ]
+
+    def _take(self, data: bytes) -> list[tuple[bytes, bool]]:
         self._buffer += data
         messages = []
         while (end := self._end()) <= len(self._buffer):
-            messages.append(bytes(self._buffer[_LENGTH.size : end]))
+            is_text = bool(self._buffer[0] & 0x80)
+            messages.append((bytes(self._buffer[_LENGTH.size : end]), is_text))
             del self._buffer[:end]
         return messages
 
@@ -44,10 +60,11 @@ class Unpacker:
         """Where the first message ends; at least one byte more than there is, if unknown."""
         if len(self._buffer) < _LENGTH.size:
             return len(self._buffer) + 1
-        (size,) = _LENGTH.unpack_from(self._buffer)
+        (marked,) = _LENGTH.unpack_from(self._buffer)
+        size = int(marked) & ~_TEXT
         if size > self._message_bytes_max:
             raise BadMessage(
                 f"a message of {size} bytes is announced; at most {self._message_bytes_max} "
                 "are taken, send smaller segments"
             )
-        return _LENGTH.size + int(size)
+        return _LENGTH.size + size

@@ -779,6 +779,28 @@ async def test_a_websocket_is_a_row_of_messages() -> None:
             assert (call.method, call.path, call.lasting) == ("POST", "/live?fps=5", True)
 
 
+async def test_a_websocket_carries_a_servers_own_messages() -> None:
+    """An answer that is framed goes out message by message: texts as texts, bytes as bytes."""
+
+    async def mirror(request: CallRequest, body: Body) -> Served:
+        async def answer() -> Body:
+            unpacker = framing.Unpacker()
+            async for chunk in body:
+                for message in unpacker.told(chunk):
+                    yield framing.pack(message[::-1])
+
+        return Served(answer(), headers={"content-type": framing.CONTENT_TYPE})
+
+    async with network(offer(VIDEO, session=True)) as (_, pool, gateway):
+        pool.workers.serve = mirror
+        async with gateway.session(str(VIDEO)) as session:
+            async with gateway.http.ws_connect(f"{session.app_url}/own") as socket:
+                await socket.send_str("caf\u00e9")
+                assert await socket.receive_str() == "\u00e9fac"
+                await socket.send_bytes(b"\x00\n\xff")
+                assert await socket.receive_bytes() == b"\xff\n\x00"
+
+
 async def test_a_websocket_ends_with_words() -> None:
     """A full pool and a released session are told over a WebSocket too."""
     begun = asyncio.Event()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aiohttp import web
 from callers import calling_pool, line_worker, offer, until
 from msgspec import structs
 from network import RunningPool
+from runtimes import host_of
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -19,6 +21,7 @@ from openpool.core.events import CallCompleted, FeeCredited, LineOpened
 from openpool.link.line import Handler, LineAnswer, LineRequest
 from openpool.store.interface import EventFilter
 from openpool.wire.framing import Unpacker
+from openpool.worker.offers import RuntimeSettings
 
 APP = App("live-video-analysis", "colours/nano")
 SESSIONS = structs.replace(offer(APP), session=True)
@@ -99,6 +102,93 @@ async def test_pictures_are_answered_while_the_session_goes_on(tmp_path: Path) -
         (fee,) = await told(running, FeeCredited)
         assert isinstance(fee, FeeCredited)
         assert fee.orchestrator == f"customer:{made.customer}"
+
+
+@asynccontextmanager
+async def container(folder: Path, tasks: list[str]) -> AsyncIterator[RunningPool]:
+    """A pool whose worker offers a server with a WebSocket protocol of its own."""
+
+    async def talk(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(f"welcome {request.query_string}")
+        async for message in socket:
+            if message.data == "bye":
+                break
+            answer = message.data[::-1]
+            is_text = isinstance(answer, str)
+            await (socket.send_str(answer) if is_text else socket.send_bytes(answer))
+        tasks.append("ended")
+        return socket
+
+    async def well(request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/own/talk", talk)
+    app.router.add_get("/health", well)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    entry = RuntimeSettings(
+        runtime="http",
+        pipeline=BOX.pipeline,
+        model=BOX.model,
+        options={
+            "url": f"http://127.0.0.1:{runner.addresses[0][1]}",
+            "health": "/health",
+            "websocket": "/own/talk",
+        },
+    )
+    offers = structs.replace(offer(BOX), session=True)
+    try:
+        async with (
+            host_of(entry, cache=folder).running() as host,
+            calling_pool(folder, "    - {pipeline: mirror, price: 1000 wei}\n") as running,
+            line_worker(running, host.answer, offers),
+        ):
+            await until(host.offers)
+            assert host.offers()[0].session
+            yield running
+    finally:
+        await runner.cleanup()
+
+
+BOX = App("mirror", "box")
+
+
+async def test_a_container_speaks_its_own_protocol(tmp_path: Path) -> None:
+    """Texts and bytes reach a worker's own WebSocket server and come back as they are."""
+    ended: list[str] = []
+    async with container(tmp_path, ended) as running:
+        where = address(running, "mirror/box?fps=5")
+        async with connect(where, additional_headers=operator(running)) as socket:
+            async with asyncio.timeout(10):
+                assert await socket.recv() == "welcome fps=5"
+                for message in ("caf\u00e9", b"\x00\n\x01", "", b"\xff" * 100_000):
+                    await socket.send(message)
+                    if message:  # an empty one says nothing
+                        assert await socket.recv() == message[::-1]
+                await socket.send("bye")
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1000
+        (done,) = await told(running, CallCompleted)
+        assert isinstance(done, CallCompleted)
+        assert (done.pipeline, done.checked) == ("mirror", True)
+
+
+async def test_whoever_leaves_a_container_ends_its_session(tmp_path: Path) -> None:
+    """The server hears that its client has hung up, and its place is free again."""
+    ended: list[str] = []
+    async with container(tmp_path, ended) as running:
+        for _ in range(6):  # more than it has places
+            where = address(running, "mirror/box")
+            async with connect(where, additional_headers=operator(running)) as socket:
+                async with asyncio.timeout(10):
+                    assert await socket.recv() == "welcome "
+        await until(lambda: len(ended) == 6)
 
 
 async def test_the_operator_may_watch_and_pays_like_a_customer(tmp_path: Path) -> None:

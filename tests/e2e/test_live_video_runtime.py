@@ -158,15 +158,21 @@ async def test_what_is_told_earns(
     """What the runtime tells stands the pool's check, and its frames are counted."""
     async with hosting(detector, tmp_path) as host:
         client = Client()
-        await client.open(host, "?fps=10")
+        await client.open(host, "?fps=10&annotate=true")
         client.send(segments[0], b"garbage")
         client.end()
         told = b"".join(msgspec.json.encode(line) + b"\n" for line in await client.rest())
+    answers = Answers(_never_opened())
+    follow = answers.follow(APP)
+    assert follow is not None
+    follow.feed(told)
+    follow.end()
     said = Transcript(
         app=APP, source="direct", path="/", unit="pixel", request_type=CONTENT_TYPE, request=b"",
-        status=200, answer_type="application/jsonl", answer=told, whole=True, took_ms=900,
+        status=200, answer_type="application/jsonl", answer=b"", whole=True, took_ms=900,
+        seen=follow.measured(900),
     )  # fmt: skip
-    checked_answer = await Answers(_never_opened()).check(said)
+    checked_answer = await answers.check(said)
     assert checked_answer.usage.checked
     assert checked_answer.usage.units == 10 * WIDTH * HEIGHT
 
@@ -203,7 +209,7 @@ async def test_hostile_messages_end_the_session_only(
         await hostile.open(host)
         hostile.send_raw(b"\xff\xff\xff\xff")
         (line,) = await hostile.rest()
-        assert "4294967295 bytes is announced" in line["error"]["message"]
+        assert "2147483647 bytes is announced" in line["error"]["message"]
         wrong = await Client().open(host, "?fps=a")
         assert wrong.status == 400
         honest = Client()

@@ -8,6 +8,15 @@ from openpool.core.errors import BadMessage
 from openpool.wire.framing import Unpacker, pack
 
 
+def test_texts_are_marked() -> None:
+    """Who wants to know is told which messages are text; to the others all are bytes."""
+    body = b"".join(map(pack, ["caf\u00e9", b"\xff\x00", "", b""]))
+    assert Unpacker().told(body) == ["caf\u00e9", b"\xff\x00", "", b""]
+    assert Unpacker().feed(body) == ["caf\u00e9".encode(), b"\xff\x00", b"", b""]
+    wrong = pack("ab").replace(b"ab", b"\xff\xff")
+    assert Unpacker().told(wrong) == ["\ufffd\ufffd"]
+
+
 @given(messages=st.lists(st.binary(max_size=50)), piece=st.integers(min_value=1, max_value=60))
 def test_messages_come_out_as_they_went_in(messages: list[bytes], piece: int) -> None:
     """However a body is cut into pieces, its messages come out whole and in order."""

@@ -19,8 +19,10 @@ from msgspec import Struct
 from openpool.core.calls import App, Offer
 from openpool.core.errors import NoCapacity, SetupError, Unavailable
 from openpool.link.line import LineAnswer, LineRequest
+from openpool.wire import framing
 from openpool.worker.runtimes.base import BadRequest
 from openpool.worker.runtimes.spool import TooLarge, too_large
+from openpool.worker.runtimes.talk import Talk
 
 log = structlog.get_logger()
 
@@ -31,11 +33,13 @@ OPTIONS = {
     "health": "The path that answers 200 when all is well; /v1/models if left out",
     "paths": "Beginnings of the paths that may be asked for, with commas; / if left out",
     "session": "true if calls are long sessions",
+    "websocket": "The path of its WebSocket, if sessions are to be held over one",
     "request_mb": "The largest request, 64 if left out",
     "idle_s": "How long the server may say nothing before it is given up, 300 if left out",
 }
 """What can be set, and what it means."""
 
+SWITCH = {"true": True, "false": False}
 HEALTH_EVERY_S = 10.0
 HEALTH_S = 5.0
 CONNECT_S = 5.0
@@ -44,6 +48,7 @@ PASSED_ON = frozenset({"accept", "content-type", "content-length", "user-agent"}
 """What the server hears of the client."""
 NOT_THE_CLIENTS = frozenset({401, 403, 407, 502, 503, 504})
 """What a server says when the worker's settings or the server itself are at fault."""
+MESSAGES = {"content-type": framing.CONTENT_TYPE}
 PASSED_BACK = frozenset(
     {"cache-control", "content-disposition", "content-length", "content-type", "retry-after"}
 )
@@ -58,6 +63,8 @@ class ProxySettings(Struct, frozen=True, kw_only=True):
     health: str = "/v1/models"
     paths: tuple[str, ...] = ("/",)
     session: bool = False
+    websocket: str = ""
+    """Where messages of sessions go, as they are; empty: in the body of a request."""
     request_bytes_max: int = 64_000_000
     idle_s: float = 300.0
 
@@ -70,8 +77,9 @@ class ProxySettings(Struct, frozen=True, kw_only=True):
             raise SetupError("an http runtime needs `url`, like http://127.0.0.1:8000")
         paths = tuple(text.strip() for text in options.get("paths", "/").split(","))
         health = options.get("health", "/v1/models")
-        if not all(path.startswith("/") for path in (*paths, health)):
-            raise SetupError("`paths` and `health` must begin with a slash")
+        websocket = options.get("websocket", "")
+        if not all(path.startswith("/") for path in (*paths, health, websocket or "/")):
+            raise SetupError("`paths`, `health` and `websocket` must begin with a slash")
         token_file = options.get("token_file", "")
         try:
             return cls(
@@ -80,7 +88,8 @@ class ProxySettings(Struct, frozen=True, kw_only=True):
                 token_file=Path(token_file).expanduser() if token_file else None,
                 health=health,
                 paths=paths,
-                session={"true": True, "false": False}[options.get("session", "false")],
+                session=bool(websocket) or SWITCH[options.get("session", "false")],
+                websocket=websocket,
                 request_bytes_max=int(options.get("request_mb", "64")) * 1_000_000,
                 idle_s=float(options.get("idle_s", "300")),
             )
@@ -150,6 +159,8 @@ class Proxy:
         self._running += 1
         response: aiohttp.ClientResponse | None = None
         try:
+            if self._settings.websocket and _is_messages(request):
+                return LineAnswer(200, MESSAGES, await self._talk(options, request))
             response = await self._ask(path, options, request)
             self._check_status(response)
             return LineAnswer(response.status, _passed_back(response), _Body(self, response))
@@ -208,6 +219,23 @@ class Proxy:
                 if isinstance(cause, TooLarge):
                     raise cause from None
             raise Unavailable(f"The server of {self.app} failed on this request.") from None
+
+    async def _talk(self, options: Mapping[str, str], request: LineRequest) -> "Talk":
+        """A session over the server's WebSocket."""
+        query = f"?{urlencode(options)}" if options else ""
+        try:
+            socket = await self._http().ws_connect(
+                f"{self._settings.url}{self._settings.websocket}{query}",
+                headers=self._authorization(),
+                timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_S),
+                heartbeat=self._settings.idle_s / 2,
+                max_msg_size=framing.MESSAGE_BYTES_MAX,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            raise Unavailable(f"The server of {self.app} takes no session.") from None
+        talk = Talk(socket, self.release)
+        talk.listen(request.body, self._tasks)
+        return talk
 
     async def _renamed(self, body: AsyncIterator[bytes]) -> bytes:
         """The JSON of a request, with the model's name as the server knows it."""
@@ -315,6 +343,10 @@ class _Body(AsyncGenerator[bytes, None]):
             self._is_open = False
             self._response.close()
             self._proxy.release()
+
+
+def _is_messages(request: LineRequest) -> bool:
+    return request.headers.get("content-type", "").startswith(framing.CONTENT_TYPE)
 
 
 def _passed_back(response: aiohttp.ClientResponse) -> dict[str, str]:
