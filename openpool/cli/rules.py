@@ -16,6 +16,7 @@ from openpool.core.errors import OpenPoolError
 if TYPE_CHECKING:
     from openpool.config import Config
     from openpool.core.events import Event
+    from openpool.core.money_events import Scheme
     from openpool.core.rounds import Closing
     from openpool.rules.catalogue import RuleInfo
 
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
         "try",
         epilog=examples(
             "openpool rules try holdback:rate=10%,rounds=5",
-            "openpool rules try my-rule --json",
+            "openpool rules try my-rule --scheme proportional --json",
         ),
     )(try_rule)
     app.add_typer(rules)
@@ -103,20 +104,24 @@ def try_rule(
     rule: Annotated[
         str, typer.Argument(metavar="RULE", help="NAME or NAME:option=value,option=value")
     ],
+    scheme: Annotated[
+        str, typer.Option(metavar="SCHEME", help="As if this scheme had been in force.")
+    ] = "",
     config: ConfigFile = None,
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
     """Settle the last round again with this rule, without booking it."""
-    from openpool.cli.whatif import rule_of
+    from openpool.cli.whatif import rule_of, scheme_of
     from openpool.core.settlement import settle
 
     settings = load(config, assignments).config
+    other = scheme_of(scheme) if scheme else None
     with rule_of(rule) as asked:
         asked.check()
         tried = [
             (closing, settle(closing), settle(closing, [asked]))
-            for closing in _last_round(settings)
+            for closing in _last_round(settings, other)
         ]
     if as_json:
         print_json([_result(*each) for each in tried])
@@ -128,8 +133,9 @@ def try_rule(
         raise OpenPoolError("The rule was refused: its answer cannot be applied.")
 
 
-def _last_round(settings: "Config") -> "list[Closing]":
-    """The last round that ended, by orchestrator; the open one if none has ended yet."""
+def _last_round(settings: "Config", scheme: "Scheme | None") -> "list[Closing]":
+    """The last round that ended, by orchestrator; the open one if none has ended yet. Under
+    another scheme all rounds are settled anew on the way."""
     from openpool.cli.whatif import in_order
     from openpool.core.money_events import RoundStarted
     from openpool.core.rounds import TYPES, Rounds
@@ -137,27 +143,48 @@ def _last_round(settings: "Config") -> "list[Closing]":
     from openpool.store.reader import SqliteReader
 
     revenue = settings.revenue
-    rounds = Rounds(scheme=revenue.scheme, window_rounds=revenue.window_rounds)
+    rounds = Rounds(scheme=scheme or revenue.scheme, window_rounds=revenue.window_rounds)
     last: list[Closing] = []
+
+    def settle_due() -> None:
+        nonlocal last
+        while due := rounds.due():
+            last = due
+            for event in (event for closing in due for event in settle(closing)):
+                rounds.apply(event)
+
     last_ms = 0
     reader = SqliteReader(settings.data_dir)
     try:
         for stored in in_order(reader, TYPES):
-            rounds.apply(stored.event)
+            if event := _under(stored.event, scheme):
+                rounds.apply(event)
             last_ms = stored.event.time_ms
             if isinstance(stored.event.data, RoundStarted):
                 last = rounds.due() or last
+                if scheme:
+                    settle_due()
     finally:
         reader.close()
+    settle_due()
     if not last:
         first = rounds.round or 0
         rounds.start(first, last_ms)
         rounds.start(first + 1, last_ms)
-    while due := rounds.due():
-        last = due
-        for event in (event for closing in due for event in settle(closing)):
-            rounds.apply(event)
+        settle_due()
     return last
+
+
+def _under(event: "Event", scheme: "Scheme | None") -> "Event | None":
+    """The event as it would be under this scheme; None for settlements, which are made anew."""
+    from msgspec.structs import replace
+
+    from openpool.core.events import FeeCredited
+    from openpool.core.money_events import AdjustmentMade, RoundSettled
+
+    if scheme and isinstance(event.data, FeeCredited):
+        return replace(event, data=replace(event.data, scheme=scheme))
+    return None if scheme and isinstance(event.data, RoundSettled | AdjustmentMade) else event
 
 
 def _earned(events: "Sequence[Event]", closing: "Closing") -> dict[str, int]:

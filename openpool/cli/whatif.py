@@ -20,12 +20,13 @@ from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
     from openpool.config import Config
+    from openpool.core.money_events import Scheme
     from openpool.core.whatif import Earner, Outcome, Terms
     from openpool.rules.process import RuleProcess
     from openpool.store.interface import Reader, StoredEvent
 
 PAGE = 2_000
-SCHEMES = ("per-job", "proportional", "window")
+SCHEMES: "tuple[Scheme, ...]" = ("per-job", "proportional", "window")
 
 
 def what_if(
@@ -41,14 +42,12 @@ def what_if(
     """Compute and show the comparison. An empty `scheme` is that of the settings."""
     from openpool.core.whatif import Terms
 
-    if scheme and scheme not in SCHEMES:
-        raise typer.BadParameter(f"--scheme is one of {', '.join(SCHEMES)}")
     with ExitStack() as stack:
         asked = [stack.enter_context(rule) for rule in _rules(settings, rules)]
         for rule in asked:
             rule.check()
         terms = Terms(
-            scheme=scheme or settings.revenue.scheme,  # type: ignore[arg-type]
+            scheme=scheme_of(scheme) if scheme else settings.revenue.scheme,
             window_rounds=rounds or settings.revenue.window_rounds,
             commission_ppm=_rate(commission),
             rules=asked,
@@ -60,6 +59,14 @@ def what_if(
         _write_csv(outcome)
     else:
         _show(outcome)
+
+
+def scheme_of(text: str) -> "Scheme":
+    """A scheme as it is written on a command line."""
+    for scheme in SCHEMES:
+        if text == scheme:
+            return scheme
+    raise typer.BadParameter(f"--scheme is one of {', '.join(SCHEMES)}")
 
 
 def _rate(text: str) -> int | None:
