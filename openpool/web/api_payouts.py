@@ -65,14 +65,16 @@ async def payouts(web: FromWeb, visitor: FromVisitor) -> PayoutsView:
 async def orders(
     web: FromWeb,
     visitor: FromVisitor,
-    state: Annotated[str, QueryParameter(max_length=20, description="Only this state.")] = "",
+    only: Annotated[
+        str, QueryParameter(name="state", max_length=20, description="Only this state.")
+    ] = "",
     address: Annotated[str, QueryParameter(max_length=60, description="Only to it.")] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
 ) -> tuple[OrderView, ...]:
     """Orders: open ones, then those that ended last. Operator only."""
     need_operator(visitor)
     wanted = checked_address(address) if address else ""
-    return await payouts_of(web).orders(state, wanted, limit)
+    return await payouts_of(web).orders(only, wanted, limit)
 
 
 @get(
