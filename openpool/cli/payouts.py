@@ -1,0 +1,327 @@
+"""`openpool payouts`: who is paid, when, and why not yet; the brake.
+
+For the operator, through the REST API of the running pool, which alone has the wallet's lock.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from openpool.cli.options import ConfigFile, Json, Limit, Set, Url, examples, load
+from openpool.cli.output import clock, ether, note, print_json, show, show_facts, show_table
+
+if TYPE_CHECKING:
+    from openpool.cli.api import Api
+    from openpool.core.payout_views import NextPayout, OrderView, PayoutsView
+
+T = TypeVar("T")
+payouts = typer.Typer(no_args_is_help=True)
+
+Address = Annotated[str, typer.Option("--address", metavar="0x…", help="Only to this address.")]
+OrderName = Annotated[str, typer.Argument(metavar="ORDER", help="Like payout-17.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(payouts, name="payouts", help="Who is paid, when, and why not yet.")
+
+
+@payouts.command(
+    "status", epilog=examples("openpool payouts status", "openpool payouts status --json")
+)
+def status(
+    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
+) -> None:
+    """Show what is owed, what the wallet holds, and what keeps payouts from going on."""
+    from openpool.core.payout_views import PayoutsView
+
+    found = _ask(config, assignments, url, lambda api: api.get(PayoutsView, "/payouts"))
+    if as_json:
+        print_json(found)
+    else:
+        _show_status(found)
+
+
+@payouts.command("plan", epilog=examples("openpool payouts plan", "openpool payouts plan --json"))
+def plan(
+    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
+) -> None:
+    """Show whom a run would pay now, and why nobody else. Nothing is signed or sent."""
+    _plan(config, assignments, url, as_json)
+
+
+@payouts.command("run", epilog=examples("openpool payouts run", "openpool payouts run --dry-run"))
+def run(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only, like `plan`.")] = False,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Pay now instead of at the next time. Limits and thresholds count as ever."""
+    if dry_run:
+        _plan(config, assignments, url, as_json)
+    else:
+        _change(config, assignments, url, as_json, "/payouts/run", {}, "A run starts.")
+
+
+@payouts.command(
+    "list",
+    epilog=examples(
+        "openpool payouts list",
+        "openpool payouts list --state mined",
+        "openpool payouts list --address 0x… --json",
+    ),
+)
+def list_orders(
+    state: Annotated[str, typer.Option("--state", help="planned, signed, sent, mined …")] = "",
+    address: Address = "",
+    limit: Limit = 50,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """List orders: open ones, then those that ended last."""
+    from openpool.core.payout_views import OrderView
+
+    query: dict[str, str | int] = {"state": state, "address": address, "limit": limit}
+    found = _ask(
+        config, assignments, url, lambda api: api.get(list[OrderView], "/payouts/orders", **query)
+    )
+    if as_json:
+        print_json(found)
+    else:
+        _show_orders(found)
+
+
+@payouts.command("show", epilog=examples("openpool payouts show payout-17"))
+def show_order(
+    order: OrderName,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Show one order, with every transaction that was signed for it."""
+    from openpool.core.payout_views import OrderView
+
+    path = f"/payouts/orders/{order}"
+    found = _ask(config, assignments, url, lambda api: api.get(OrderView, path))
+    if as_json:
+        print_json(found)
+        return
+    _show_order(found)
+
+
+@payouts.command("pause", epilog=examples("openpool payouts pause --reason 'Wallet is moved.'"))
+def pause(
+    reason: Annotated[str, typer.Option("--reason", help="Everybody who waits reads it.")] = "",
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Sign nothing new from now on; what is on its way is followed to its end."""
+    body = {"reason": reason}
+    _change(config, assignments, url, as_json, "/payouts/pause", body, "Payouts are paused.")
+
+
+@payouts.command("resume", epilog=examples("openpool payouts resume"))
+def resume(
+    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
+) -> None:
+    """Go on paying."""
+    _change(config, assignments, url, as_json, "/payouts/resume", {}, "Payouts go on.")
+
+
+@payouts.command("unblock", epilog=examples("openpool payouts unblock 0x…"))
+def unblock(
+    address: Annotated[str, typer.Argument(metavar="0x…")],
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Send again to an address that could not be paid."""
+    body = {"address": address}
+    _change(config, assignments, url, as_json, "/payouts/unblock", body, "It is paid again.")
+
+
+@payouts.command(
+    "choose",
+    epilog=examples(
+        "openpool payouts choose 0x… --threshold '0.02 ETH'",
+        "openpool payouts choose 0x… --asset LPT --staked",
+    ),
+)
+def choose(
+    address: Annotated[str, typer.Argument(metavar="0x…")],
+    threshold: Annotated[
+        str, typer.Option("--threshold", metavar="AMOUNT", help="Like '0.02 ETH'; or pool.")
+    ] = "pool",
+    asset: Annotated[str, typer.Option("--asset", help="ETH or LPT.")] = "ETH",
+    staked: Annotated[bool, typer.Option("--staked", help="LPT as stake, not liquid.")] = False,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Say for an owner how an address is to be paid; owners do that on their own page."""
+    from openpool.core.payout_views import Chosen
+
+    body: dict[str, str | int] = {
+        "address": address,
+        "threshold": threshold,
+        "asset": asset.upper(),
+        "staked": staked,
+    }
+    made = _ask(config, assignments, url, lambda api: api.post(Chosen, "/payouts/choice", body))
+    if as_json:
+        print_json(made)
+    else:
+        how = f"{made.asset}{' as stake' if made.staked else ''}"
+        show_facts([("paid in", how), ("from", ether(made.threshold_wei))])
+
+
+def _plan(config: Path | None, assignments: list[str] | None, url: str, as_json: bool) -> None:
+    from openpool.core.payout_views import NextPayout
+
+    found = _ask(
+        config, assignments, url, lambda api: api.post(list[NextPayout], "/payouts/plan", {})
+    )
+    if as_json:
+        print_json(found)
+    else:
+        _show_plan(found)
+
+
+def _change(
+    config: Path | None,
+    assignments: list[str] | None,
+    url: str,
+    as_json: bool,
+    path: str,
+    body: Mapping[str, str | int],
+    sentence: str,
+) -> None:
+    from openpool.web.api_payouts import Done
+
+    done = _ask(config, assignments, url, lambda api: api.post(Done, path, body))
+    if as_json:
+        print_json(done)
+    else:
+        typer.echo(sentence)
+        if done.paused and not path.endswith("pause"):
+            note(f"Payouts are paused: {done.paused}")
+
+
+def _show_status(found: "PayoutsView") -> None:
+    lasts = "not known yet" if found.runway_days is None else f"{found.runway_days} days"
+    show_facts(
+        [
+            ("mode", found.mode),
+            ("wallet", f"{found.wallet} on chain {found.chain_id}"),
+            ("may be spent", ether(found.funds_wei)),
+            ("lasts", lasts),
+            ("owed", ether(found.owed_wei)),
+            ("on its way", ether(found.in_flight_wei)),
+            ("last 24 hours", f"{ether(found.spent_today_wei)} of {ether(found.per_day_max_wei)}"),
+            ("orders", ", ".join(f"{n} {s}" for s, n in found.counts.items() if n) or "none"),
+        ]
+    )
+    for sentence in _remarks(found):
+        note(sentence)
+
+
+def _remarks(found: "PayoutsView") -> list[str]:
+    said = [f"Payouts are paused: {found.paused}"] if found.paused else []
+    said += [each for each in (found.held, found.problem) if each]
+    if int(found.missing_wei):
+        said.append(f"The wallet lacks {ether(found.missing_wei)} to pay all who are due.")
+    return said + [f"{address}: {why}" for address, why in found.blocked.items()]
+
+
+def _show_plan(found: "Sequence[NextPayout]") -> None:
+    show_table(
+        ["address", "owed>", "threshold>", "now", "why not"],
+        [
+            (
+                each.address,
+                _amount(each.owed_wei, each.asset),
+                _amount(each.threshold_wei, each.asset),
+                "pay" if each.due else "wait",
+                each.why,
+            )
+            for each in found
+        ],
+        empty="Nothing is owed to anybody.",
+    )
+
+
+def _show_orders(found: "Sequence[OrderView]") -> None:
+    show_table(
+        ["order", "what", "state", "amount>", "to", "since", "transaction"],
+        [
+            (
+                each.order,
+                each.kind,
+                each.state,
+                _amount(each.amount_wei, each.asset),
+                each.to if len(each.lines) < 2 else f"{len(each.lines)} payees",
+                clock(each.ended_ms or each.planned_ms),
+                each.tx or "—",
+            )
+            for each in found
+        ],
+        empty="No orders yet.",
+    )
+
+
+def _show_order(found: "OrderView") -> None:
+    show_facts(
+        [
+            ("order", found.order),
+            ("what", found.kind),
+            ("state", found.state),
+            ("amount", _amount(found.amount_wei, found.asset)),
+            ("to", found.to),
+            ("nonce", "—" if found.nonce is None else found.nonce),
+            ("block", found.block or "—"),
+            ("gas", ether(found.fee_wei)),
+            ("planned", clock(found.planned_ms)),
+            ("note", found.note or found.reason or "—"),
+            *(("transaction", tx) for tx in found.txs),
+        ]
+    )
+    if len(found.lines) > 1:
+        show("")
+        show_table(
+            ["address", "amount>", "sent>"],
+            [(e.address, _amount(e.amount_wei, found.asset), e.send_wei) for e in found.lines],
+        )
+
+
+def _amount(wei: str, asset: str) -> str:
+    from openpool.core.payout_plan import amount_text
+
+    return ether(wei) if asset == "ETH" else amount_text(int(wei), "LPT")
+
+
+def _ask(
+    config: Path | None,
+    assignments: list[str] | None,
+    url: str,
+    question: "Callable[[Api], Coroutine[object, object, T]]",
+) -> T:
+    """What the pool answers its operator."""
+    from openpool.cli.api import operator_api
+
+    async def ask() -> T:
+        async with operator_api(load(config, assignments).config, url) as api:
+            return await question(api)
+
+    return asyncio.run(ask())
