@@ -30,6 +30,7 @@ from openpool.pool.exchange import Admit, Exchange
 from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
 from openpool.pool.live_runner_http import RunnerDoor
 from openpool.pool.tokenizers import Tokenizers
+from openpool.pool.usd import UsdRate
 from openpool.store.sqlite import SqliteStore
 
 RUNNER_UNITS: tuple[Unit, ...] = ("request", "second")
@@ -58,26 +59,26 @@ def rate(config: Config) -> Rate | None:
     return rate_of(str(config.ai.usd_per_eth), wall_ms(), "config")
 
 
-def pricer(config: Config) -> Callable[[App, CallSource], Quote | None]:
+def pricer(config: Config, usd: UsdRate) -> Callable[[App, CallSource], Quote | None]:
     """What a unit of an app pays, for calls that come this or that way."""
-    prices, now = price_list(config), rate(config)
+    prices = price_list(config)
 
     def price(app: App, source: CallSource) -> Quote | None:
         if source == "ai-worker":
-            return _ai_worker_quote(prices, app, now)
+            return _ai_worker_quote(prices, app, usd())
         units = units_of(app.pipeline) if source == "direct" else RUNNER_UNITS
-        return prices.quote(app, now, *units)
+        return prices.quote(app, usd(), *units)
 
     return price
 
 
-def pixel_price(config: Config) -> Callable[[], tuple[Fraction, str]]:
+def pixel_price(config: Config, usd: UsdRate) -> Callable[[], tuple[Fraction, str]]:
     """What a pixel pays that a customer's segment is transcoded to, and where that is known from:
     the price list, or else the price that orchestrators have."""
-    prices, now = price_list(config), rate(config)
+    prices = price_list(config)
 
     def price() -> tuple[Fraction, str]:
-        quote = prices.quote(App("transcode", ""), now, "pixel")
+        quote = prices.quote(App("transcode", ""), usd(), "pixel")
         if quote is not None:
             return quote.price_wei, quote.source
         known = config.price.wei_per_pixel
@@ -110,15 +111,14 @@ def make_desk(config: Config, epoch: int, fees: Fees) -> Desk:
     )
 
 
-def make_customers(config: Config, store: SqliteStore, secret: bytes) -> Customers:
+def make_customers(config: Config, store: SqliteStore, secret: bytes, usd: UsdRate) -> Customers:
     """Who may use the direct API."""
-    now = rate(config)
     return Customers(
         store=store,
         clock_ms=wall_ms,
         secret_key=secret,
         requests_per_minute=config.ai.requests_per_minute,
-        wei_per_usd=now.wei_per_usd if now else 0,
+        wei_per_usd=usd.wei_per_usd,
         grace_ms=config.enrolment.grace_ms,
     )
 
@@ -140,6 +140,7 @@ def make_exchange(
     checkers: Checkers,
     tokenizers: Tokenizers,
     customers: Customers,
+    usd: UsdRate,
 ) -> Exchange:
     """The exchange, performing what the desk decides."""
     exchange = Exchange(
@@ -148,7 +149,7 @@ def make_exchange(
         clock_ms=wall_ms,
         epoch=epoch,
         admit=admit,
-        price=pricer(config),
+        price=pricer(config, usd),
         answers=Answers(opener(checkers, config.verify.timeout_ms / 1000), tokenizers),
         budget=customers,
         body_bytes_max=config.ai.body_bytes_max,
@@ -166,9 +167,10 @@ def make_live_runners(
     store: SqliteStore,
     secret: bytes,
     trust: Callable[[OrchestratorSettings], Trust],
+    usd: UsdRate,
 ) -> LiveRunners:
     """What sells the workers' apps through the orchestrators."""
-    live, prices, now = config.ai.live_runner, price_list(config), rate(config)
+    live, prices = config.ai.live_runner, price_list(config)
     door = RunnerDoor(
         exchange,
         key=secret,
@@ -181,7 +183,7 @@ def make_live_runners(
     )
 
     def price_of(app: App, session: bool) -> RunnerPrice | None:
-        return prices.runner_price(app, session=session, rate=now)
+        return prices.runner_price(app, session=session, rate=usd())
 
     def ended(what: Ended) -> None:
         place = what.place

@@ -12,7 +12,7 @@ _limit = sys.getrecursionlimit()
 from eth_account import Account  # noqa: E402
 from eth_account.messages import encode_defunct  # noqa: E402
 from eth_account.signers.local import LocalAccount  # noqa: E402
-from eth_account.typed_transactions import TypedTransaction  # noqa: E402
+from eth_account.typed_transactions.typed_transaction import TypedTransaction  # noqa: E402
 
 sys.setrecursionlimit(_limit)
 

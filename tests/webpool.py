@@ -116,7 +116,7 @@ async def web_pool(
             clock_ms=clock_ms,
             secret_key=b"k" * 32,
             requests_per_minute=60,
-            wei_per_usd=320_512_820_512_820,
+            wei_per_usd=lambda: 320_512_820_512_820,
         )
         await customers.start()
         deps = Deps(

@@ -139,11 +139,12 @@ def _contradictions(config: Config) -> list[str]:
                 f"price.source is {config.price.source}, but orchestrators[{i}].status_url is not "
                 "set; set it to the orchestrator's -cliAddr, like http://127.0.0.1:7935."
             )
+    fed = config.chain.endpoints and config.chain.price_feed
     for i, row in enumerate(config.ai.prices):
-        if row.price.currency == "USD" and not config.ai.usd_per_eth:
+        if row.price.currency == "USD" and not config.ai.usd_per_eth and not fed:
             problems.append(
                 f"ai.prices[{i}].price is in USD, but ai.usd_per_eth is not set; "
-                "set what one ETH is worth, or give the price in wei."
+                "set what one ETH is worth, or chain.endpoints, or give the price in wei."
             )
     if (config.web.tls.cert == Path()) != (config.web.tls.key == Path()):
         problems.append("web.tls needs both `cert` and `key`, or neither.")

@@ -66,7 +66,7 @@ class Customers:
         clock_ms: Callable[[], int],
         secret_key: bytes,
         requests_per_minute: int,
-        wei_per_usd: int = 0,
+        wei_per_usd: Callable[[], int] = lambda: 0,
         grace_ms: int = 86_400_000,
     ) -> None:
         """`secret_key` (32 bytes) keys the stored hashes. `requests_per_minute` is for customers
@@ -253,7 +253,7 @@ class Customers:
         changes nothing. Raises BadMessage, NotAllowed."""
         async with self._changing:
             row, reference = self._row(customer), checked_reference(reference)
-            paid_wei = amount_wei(amount, self._wei_per_usd)
+            paid_wei = amount_wei(amount, self._wei_per_usd())
             if not paid_wei:
                 raise BadMessage("A payment is more than nothing.")
             before_wei = self._spending.payment_wei(customer, reference)
@@ -272,7 +272,7 @@ class Customers:
         return Event(id=event_id, time_ms=self._clock_ms(), data=data)
 
     def _limit_wei(self, text: str) -> int | None:
-        return None if text == NO_LIMIT else amount_wei(text, self._wei_per_usd)
+        return None if text == NO_LIMIT else amount_wei(text, self._wei_per_usd())
 
     async def rotate(self, customer: str, label: str = "") -> NewKey:
         """A new key; the old ones stay good for the grace period. Raises NotAllowed."""

@@ -51,7 +51,7 @@ async def started(store: SqliteStore, clock: Clock, *, per_minute: int = 600) ->
         clock_ms=clock,
         secret_key=b"k" * 32,
         requests_per_minute=per_minute,
-        wei_per_usd=ETHER // 2000,
+        wei_per_usd=lambda: ETHER // 2000,
         grace_ms=HOUR_MS,
     )
     await customers.start()
