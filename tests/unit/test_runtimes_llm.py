@@ -120,6 +120,20 @@ def test_whoever_leaves_stops_the_model(llm: Llm) -> None:
     assert whole(llm, max_tokens=1)["choices"]
 
 
+@pytest.mark.parametrize("reuse", ["false", "true"])
+def test_nobody_learns_what_others_asked(tmp_path: Path, reuse: str) -> None:
+    """The same prompt is read anew each time, unless the worker's owner wants it otherwise."""
+    make_tiny_llm(tmp_path / "tiny.gguf")
+    options = {"file": str(tmp_path / "tiny.gguf"), "threads": "1", "reuse_prompts": reuse}
+    model = Llm("tiny", options, tmp_path)
+    model.load()
+    cached = [
+        whole(model, max_tokens=2)["usage"]["prompt_tokens_details"]["cached_tokens"]  # type: ignore[index]
+        for _ in range(2)
+    ]
+    assert (cached[0], cached[1] > 0) == (0, reuse == "true")
+
+
 def test_nobody_else_can_ask_the_model(llm: Llm) -> None:
     """The engine's own server refuses whoever lacks the key, and shows nothing of its slots."""
     server = llm._connection()

@@ -69,6 +69,7 @@ class Llm(Runtime):
         "context": f"Tokens of prompt and answer together, of each request; {CONTEXT} if left out",
         "gpu_layers": "Layers of the model on the graphics card; all that fit, if left out",
         "threads": "Cores that it may use; as many as there are, if left out",
+        "reuse_prompts": "true: keep what was computed for the beginnings of prompts",
     }
 
     @classmethod
@@ -85,6 +86,10 @@ class Llm(Runtime):
         params.n_parallel = self.parallel
         params.n_ctx = int(self.options.get("context", CONTEXT)) * self.parallel
         params.warmup = False
+        # otherwise a customer could measure what another has asked
+        params.cache_prompt = self.options.get("reuse_prompts", "false") == "true"
+        if not params.cache_prompt:
+            params.cache_ram_mib = 0
         self._key = secrets.token_hex()
         params.api_keys = [self._key]
         params.ui = params.endpoint_slots = params.endpoint_props = False
