@@ -98,6 +98,21 @@ def test_no_reward_calls_no_rewards() -> None:
     assert after.fees_wei > 0
 
 
+def test_where_nothing_is_staked_nothing_is_earned() -> None:
+    """An empty network has an outlook, too, and no division by zero."""
+    nothing = Outlook(
+        pool_stake_lpt=0,
+        active_stake_lpt=0,
+        supply_lpt=0,
+        inflation_ppb=0,
+        reward_cut_ppm=0,
+        fee_share_ppm=PPM,
+        fees_wei=5,
+    )
+    assert project(0, nothing, 3)[-1].fees_wei == 0
+    assert project(LPT, nothing, 3)[-1].stake_lpt == LPT
+
+
 def test_a_year_in_rounds() -> None:
     """Rounds of 6377 blocks of 12 s are 412 in a year, and growth is a plain ratio."""
     assert rounds_per_year(6377) == 412
