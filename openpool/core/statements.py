@@ -229,29 +229,16 @@ def _windows_after(statement: Statement) -> dict[str, tuple[int, ...]]:
     }
 
 
-def next_round(
-    starts: Sequence[tuple[int, int]],
-    settled: Mapping[int, Mapping[str, int]],
-    settles: Collection[str],
-    opening: Opening,
-    stated: int | None,
-) -> tuple[int, int] | None:
-    """The round whose statement can be made now, and the last event it shall cover.
+def next_round(starts: Sequence[tuple[int, int]], stated: int | None) -> tuple[int, int] | None:
+    """The round whose statement is next, and the event at which it ended; None while it runs.
 
-    `starts` are (event, round) in order, `settled` the event that settled a round, by round and
-    orchestrator; `settles` are the orchestrators whose rounds are settled before they are stated.
-    `stated` is the round of the last statement.
+    `starts` are (event, round) in the order of the log, `stated` the round of the last statement.
     """
     rounds = list({number: seq for seq, number in reversed(starts)}.items())[::-1]
     after = [number for number, _ in rounds].index(stated) + 1 if stated is not None else 0
-    for (number, _), (_, end) in zip(rounds[after:], rounds[after + 1 :], strict=False):
-        done = settled.get(number, {})
-        if any(name not in done for name in settles):
-            return None
-        seq = max([end, *(done[name] for name in settles)])
-        if seq > opening.seq:  # else the statement before covered it, as it was settled late
-            return number, seq
-    return None
+    if len(rounds) < after + 2:
+        return None
+    return rounds[after][0], rounds[after + 1][1]
 
 
 # --- making one ----------------------------------------------------------------------------------

@@ -33,8 +33,13 @@ class Store(Appender, Protocol):
 class Corrections:
     """The operator's way to mend an entry."""
 
-    def __init__(self, *, store: Store, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, *, store: Store, clock_ms: Callable[[], int], spending: asyncio.Lock | None = None
+    ) -> None:
+        """`spending` is held by whoever takes money from workers or from commission, from looking
+        at a balance until the log has what follows from it."""
         self._store, self._clock_ms = store, clock_ms
+        self._spending = spending or asyncio.Lock()
 
     async def make(
         self,
@@ -66,10 +71,11 @@ class Corrections:
             reason=reason.strip(),
             dispute=dispute,
         )
-        await self._store.append([]).durable()  # what is on its way counts
-        check_correction(data, balances=self._balances(), event_known=mended is not None)
-        event = Event(id=correction_id(name), time_ms=self._clock_ms(), data=data)
-        await self._store.append([event]).durable()
+        async with self._spending:
+            balances = await asyncio.to_thread(self._balances)
+            check_correction(data, balances=balances, event_known=mended is not None)
+            event = Event(id=correction_id(name), time_ms=self._clock_ms(), data=data)
+            await self._store.append([event]).durable()
         return name, True
 
     def _balances(self) -> dict[str, int]:

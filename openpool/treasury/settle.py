@@ -59,7 +59,7 @@ class Settler:
         self._spending = spending or asyncio.Lock()
         self._rounds = Rounds(scheme=scheme, window_rounds=window_rounds)
         self._window_rounds = window_rounds
-        self._seq = 0
+        self._seq = self._settled_seq = 0
         self._busy_seq = -1
         """Where the busy types begin to count; below 0 while that is not known."""
 
@@ -81,7 +81,12 @@ class Settler:
             self._say(events)
             await asyncio.to_thread(self._catch_up)
             made += 1
+        self._settled_seq = self._seq
         return made
+
+    def is_settled(self, seq: int) -> bool:
+        """Whether every round that ended up to this event of the log is settled."""
+        return self._settled_seq >= seq
 
     def _settled(self, closings: Sequence[Closing]) -> list[Event]:
         balances = Balances({each.account: each.amount_wei for each in self._store.balances()})

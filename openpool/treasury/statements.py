@@ -6,7 +6,7 @@ files first, then `statement-made`; only what that names is shown. Read `core.st
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -81,19 +81,20 @@ class Statements:
         pool_name: str,
         chain_id: int,
         terms: PublishedTerms,
-        settles: Callable[[], Collection[str]] = tuple,
+        is_settled: Callable[[int], bool] = lambda seq: True,
         poll_s: float = POLL_S,
     ) -> None:
-        """`folder` holds the files. `settles` names the orchestrators whose rounds are settled
-        by sharing what they realised: a statement waits for them."""
+        """`folder` holds the files. `is_settled` says whether every round that ended up to that
+        event is settled (`treasury.settle`): a statement waits for it."""
         self._store, self._signer, self._terms = store, signer, terms
-        self._clock_ms, self._settles, self._poll_s = clock_ms, settles, poll_s
+        self._clock_ms, self._is_settled, self._poll_s = clock_ms, is_settled, poll_s
         self._folder = folder
         self._pool_name, self._chain_id = pool_name, chain_id
         self._rows: list[StatementRow] = []
         self._opening = Opening()
         self._starts: list[tuple[int, int]] = []
-        self._settled: dict[int, dict[str, int]] = {}
+        self._settled: dict[int, int] = {}
+        """Round -> the last event that settled it."""
         self._seen = 0
 
     # --- running -------------------------------------------------------------------------------
@@ -112,18 +113,23 @@ class Statements:
 
     async def make_due(self) -> int:
         """Make every statement that is due; how many that were."""
-        await asyncio.to_thread(self._follow_rounds)
         made = 0
-        while (due := self._due()) is not None:
-            number, seq = due
-            statement, content = await asyncio.to_thread(self._make, number, seq)
+        while (due := await asyncio.to_thread(self._due)) is not None:
+            statement, content = await asyncio.to_thread(self._make, *due)
             await self._record(statement, content)
             made += 1
         return made
 
     def _due(self) -> tuple[int, int] | None:
-        stated = self._rows[-1].round if self._rows else None
-        return next_round(self._starts, self._settled, self._settles(), self._opening, stated)
+        """The round that can be stated now, and the last event that its statement covers."""
+        self._follow_rounds()
+        due = next_round(self._starts, self._rows[-1].round if self._rows else None)
+        if due is None or not self._is_settled(due[1]):
+            return None
+        self._follow_rounds()
+        number, end = due
+        # a round that was settled late may have been settled after the next one has ended
+        return number, max(end, self._settled.get(number, 0), self._opening.seq + 1)
 
     def _follow_rounds(self) -> None:
         for stored in self._pages(("round-started", "round-settled"), self._seen, 0):
@@ -133,8 +139,8 @@ class Statements:
                     if not self._starts:
                         self._opening = Opening(round=number)
                     self._starts.append((stored.seq, number))
-                case RoundSettled(orchestrator=name, round=number):
-                    self._settled.setdefault(number, {}).setdefault(name, stored.seq)
+                case RoundSettled(round=number):
+                    self._settled[number] = stored.seq
 
     def _load(self) -> None:
         self._follow_rounds()

@@ -50,11 +50,11 @@ class PublishedTerms:
         chain_id: int,
         on_applied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_applied` is called when an announced version begins to apply."""
+        self.on_applied = on_applied
+        """Called when an announced version begins to apply."""
         self._store, self._signer = store, signer
         self._clock_ms = clock_ms
         self._pool_name, self._chain_id = pool_name, chain_id
-        self._on_applied = on_applied
         self._versions: list[Published] = []
         self._published = asyncio.Event()
 
@@ -105,7 +105,7 @@ class PublishedTerms:
             now = self.in_force().digest
             if now != known:
                 known = now
-                self._on_applied()
+                self.on_applied()
 
     async def _change(self) -> None:
         """Wait until other terms may be in force."""

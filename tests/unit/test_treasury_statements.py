@@ -1,7 +1,7 @@
 """Statements and terms over a real store: made once, the same after a crash, and kept."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +74,7 @@ class Treasury:
             on_applied=self.heard.set,
         )
 
-    async def statements(self, settles: tuple[str, ...] = ()) -> Statements:
+    async def statements(self, is_settled: Callable[[int], bool] = lambda seq: True) -> Statements:
         """As after a start of the pool."""
         terms = self.terms()
         terms.load()
@@ -87,7 +87,7 @@ class Treasury:
             pool_name="Northern Lights",
             chain_id=42161,
             terms=terms,
-            settles=lambda: settles,
+            is_settled=is_settled,
         )
         await statements.start()
         return statements
@@ -215,7 +215,8 @@ async def test_a_log_that_gives_another_statement_than_was_signed_stops_the_star
 async def test_a_statement_waits_for_settlement(tmp_path: Path) -> None:
     """Where revenue is shared, the statement of a round has the shares of that round."""
     async with treasury(tmp_path) as pool:
-        statements = await pool.statements(settles=("orch",))
+        settled: list[int] = []
+        statements = await pool.statements(lambda seq: bool(settled))
         pool.log.round(1)
         pool.log.work(10, scheme="proportional")
         fees = pool.log.fees_since(0)
@@ -225,6 +226,7 @@ async def test_a_statement_waits_for_settlement(tmp_path: Path) -> None:
         assert await statements.make_due() == 0
         pool.log.settled(1, 10**9, fees)
         await pool.write()
+        settled.append(1)
         assert await statements.make_due() == 1
         statement = statement_in(statements.file(1))
         assert list(check_statement(statement)) == []
