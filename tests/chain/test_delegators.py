@@ -278,6 +278,7 @@ async def test_unsigned_transactions_do_what_they_say(
             }
         )
         await evm.rpc("eth_sendRawTransaction", f"0x{signed.raw_transaction.hex()}")
+    await evm.settled()
     async with reading(network) as (known, _, _):
         assert (await known.account(ANN)).stake_lpt == 250 * LPT
 
