@@ -26,6 +26,8 @@ EXAMPLE = "1000"
 CHART_WIDTH = 720
 CHART_HEIGHT = 150
 GAP = 3
+BARS_MIN = 20
+"""Fewer rounds than this leave room on the left."""
 
 Text = Annotated[str, QueryParameter(max_length=42)]
 
@@ -89,7 +91,7 @@ def _told(profile: Profile | None, stake: str) -> tuple[Estimates | None, str]:
 def bars(past: tuple[PastRound, ...]) -> list[Bar]:
     """The chart of rewards, the oldest round on the left."""
     top = max((each.reward_lpt for each in past), default=0) or 1
-    slot = CHART_WIDTH // max(len(past), 20)
+    slot = CHART_WIDTH // max(len(past), BARS_MIN)
     drawn = []
     for i, each in enumerate(past):
         height = each.reward_lpt * (CHART_HEIGHT - 4) // top
