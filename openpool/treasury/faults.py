@@ -1,6 +1,6 @@
 """Why a chain cannot be read at the moment. Whoever polls one tells, and tries again.
 
-Settings that are wrong are among them: they must be seen, but are no reason to stop serving workers.
+Settings that are wrong are among them: they must be seen, but workers are served all the same.
 """
 
 from openpool.chain.interface import Reverted, WrongChain

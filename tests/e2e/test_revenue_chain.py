@@ -9,9 +9,12 @@ from itertools import pairwise
 
 import pytest
 from evm import *  # noqa: F403 - fixtures and helpers, see __all__
+from evm import Faulty, lie
 from revenueworld import *  # noqa: F403 - the fixture `world`
 from revenueworld import ELSEWHERE, ORCHESTRATOR, WALLET, World, credit
 
+from openpool.chain.client import open_chain
+from openpool.chain.livepeer import open_livepeer
 from openpool.core import money_events as money
 from openpool.core.livepeer import bonding
 from openpool.core.units import ETHER
@@ -201,3 +204,25 @@ async def test_a_reorganised_ticket_is_not_revenue(
     await world.catch_up()
     await world.agrees()
     assert [each.paid_wei for each in world.told(money.TicketRedeemed)] == [str(ETHER // 2)]
+
+
+async def test_endpoints_that_disagree_move_nothing(world: World, faulty: Faulty) -> None:
+    """While one of two endpoints lies about what is pending nothing is booked, and it is told."""
+    urls = [world.evm.url, faulty.url]
+    await world.catch_up()
+    async with open_chain(urls, chain_id=world.evm.chain_id, agree=2) as both:
+        world.chain = both
+        world.livepeer = await open_livepeer(both, world.protocol.addresses["Controller"])
+        await world.protocol.win("gateway", "orchestrator", ETHER)
+        await world.evm.finalize()
+        before = world.store.head()
+        faulty.on("eth_call", lie(lambda answer: answer[:-2] + "77"))
+        following = world.follower()
+        await following.look()
+        assert following.problem
+        assert world.store.head() == before
+        faulty.heal()
+        await following.look()
+        assert following.problem == ""
+        await world.agrees()
+        assert len(world.told(money.TicketRedeemed)) == 1

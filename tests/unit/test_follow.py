@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from stories import START_MS
 from toychain import ADDRESS, WALLET, ToyChain
 
@@ -181,6 +182,46 @@ async def test_a_failure_at_every_call_changes_nothing() -> None:
         events = store.events(EventFilter(limit=1000))
         assert {each.event.id: each.event.data for each in events} == wanted
     raise AssertionError("there is no end to its requests")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class DyingStore(MemoryStore):
+    """Dies at an append, before or after it is written."""
+
+    at, is_written = 0, False
+
+    def append(self, events: Any) -> Any:
+        self.at -= 1
+        if self.at == 0 and not self.is_written:
+            raise Killed
+        receipt = super().append(events)
+        if self.at == 0:
+            raise Killed
+        return receipt
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_death_at_every_write_changes_nothing(is_written: bool) -> None:
+    """Whether what was written last reached the disk or not, the log becomes the same."""
+    wanted = await uninterrupted()
+    for at in range(1, 100):
+        chain, store = begun(), DyingStore()
+        await follower(chain, store).look()
+        a_life(chain, store)
+        store.at, store.is_written = at, is_written
+        try:
+            await follower(chain, store).look()
+        except Killed:
+            await follower(chain, store).look()
+        else:
+            assert at > 5
+            return
+        events = store.events(EventFilter(limit=1000))
+        assert {each.event.id: each.event.data for each in events} == wanted
+    raise AssertionError("there is no end to its writes")
 
 
 async def test_a_block_that_may_be_reorganised_is_not_followed() -> None:
