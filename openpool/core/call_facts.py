@@ -9,7 +9,7 @@ Anything may come twice. Read next: `core.call_instructions`, `core.desk`.
 from msgspec import Struct
 
 from openpool.core.calls import App, CallSource, Offer, Usage
-from openpool.core.facts import Tick, WorkerRemoved
+from openpool.core.facts import Tick, WorkerKnown, WorkerRemoved
 from openpool.core.payment import Payment
 from openpool.core.prices import Quote
 
@@ -111,6 +111,7 @@ CallFact = (
     LineUp
     | OffersChanged
     | LineDown
+    | WorkerKnown
     | WorkerRemoved
     | CallReceived
     | CallStarted

@@ -35,7 +35,7 @@ from openpool.core.call_instructions import RefuseCall, SessionLost, StartCall, 
 from openpool.core.call_state import Call, CallState, Session, SessionKey, payer_of
 from openpool.core.calls import App, CallFailure, Usage
 from openpool.core.explain import Reason
-from openpool.core.facts import Tick, WorkerRemoved
+from openpool.core.facts import Tick, WorkerKnown, WorkerRemoved
 from openpool.core.fees import Due, Fees
 from openpool.core.jobs import tidy_reason
 from openpool.core.settings import DeskSettings
@@ -142,6 +142,9 @@ class Desk:
                 self._on_line_up(fact)
             case LineDown():
                 self._on_line_down(fact)
+            case WorkerKnown():
+                if fact.worker in self.stands.servers:
+                    self.stands.know(fact.worker, fact.address, fact.commission_ppm)
             case WorkerRemoved():
                 self._on_worker_removed(fact)
             case SessionClosed():

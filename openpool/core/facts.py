@@ -64,7 +64,8 @@ class WorkerUp(Struct, frozen=True, kw_only=True):
 
 class WorkerKnown(Struct, frozen=True, kw_only=True):
     """The account of an enrolled worker. Told at start for the workers of restored jobs: their
-    results may arrive, and must be credited rightly, before their streams are back."""
+    results may arrive, and must be credited rightly, before their streams are back. And told when
+    other terms begin to apply."""
 
     worker: str
     address: str
