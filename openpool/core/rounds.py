@@ -171,13 +171,21 @@ class Rounds:
         work.groups[group] = work.groups.get(group, 0) + fee_wei
 
     def start(self, number: int, time_ms: int) -> None:
-        """Another round begins, which ends the open one. The first ends none: what was done
-        before it belongs to it."""
+        """Another round begins, which ends the open one. The first ends none: work before it that
+        accrued belongs to it, and what was paid by then belongs to no round."""
         if number == self.round:
             return
         if self.round is not None:
             self._close(self.round, time_ms)
+        else:
+            self._forget_paid()
         self.round, self.start_ms = number, time_ms
+
+    def _forget_paid(self) -> None:
+        for books in self._books.values():
+            books.work = {name: work for name, work in books.work.items() if work.worth_wei}
+            for work in books.work.values():
+                work.paid_worth_wei = work.paid_wei = work.paid_commission_wei = 0
 
     def _close(self, number: int, end_ms: int) -> None:
         """A number that was settled already is not settled again: its work goes to the next."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from openpool.core.desk_views import DeskView, RunnerView
+from openpool.core.events import Event
+from openpool.core.money_events import RoundSettled, RuleRefused
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
 from openpool.web.shapes import Alert, Figures, online, serving
@@ -120,3 +122,20 @@ def _worker_alerts(live: PoolView, rows: Sequence[WorkerRow], hour: Figures) -> 
         text = "No work until you approve."
         found.append(Alert(level="info", title=title, text=text, link="/workers?sort=status"))
     return found
+
+
+def rule_alerts(newest: Sequence[Event]) -> list[Alert]:
+    """Revenue rules that the last settled round did without. `newest` are the latest events
+    `rule-refused` and `round-settled`, in any order."""
+    last = max((e.data.round for e in newest if isinstance(e.data, RoundSettled)), default=0)
+    return [
+        Alert(
+            level="bad",
+            title=f"The revenue rule {event.data.rule} was left out.",
+            text=f"Round {last} of {event.data.orchestrator} was settled without it: "
+            f"{event.data.reason}.",
+            link="/events?type=rule-refused",
+        )
+        for event in newest
+        if isinstance(event.data, RuleRefused) and event.data.round == last
+    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from openpool.core.events import OrchestratorDown, OrchestratorUp, PriceChanged
 from openpool.core.views import JobView, PoolView
 from openpool.store.interface import EventFilter, RollupPoint, StoredEvent
-from openpool.web.alerts import alerts
+from openpool.web.alerts import alerts, rule_alerts
 from openpool.web.call_shapes import offers_of
 from openpool.web.call_views import CallViews
 from openpool.web.interface import Deps
@@ -134,6 +134,7 @@ class Views:
             log_head=head,
             alerts=[
                 *await self._revenue_alerts(),
+                *await self._rule_alerts(),
                 *alerts(live, desk, rows, hour, deps.runners()),
             ],
             **books,
@@ -143,6 +144,12 @@ class Views:
         revenue = self._deps.revenue
         found = (await revenue.view()).alerts if revenue is not None else []
         return [Alert(level=each.level, title=each.title, text=each.text) for each in found]
+
+    async def _rule_alerts(self) -> list[Alert]:
+        kinds = ("rule-refused", "round-settled")
+        which = EventFilter(types=kinds, newest_first=True, limit=50)
+        newest = await asyncio.to_thread(self._deps.reader.events, which)
+        return rule_alerts([stored.event for stored in newest])
 
     async def workers(self, only: Sequence[str] | None = None) -> list[Worker]:
         """All workers, or those named."""

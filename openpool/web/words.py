@@ -36,7 +36,13 @@ from openpool.core.events import (
     WorkerDisconnected,
     WorkerEnrolled,
 )
-from openpool.core.money_events import CustomerPaid
+from openpool.core.money_events import (
+    AdjustmentMade,
+    CustomerPaid,
+    RoundSettled,
+    RuleRefused,
+    ShareCredited,
+)
 from openpool.web.format import duration_text, ether_text, grouped, large_text, significant_text
 from openpool.web.interface import OPERATOR_CUSTOMER
 
@@ -47,6 +53,7 @@ LEVELS = {
         "result-refused",
         "orchestrator-down",
         "worker-banned",
+        "rule-refused",
     },
     "warn": {
         "attempt-failed",
@@ -83,7 +90,13 @@ def times(count: int, noun: str) -> str:
 
 def describe(data: AnyPayload) -> str:
     """One line that says what happened; the worker and the job are shown beside it."""
-    return _of_jobs(data) or _of_calls(data) or _of_workers(data) or _of_the_pool(data)
+    return (
+        _of_jobs(data)
+        or _of_calls(data)
+        or _of_workers(data)
+        or _of_shares(data)
+        or _of_the_pool(data)
+    )
 
 
 def _of_jobs(data: AnyPayload) -> str:
@@ -202,6 +215,20 @@ def _of_workers(data: AnyPayload) -> str:
             return f"disconnected: {reason}"
         case WorkerCooledDown(reason=reason):
             return f"gets no work for a while: {reason}"
+    return ""
+
+
+def _of_shares(data: AnyPayload) -> str:
+    match data:
+        case RoundSettled(orchestrator=o, round=number, shared_wei=wei, realised_wei=realised):
+            sums = f"{ether_text(int(wei))} shared, {ether_text(int(realised))} realised"
+            return f"round {number} of {o} settled: {sums} ({data.scheme})"
+        case ShareCredited(address=address, round=number, share_wei=wei):
+            return f"{address} got {ether_text(int(wei))} of round {number}"
+        case AdjustmentMade(rule=rule, debit=debit, credit=credit, amount_wei=wei, reason=reason):
+            return f"{rule}: {ether_text(int(wei))} from {debit} to {credit} ({reason})"
+        case RuleRefused(rule=rule, round=number, reason=reason):
+            return f"round {number} was settled without the rule {rule}: {reason}"
     return ""
 
 

@@ -248,6 +248,19 @@ def test_a_window_counts_rounds_by_their_numbers() -> None:
     assert (log.paid("a"), log.paid("b")) == (0, 100)
 
 
+def test_work_before_the_first_round() -> None:
+    """What accrued is shared by the first round; what was paid belongs to none."""
+    log = RoundLog("proportional")
+    log.work("a", 100, 0, scheme="per-job")
+    log.work("a", 50, 0)
+    log.work("b", 50, 0)
+    log.start(1)
+    log.win(100)
+    assert settled(log.start(2)).expected_wei == "100"
+    assert (log.paid("a"), log.paid("b")) == (100 + 50, 50)
+    assert log.balance("fees:main") == -100
+
+
 def test_orchestrators_are_settled_apart() -> None:
     """One orchestrator's luck is not another's."""
     log = RoundLog("proportional")
