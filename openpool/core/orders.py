@@ -140,6 +140,8 @@ class OrderBook:
         self.choices: dict[str, money.PayoutChosen] = {}
         self.paused: money.PayoutsPaused | None = None
         self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
+        self.paid: dict[tuple[Asset, str], int] = {}
+        """What addresses were sent over all time, in final blocks: (asset, address) → amount."""
 
     def apply(self, event: Event) -> None:
         """Fold one event in; any other event than those of TYPES changes nothing."""
@@ -272,6 +274,13 @@ class OrderBook:
         self.ended.append(ended)
         if isinstance(data, money.OrderVoided):
             self._voided(ended, time_ms)
+        elif ended.kind in PAYOUT_KINDS:
+            self._paid(ended)
+
+    def _paid(self, order: Order) -> None:
+        for line in order.lines:
+            key = (order.asset, line.address)
+            self.paid[key] = self.paid.get(key, 0) + int(line.send_wei)
 
     def _voided(self, order: Order, time_ms: int) -> None:
         self.spent.pop(order.order, None)

@@ -95,6 +95,8 @@ class PayoutsView(Struct, frozen=True, kw_only=True):
     owed_wei: str
     """To all workers together."""
     owed_lpt: str
+    paid_wei: str
+    """Sent to workers over all time, in final blocks."""
     in_flight_wei: str
     spent_today_wei: str
     per_day_max_wei: str
@@ -112,6 +114,10 @@ class OwnerView(Struct, frozen=True, kw_only=True):
     """What the owner of one address is shown."""
 
     chosen: Chosen
+    paid_wei: str
+    """Sent over all time, in final blocks."""
+    paid_lpt: str
+    in_flight_wei: str
     next: tuple[NextPayout, ...]
     orders: tuple[OrderView, ...]
     blocked: str
@@ -201,6 +207,9 @@ def owner_view(
     """What one owner may see; nothing about anybody else."""
     return OwnerView(
         chosen=chosen_by(address, rules, book),
+        paid_wei=str(book.paid.get(("ETH", address), 0)),
+        paid_lpt=str(book.paid.get(("LPT", address), 0)),
+        in_flight_wei=str(in_flight(book, address)),
         next=tuple(each for each in nexts if each.address == address),
         orders=orders_shown(book, address),
         blocked=book.blocked.get(address, ""),
@@ -213,6 +222,17 @@ def runway_days(book: OrderBook, funds_wei: int, now_ms: int) -> int | None:
     lately = [o for o in book.ended if o.state == "confirmed" and o.ended_ms > since_ms]
     spent_wei = sum(o.fee_wei + (o.value_wei if o.asset == "ETH" else 0) for o in lately)
     return max(funds_wei, 0) * RUNWAY_DAYS // spent_wei if spent_wei else None
+
+
+def in_flight(book: OrderBook, address: str = "") -> int:
+    """ETH in payouts that are not final yet, to one address or to all."""
+    return sum(
+        int(line.amount_wei)
+        for order in book.open.values()
+        if order.asset == "ETH"
+        for line in order.lines
+        if address in ("", line.address)
+    )
 
 
 def liabilities(owed: Mapping[str, int]) -> int:
