@@ -317,8 +317,8 @@ class OpenCall:
             self._keep(chunk)
         except BadResult as fault:
             self._fault = str(fault)
-            await self._end_attempt()
             self._finish(head)
+            await self._end_attempt()
             raise CallFailed("worker-failed", SPOILT, started=True) from None
         if not chunk:
             self._finish(head)

@@ -272,6 +272,29 @@ async def test_limits_hold(tmp_path: Path) -> None:
             assert code(await post(client, segment())) == (429, "rate_limit_exceeded")
 
 
+async def test_segments_at_once_cannot_owe_more_than_the_limit(tmp_path: Path) -> None:
+    """What a running segment will cost is held: beside it another one must fit, or is refused;
+    once it is over, only what it cost counts."""
+    limit_wei = PIXELS * 1000 // 3 * 3 // 2
+    async with (
+        selling_pool(tmp_path) as running,
+        customer(running, spend_limit=f"{limit_wei} wei") as client,
+        worker(running, await running.enroll("box"), never) as box,
+    ):
+        first = asyncio.ensure_future(post(client, segment()))
+        await box.until(lambda: box.tasks)
+        assert code(await post(client, segment())) == (429, "insufficient_quota")
+        first.cancel()
+        await asyncio.wait({first})
+        await until(lambda: told(running, JobFailed))
+        await running.settled()
+        assert len(told(running, JobReceived)) == 1
+        second = asyncio.ensure_future(post(client, segment()))
+        await box.until(lambda: len(box.tasks) == 2)
+        second.cancel()
+        await asyncio.wait({second})
+
+
 async def test_whoever_hangs_up_ends_the_work_and_pays_nothing(tmp_path: Path) -> None:
     """The job fails at once, no worker is blamed, and the bytes are forgotten."""
     async with selling_pool(tmp_path) as running, customer(running) as client:
