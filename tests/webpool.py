@@ -181,10 +181,13 @@ async def running(
     public: bool = True,
     tries: int = 1000,
     desk: StoryDesk | None = None,
+    delegation: Delegation | None = None,
 ) -> AsyncIterator[tuple[WebPool, httpx.AsyncClient]]:
     """A served pool and a client for it that keeps no cookies unless told."""
     async with (
-        web_pool(directory, story, public=public, tries=tries, desk=desk) as pool,
+        web_pool(
+            directory, story, public=public, tries=tries, desk=desk, delegation=delegation
+        ) as pool,
         served(pool) as base,
         httpx.AsyncClient(base_url=base, timeout=10) as client,
     ):

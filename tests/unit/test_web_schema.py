@@ -5,6 +5,7 @@ from pathlib import Path
 
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from livepeer_chain import story_of_delegators
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -23,6 +24,10 @@ PROBED = {
     "GET /api/v1/workers/{worker}",
     "GET /api/v1/workers/{worker}/earnings",
     "GET /api/v1/ledger/transfers",
+    "GET /api/v1/delegation",
+    "GET /api/v1/delegation/estimates",
+    "GET /api/v1/delegation/accounts/{address}",
+    "POST /api/v1/delegation/plan",
     "POST /api/v1/enroll/nonce",
     "POST /api/v1/session",
 }
@@ -61,6 +66,6 @@ def probe(base: str, document: dict[str, object]) -> set[str]:
 
 async def test_answers_keep_the_promises_of_the_document(tmp_path: Path) -> None:
     """Valid requests made up from the document are answered with documented status and shape."""
-    async with running(tmp_path, STORY) as (_, client):
+    async with running(tmp_path, STORY, delegation=await story_of_delegators()) as (_, client):
         document = (await client.get("/schema/openapi.json")).json()
         assert await asyncio.to_thread(probe, str(client.base_url), document) == PROBED
