@@ -109,8 +109,9 @@ def show_order(
     """Show one order, with every transaction that was signed for it."""
     from openpool.core.payout_views import OrderView
 
-    path = f"/payouts/orders/{order}"
-    found = _ask(config, assignments, url, lambda api: api.get(OrderView, path))
+    found = _ask(
+        config, assignments, url, lambda api: api.get(OrderView, "/payouts/order", name=order)
+    )
     if as_json:
         print_json(found)
         return

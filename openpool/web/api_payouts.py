@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from litestar import Router, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from openpool.core.customers import amount_wei
@@ -77,18 +77,15 @@ async def orders(
     return await payouts_of(web).orders(only, wanted, limit)
 
 
-@get(
-    "/payouts/orders/{order:path}",
-    responses=documented(401, 403, 404),
-    security=SIGNED_IN,
-    tags=["payouts"],
-)
+@get("/payouts/order", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["payouts"])
 async def order(
-    web: FromWeb, visitor: FromVisitor, order: Annotated[str, PathParameter(max_length=200)]
+    web: FromWeb,
+    visitor: FromVisitor,
+    name: Annotated[str, QueryParameter(max_length=200, description="Like `payout-17`.")],
 ) -> OrderView:
     """One order, with every transaction that was signed for it. Operator only."""
     need_operator(visitor)
-    found = await payouts_of(web).order(order.removeprefix("/"))
+    found = await payouts_of(web).order(name)
     if found is None:
         raise NotFound("There is no such order among the open ones and those that ended lately.")
     return found

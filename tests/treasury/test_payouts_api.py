@@ -76,9 +76,9 @@ async def test_the_operator_plans_pays_and_looks(tmp_path: Path) -> None:
         assert view["runway_days"] > 9000
         listed = await ask.get("/api/v1/payouts/orders?state=confirmed", headers=bearer(OPERATOR))
         assert {each["order"] for each in listed.json()} == {"payout-1", "payout-2"}
-        one = await ask.get("/api/v1/payouts/orders/payout-1", headers=bearer(OPERATOR))
+        one = await ask.get("/api/v1/payouts/order?name=payout-1", headers=bearer(OPERATOR))
         assert one.json()["state"] == "confirmed"
-        gone = await ask.get("/api/v1/payouts/orders/payout-9", headers=bearer(OPERATOR))
+        gone = await ask.get("/api/v1/payouts/order?name=payout-9", headers=bearer(OPERATOR))
         assert gone.status_code == 404
         wrong = await ask.get("/api/v1/payouts/orders?state=lost", headers=bearer(OPERATOR))
         assert wrong.status_code == 400
@@ -127,7 +127,7 @@ async def test_others_may_not(tmp_path: Path) -> None:
     """The public and workers get nothing of the operator's."""
     async with paying(tmp_path) as pool:
         ask, token = pool.client, bearer(pool.tokens["ann"])
-        for path in ("", "/orders", "/orders/payout-1"):
+        for path in ("", "/orders", "/order?name=payout-1"):
             assert (await ask.get(f"/api/v1/payouts{path}")).status_code == 401
             assert (await ask.get(f"/api/v1/payouts{path}", headers=token)).status_code == 403
         for path in ("plan", "run", "pause", "resume", "unblock"):
