@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -161,6 +161,15 @@ class RuleProcess:
                 start_new_session=True,
             )
         return self._socket
+
+
+def prepared(hooks: Iterable[tuple[str, Mapping[str, str]]]) -> list[RuleProcess]:
+    """The rules of the settings, (name, options) each, tried once. Raises SetupError."""
+    rules = [RuleProcess(name, options) for name, options in hooks]
+    for rule in rules:
+        with rule:
+            rule.check()
+    return rules
 
 
 def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:

@@ -10,7 +10,7 @@ from roundlog import RoundLog, address, settled
 from openpool.core.errors import SetupError
 from openpool.core.money_events import RuleRefused
 from openpool.rules.catalogue import names
-from openpool.rules.process import RuleProcess
+from openpool.rules.process import RuleProcess, prepared
 
 SOURCE = '''
 """Does whatever it is told. It is not to be trusted."""
@@ -167,6 +167,14 @@ def test_a_wrong_hook_is_found_before_it_is_needed(
     with RuleProcess(name, options) as rule, pytest.raises(SetupError) as refused:
         rule.check()
     assert why in str(refused.value)
+
+
+def test_the_rules_of_the_settings_are_tried_at_the_start(plugins: Path) -> None:
+    """One that is wrong stops the start, and good ones are ready."""
+    good = ("holdback", {"rounds": "3"})
+    assert [rule.name for rule in prepared([good, ("obedient", {})])] == ["holdback", "obedient"]
+    with pytest.raises(SetupError, match="nobody"):
+        prepared([good, ("nobody", {})])
 
 
 def test_all_rules_are_listed(plugins: Path) -> None:
