@@ -6,7 +6,6 @@ The only file that knows every folder. It decides nothing; it hands each part wh
 import asyncio
 import gc
 import hmac
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,11 @@ from openpool.app_calls import (
     make_tokenizers,
     pixel_price,
     pricer,
+    rate,
 )
+from openpool.app_money import Money, make_terms, open_money, promise, signing_key
+from openpool.app_settings import core_settings, make_verifier, terms_text
+from openpool.app_terms import put_into_force
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
 from openpool.core.call_state import lost
@@ -53,7 +56,6 @@ from openpool.core.instructions import (
 )
 from openpool.core.joinlink import JoinLink, build_join_link
 from openpool.core.pool import Pool
-from openpool.core.settings import PoolSettings
 from openpool.core.transcodes import DIRECT
 from openpool.core.units import price
 from openpool.link.client import TranscoderClient
@@ -73,21 +75,19 @@ from openpool.pool.media import Media
 from openpool.pool.pricing import Pricing
 from openpool.pool.tokenizers import Tokenizers
 from openpool.pool.upstream import Upstream
+from openpool.pool.usd import UsdRate
 from openpool.pool.verify import Verifier
 from openpool.private_files import ensure_secret
 from openpool.store.interface import EventFilter
 from openpool.store.sqlite import SqliteStore
+from openpool.treasury.terms import PublishedTerms
+from openpool.wallet import Wallet
 from openpool.web.app import create_app
 from openpool.web.interface import Deps
 from openpool.web.serve import serve
 
 log = structlog.get_logger()
 
-DEFAULT_TERMS = """\
-Work is paid by the pixel, as measured by the pool, at the price recorded with each fee, less the
-commission shown here. A result that is not what was asked for earns nothing. You process other
-people's video: do not keep, copy or pass on any of it.
-"""
 PRICES_RESTORED = 1_000
 """How many of the latest prices are taken up again after a restart, for jobs restored with it."""
 
@@ -120,6 +120,8 @@ class PoolProcess:
     media: Media
     verifier: Verifier
     tokenizers: Tokenizers
+    signing_key: Wallet
+    terms: PublishedTerms
     enrolment: Enrolment
     customers: Customers
     upstreams: dict[str, Upstream] = field(default_factory=dict)
@@ -128,6 +130,8 @@ class PoolProcess:
     live_runners: LiveRunners | None = None
     ai_upstreams: AiUpstreams | None = None
     direct_video: DirectVideo | None = None
+    usd: UsdRate = field(default_factory=UsdRate)
+    money: Money | None = None
     worker_port: int = 0
     """The port in use, where the settings leave it to the system."""
     web_url: str = ""
@@ -142,7 +146,12 @@ class PoolProcess:
         await self.verifier.start()
         try:
             await self.tokenizers.start()
-            async with asyncio.TaskGroup() as tasks:
+            async with (
+                open_money(self.config, self.store, self.terms, self.signing_key) as self.money,
+                asyncio.TaskGroup() as tasks,
+            ):
+                await self.money.start()
+                tasks.create_task(self.money.run(), name="money")
                 await self._serve(tasks, stopping, started)
                 raise _Stopped
         except* _Stopped:
@@ -196,6 +205,7 @@ class PoolProcess:
             store=self.store,
             secret=self.secret,
             trust=self._trust,
+            usd=self.usd,
         )
         listening = asyncio.Event()
         tasks.create_task(self.live_runners.run(listening), name="live runners")
@@ -318,6 +328,7 @@ class PoolProcess:
             checkers=self.verifier.checkers,
             tokenizers=self.tokenizers,
             customers=self.customers,
+            usd=self.usd,
         )
 
     def _make_upstreams(self, tasks: asyncio.TaskGroup) -> None:
@@ -343,7 +354,7 @@ class PoolProcess:
             feed=self.driver.feed,
             media=self.media,
             checkers=self.verifier.checkers,
-            price=pixel_price(self.config),
+            price=pixel_price(self.config, self.usd),
             hold=self.customers.begin,
             epoch=self.epoch,
         )
@@ -399,7 +410,7 @@ class PoolProcess:
                     WorkerKnown(
                         worker=worker,
                         address=row.address,
-                        commission_ppm=self.config.commission_ppm(row.group),
+                        commission_ppm=self.terms.commission_ppm(row.group),
                     )
                 )
                 downstream.expect(attempt, received.job, worker)
@@ -443,9 +454,13 @@ class PoolProcess:
             exchange=self.exchange,
             desk=self.driver.desk if self.config.ai.enabled else None,
             runners=lambda: self.live_runners.views() if self.live_runners else (),
-            call_price=pricer(self.config),
+            call_price=pricer(self.config, self.usd),
             transcoder=self.direct_video,
             live_video=LiveVideo(self.exchange) if self.exchange else None,
+            revenue=self.money.revenue if self.money else None,
+            payouts=self.money.payouts if self.money else None,
+            proofs=self.money.proofs if self.money else None,
+            delegation=self.money.delegations if self.money else None,
             body_bytes_max=self.config.ai.body_bytes_max,
             idle_s=self.config.ai.idle_ms / 1000,
         )
@@ -485,19 +500,23 @@ def _pin_key(settings: OrchestratorSettings) -> str:
     return f"certificate/{settings.name}"
 
 
-def build(config: Config, store: SqliteStore) -> PoolProcess:
-    """A pool process over an open store."""
+async def build(config: Config, store: SqliteStore) -> PoolProcess:
+    """A pool process over an open store, whose terms are published."""
     data_dir = config.data_dir
+    key = signing_key(config)
+    terms = make_terms(config, store, key)
+    await terms.publish(promise(config, terms_text(config.pool.terms)))
     secret = bytes.fromhex(ensure_secret(data_dir / "pool.secret", "The pool's secret"))
     address = config.worker_address
     epoch = store.last_epoch() + 1
     core = Pool(
-        _core_settings(config),
+        core_settings(config, terms),
         orchestrators={each.name: each.share for each in config.orchestrators},
         epoch=epoch,
         carries=store.carries(),
     )
-    verifier = _verifier(config, secret)
+    verifier = make_verifier(config, secret)
+    usd = UsdRate(rate(config))
     process: PoolProcess
     process = PoolProcess(
         config=config,
@@ -509,6 +528,8 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
         driver=Driver(core, make_desk(config, epoch, core.fees), store),
         media=Media(config.limits.memory_bytes),
         verifier=verifier,
+        signing_key=key,
+        terms=terms,
         tokenizers=make_tokenizers(config, verifier.checkers),
         enrolment=Enrolment(
             store=store,
@@ -519,9 +540,9 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
             uri=config.web_url,
             chain_id=config.enrolment.chain_id,
             public=config.workers.mode == "public",
-            terms=_terms(config.pool.terms),
+            terms=terms_text(config.pool.terms),
             secret_key=secret,
-            commission_ppm=config.commission_ppm,
+            commission_ppm=terms.commission_ppm,
             groups=config.groups,
             nonce_ms=config.enrolment.nonce_ms,
             grace_ms=config.enrolment.grace_ms,
@@ -529,46 +550,11 @@ def build(config: Config, store: SqliteStore) -> PoolProcess:
             on_revoked=lambda worker, token, reason: process.token_ended(token, reason),
             on_banned=lambda worker, reason: process.worker_banned(worker, reason),
         ),
-        customers=make_customers(config, store, secret),
+        customers=make_customers(config, store, secret, usd),
+        usd=usd,
     )
+    terms.on_applied = partial(put_into_force, terms, process.driver, store)
     return process
-
-
-def _verifier(config: Config, secret: bytes) -> Verifier:
-    return Verifier(
-        config.verify.processes or max(1, (os.cpu_count() or 2) // 2),
-        secret=secret,
-        sample_ppm=config.verify.sample if config.verify.level == "frames" else 0,
-        limit_s=config.verify.timeout_ms / 1000,
-    )
-
-
-def _terms(path: Path) -> str:
-    if path == Path():
-        return DEFAULT_TERMS
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"pool.terms: cannot read {path}: {error}") from None
-
-
-def _core_settings(config: Config) -> PoolSettings:
-    dispatch = config.dispatch
-    return PoolSettings(
-        answer_margin_ms=dispatch.answer_margin_ms,
-        target_ppm=dispatch.target,
-        hedge=dispatch.hedge,
-        hedge_ppm=dispatch.hedge_share,
-        headroom_ppm=dispatch.headroom,
-        slots_per_group=dispatch.slots_per_group,
-        attempts_max=dispatch.attempts_max,
-        queue_max=dispatch.queue_max,
-        cooldown_failures=dispatch.cooldown_failures,
-        cooldown_ms=dispatch.cooldown_ms,
-        session_idle_ms=dispatch.session_idle_ms,
-        commission_ppm=config.commission,
-        scheme=config.revenue.scheme,
-    )
 
 
 async def run(
@@ -583,4 +569,5 @@ async def run(
     except OSError as error:
         raise SetupError(f"data_dir: cannot use {config.data_dir}: {error.strerror}") from None
     async with SqliteStore(config.data_dir) as store:
-        await build(config, store).run(stopping, started)
+        process = await build(config, store)
+        await process.run(stopping, started)

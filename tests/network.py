@@ -101,7 +101,7 @@ async def pool(config_file: Path) -> AsyncIterator[RunningPool]:
     stopping = asyncio.Event()
     started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
     async with SqliteStore(config.data_dir) as store:
-        process = build(config, store)
+        process = await build(config, store)
         async with asyncio.TaskGroup() as group:
             group.create_task(process.run(stopping, started.set_result))
             running = await started

@@ -24,8 +24,8 @@ from openpool.core.revenue_views import RevenueView
 from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow
-from openpool.web.statement_interface import Proofs
 from openpool.web.delegation import Delegation
+from openpool.web.statement_interface import Proofs
 
 
 class LivePool(Protocol):

@@ -24,6 +24,7 @@ from openpool.web.deeds import DEEDS
 from openpool.web.delegator_pages import DELEGATOR_PAGES
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
+from openpool.web.money_pages import MONEY_PAGES
 from openpool.web.problems import Asked, NotFound
 from openpool.web.shapes import Worker
 from openpool.web.show import show
@@ -107,8 +108,10 @@ def filters() -> dict[str, Callable[..., object]]:
         "duration": text.duration,
         "ether": lambda wei: text.ether(int(wei)),
         "counted": words.counted,
+        "ether_exact": lambda wei: text.ether_exact(int(wei)),
         "grouped": text.grouped,
         "iso": text.iso,
+        "job_of": words.job_of,
         "large": text.large,
         "lpt": lambda amount: text.lpt(int(amount)),
         "level": words.level,
@@ -368,5 +371,6 @@ PAGES: list[HTTPRouteHandler] = [
     *CALL_PAGES,
     *CUSTOMER_PAGES,
     *DELEGATOR_PAGES,
+    *MONEY_PAGES,
     *DEEDS,
 ]

@@ -263,3 +263,9 @@ def _nth(number: int) -> str:
 def subject(data: AnyPayload) -> str:
     """The worker an event is about, or ""."""
     return str(getattr(data, "worker", ""))
+
+
+def job_of(event_id: str) -> str:
+    """The job that a fee's event is about, from the event's id; empty for anything else."""
+    job, _, kind = event_id.rpartition("/")
+    return job if kind == "fee-credited" else ""

@@ -1,0 +1,348 @@
+"""The part of the composition root for money: terms, rounds, revenue, payouts, statements.
+
+Reads the settings so that none of those parts has to. Without `chain.endpoints` rounds are made by
+the clock and nothing is paid; books, terms and statements are the same. Used by `openpool.app`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from openpool.app_calls import rate
+from openpool.chain.client import open_chain
+from openpool.chain.interface import Chain, Signer
+from openpool.chain.livepeer import LivepeerContracts
+from openpool.chain.signers import open_signer
+from openpool.config import Config
+from openpool.core.payout_plan import Rules
+from openpool.core.payouts import Patience
+from openpool.core.terms import GroupTerms, Promise, RuleTerms
+from openpool.pool.driver import wall_ms
+from openpool.private_files import ensure_secret
+from openpool.rules.process import RuleProcess
+from openpool.store.sqlite import SqliteStore
+from openpool.treasury.books import RevenueBooks
+from openpool.treasury.closing import Closing
+from openpool.treasury.corrections import Corrections
+from openpool.treasury.delegators import Delegations
+from openpool.treasury.desk import RevenueDesk
+from openpool.treasury.disputes import Disputes
+from openpool.treasury.follow import Follower
+from openpool.treasury.payer import Payer, PayerOptions
+from openpool.treasury.payer_view import PayerView
+from openpool.treasury.planner import PlannerOptions
+from openpool.treasury.reward import RewardWatch
+from openpool.treasury.rounds import ClockRounds
+from openpool.treasury.sender import GasOffer
+from openpool.treasury.settle import Settler
+from openpool.treasury.statements import Statements
+from openpool.treasury.terms import PublishedTerms
+from openpool.treasury.wallets import WalletWatch
+from openpool.wallet import Wallet, open_wallet
+from openpool.web.statement_interface import Proofs
+
+SIGNING_KEY = "signing.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """All parts, and how they run. Those that need a chain are None without one."""
+
+    terms: PublishedTerms
+    statements: Statements
+    settler: Settler
+    rounds: Follower | ClockRounds
+    revenue: RevenueDesk
+    proofs: Proofs
+    payer: Payer | None
+    payouts: PayerView | None
+    rewards: RewardWatch | None
+    wallets: WalletWatch | None
+    delegations: Delegations | None
+
+    async def start(self) -> None:
+        """Read the log back; to be awaited before anything else."""
+        await self.statements.start()
+        if self.payer is not None:
+            await self.payer.start()
+
+    async def run(self) -> None:
+        """Do all of it; ends by cancellation."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.terms.run(), name="terms")
+            tasks.create_task(self.rounds.run(), name="rounds")
+            tasks.create_task(self.settler.run(), name="settlement")
+            tasks.create_task(self.statements.run(), name="statements")
+            if self.payer is not None:
+                tasks.create_task(self.payer.run(), name="payouts")
+            if self.rewards is not None:
+                tasks.create_task(self.rewards.run(), name="rewards")
+            if self.wallets is not None and isinstance(self.rounds, ClockRounds):
+                tasks.create_task(self.wallets.run(), name="wallets")
+            if self.delegations is not None:
+                tasks.create_task(self.delegations.run(), name="delegations")
+
+
+def signing_key(config: Config) -> Wallet:
+    """The key that signs terms and statements, made at the first start. It holds no money."""
+    path = config.data_dir / SIGNING_KEY
+    ensure_secret(path, "The pool's signing key")
+    return open_wallet(path, lambda: "")
+
+
+def make_terms(config: Config, store: SqliteStore, key: Wallet) -> PublishedTerms:
+    """The terms as they were published so far."""
+    terms = PublishedTerms(
+        store=store,
+        signer=key,
+        clock_ms=wall_ms,
+        pool_name=config.pool.name,
+        chain_id=config.chain.id,
+    )
+    terms.load()
+    return terms
+
+
+def promise(config: Config, text: str) -> Promise:
+    """What the settings promise to workers. `text` is what owners accept."""
+    revenue, payouts, lpt = config.revenue, config.payouts, config.lpt
+    return Promise(
+        text=text,
+        commission_ppm=config.commission,
+        groups=tuple(
+            GroupTerms(group=name, commission_ppm=group.commission)
+            for name, group in sorted(config.groups.items())
+            if group.commission is not None
+        ),
+        scheme=revenue.scheme,
+        window_rounds=revenue.window_rounds,
+        rules=tuple(RuleTerms(rule=hook.rule, options=hook.options) for hook in revenue.hooks),
+        threshold_wei=str(payouts.threshold),
+        minimum_wei=str(payouts.minimum),
+        assets=("ETH", "LPT") if lpt.swap or lpt.share else ("ETH",),
+        every_ms=payouts.every_ms,
+        gas_paid_by=payouts.gas_paid_by,
+        gas_share_max_ppm=payouts.gas_share_max,
+        reward_share_ppm=lpt.share,
+        dispute_ms=config.statements.dispute_ms,
+        notice_ms=config.statements.notice_ms,
+    )
+
+
+@asynccontextmanager
+async def open_money(
+    config: Config, store: SqliteStore, terms: PublishedTerms, key: Wallet
+) -> AsyncIterator[Money]:
+    """Everything about money, for as long as the block lasts. Asks no endpoint by itself."""
+    if not config.chain.endpoints:
+        yield _make(config, store, terms, key, None)
+        return
+    settings = config.chain
+    urls = [each.url.reveal() for each in settings.endpoints]
+    async with open_chain(
+        urls, chain_id=settings.id, agree=settings.agree, timeout_s=settings.timeout_ms / 1000
+    ) as chain:
+        yield _make(config, store, terms, key, chain)
+
+
+def _make(
+    config: Config, store: SqliteStore, terms: PublishedTerms, key: Wallet, chain: Chain | None
+) -> Money:
+    controller = config.chain.controller
+    livepeer = LivepeerContracts(chain, controller) if chain and controller else None
+    signer = _signer(config) if chain else None
+    followed = {o.name: o.eth_address for o in config.orchestrators if o.eth_address}
+    books = RevenueBooks(store)
+    wallets = _wallets(config, books, chain, livepeer, signer)
+    spending = asyncio.Lock()
+    payer = _payer(config, store, chain, signer) if chain and signer else None
+    rewards = _rewards(config, livepeer, followed, payer) if livepeer else None
+    closing = Closing(
+        books=books,
+        orchestrators=[o.name for o in config.orchestrators],
+        clock_ms=wall_ms,
+        lpt_share_ppm=config.lpt.share,
+    )
+    rounds = _rounds(config, books, closing, chain, livepeer, followed, wallets)
+    usd = rate(config)
+    settler = _settler(config, store, spending)
+    statements = _statements(config, store, terms, key, settler)
+    corrections = Corrections(store=store, clock_ms=wall_ms, spending=spending)
+    return Money(
+        terms=terms,
+        statements=statements,
+        settler=settler,
+        rounds=rounds,
+        revenue=RevenueDesk(
+            books=books,
+            orchestrators={o.name: o.eth_address for o in config.orchestrators},
+            clock_ms=wall_ms,
+            wallets=[signer.address] if signer else [],
+            follower=rounds if isinstance(rounds, Follower) else None,
+            rewards=rewards,
+            wei_per_usd=int(usd.wei_per_usd) if usd else 0,
+        ),
+        proofs=Proofs(
+            statements=statements,
+            terms=terms,
+            disputes=Disputes(
+                store=store,
+                statements=statements,
+                terms=terms,
+                corrections=corrections,
+                clock_ms=wall_ms,
+                folder=config.data_dir / "disputes",
+                pool_name=config.pool.name,
+            ),
+            corrections=corrections,
+            signer=key.address,
+            chain_id=config.chain.id,
+        ),
+        payer=payer,
+        payouts=PayerView(payer, lpt=config.lpt.swap) if payer else None,
+        rewards=rewards,
+        wallets=wallets,
+        delegations=_delegations(config, chain, livepeer, followed),
+    )
+
+
+def _signer(config: Config) -> Signer | None:
+    """The hot wallet; None if the settings name none."""
+    payouts = config.payouts
+    if payouts.keystore == Path() and not payouts.signer_url:
+        return None
+    return open_signer(
+        keystore=payouts.keystore,
+        passphrase=payouts.passphrase,
+        url=payouts.signer_url,
+        address=payouts.signer_address,
+    )
+
+
+def _payer(config: Config, store: SqliteStore, chain: Chain, signer: Signer) -> Payer:
+    payouts, settings = config.payouts, config.chain
+    rules = Rules(
+        threshold_wei=payouts.threshold,
+        minimum_wei=payouts.minimum,
+        gas_paid_by_worker=payouts.gas_paid_by == "worker",
+        gas_share_max_ppm=payouts.gas_share_max,
+        per_payout_max_wei=payouts.per_payout_max,
+        per_day_max_wei=payouts.per_day_max,
+    )
+    options = PayerOptions(
+        planner=PlannerOptions(rules=rules, keep_wei=payouts.keep, contracts=payouts.contracts),
+        mode=payouts.mode,
+        patience=Patience(
+            replace_after_ms=payouts.replace_after_ms, max_fee_max_wei=settings.gas_price_max
+        ),
+        batch_contract=payouts.batch_contract if payouts.batch == "cheaper" else "",
+        gas=GasOffer(margin_ppm=settings.gas_margin, most=settings.gas_max),
+        every_ms=payouts.every_ms,
+        poll_ms=settings.poll_ms,
+    )
+    return Payer(chain=chain, signer=signer, store=store, clock_ms=wall_ms, options=options)
+
+
+def _rewards(
+    config: Config, livepeer: LivepeerContracts, followed: dict[str, str], payer: Payer | None
+) -> RewardWatch:
+    calls = config.lpt.call_reward and payer is not None
+    return RewardWatch(
+        livepeer=livepeer,
+        orchestrators=followed,
+        late_ppm=config.lpt.reward_late,
+        orders=payer if calls else None,
+        wallet=payer.sender.wallet if payer and calls else "",
+        poll_s=config.chain.poll_ms / 1000,
+    )
+
+
+def _wallets(
+    config: Config,
+    books: RevenueBooks,
+    chain: Chain | None,
+    livepeer: LivepeerContracts | None,
+    signer: Signer | None,
+) -> WalletWatch | None:
+    if chain is None or signer is None:
+        return None
+    return WalletWatch(
+        chain=chain,
+        livepeer=livepeer,
+        books=books,
+        wallets=[signer.address],
+        clock_ms=wall_ms,
+        tag=config.chain.follow,
+        poll_s=config.chain.poll_ms / 1000,
+    )
+
+
+def _rounds(
+    config: Config,
+    books: RevenueBooks,
+    closing: Closing,
+    chain: Chain | None,
+    livepeer: LivepeerContracts | None,
+    followed: dict[str, str],
+    wallets: WalletWatch | None,
+) -> Follower | ClockRounds:
+    if chain is None or livepeer is None or not followed:
+        return ClockRounds(
+            books=books, closing=closing, round_ms=config.revenue.round_ms, clock_ms=wall_ms
+        )
+    return Follower(
+        chain=chain,
+        livepeer=livepeer,
+        books=books,
+        closing=closing,
+        orchestrators=followed,
+        clock_ms=wall_ms,
+        wallets=wallets,
+        tag=config.chain.follow,
+        from_block=config.revenue.from_block,
+        poll_s=config.chain.poll_ms / 1000,
+    )
+
+
+def _settler(config: Config, store: SqliteStore, spending: asyncio.Lock) -> Settler:
+    revenue = config.revenue
+    return Settler(
+        store=store,
+        scheme=revenue.scheme,
+        window_rounds=revenue.window_rounds,
+        rules=[RuleProcess(hook.rule, dict(hook.options)) for hook in revenue.hooks],
+        spending=spending,
+    )
+
+
+def _statements(
+    config: Config,
+    store: SqliteStore,
+    terms: PublishedTerms,
+    key: Wallet,
+    settler: Settler,
+) -> Statements:
+    return Statements(
+        store=store,
+        signer=key,
+        clock_ms=wall_ms,
+        folder=config.data_dir / "statements",
+        pool_name=config.pool.name,
+        chain_id=config.chain.id,
+        terms=terms,
+        is_settled=settler.is_settled,
+    )
+
+
+def _delegations(
+    config: Config,
+    chain: Chain | None,
+    livepeer: LivepeerContracts | None,
+    followed: dict[str, str],
+) -> Delegations | None:
+    if chain is None or livepeer is None or not followed:
+        return None
+    by_address = {address: name for name, address in followed.items()}
+    return Delegations(chain, livepeer, by_address, clock_ms=wall_ms, poll_ms=config.chain.poll_ms)

@@ -1,0 +1,207 @@
+"""The pages about money: what came in, what is owed and was paid, and what proves it.
+
+`/money` is the operator's, `/statements` is open to everybody. All figures are made elsewhere; a
+page shows them. Deeds about payouts are plain forms over the same calls as the REST API.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import QueryParameter, URLEncodedBody
+from litestar.response import Redirect, Template
+from msgspec import Meta, Struct
+
+from openpool.core.accounts import holdback_account, in_asset, worker_account
+from openpool.core.customers import amount_wei
+from openpool.core.disputes import Dispute
+from openpool.core.money_events import Asset
+from openpool.core.revenue_views import PublicRevenue, PublicRound, RevenueView, RoundView, public
+from openpool.store.interface import Balance
+from openpool.web.api_statements import owned_address
+from openpool.web.bars import Bars, bars_of
+from openpool.web.context import FromVisitor, FromWeb, Web
+from openpool.web.door import need_operator
+from openpool.web.interface import Payouts
+from openpool.web.problems import Asked, NotFound
+from openpool.web.show import show
+
+STATEMENTS_SHOWN = 50
+ROUNDS_SHOWN = 30
+ENTRIES_SHOWN = 50
+
+Address = Annotated[str, QueryParameter(max_length=42)]
+Before = Annotated[str, QueryParameter(max_length=400)]
+
+
+class ChoiceForm(Struct, frozen=True, kw_only=True):
+    address: Annotated[str, Meta(max_length=42)] = ""
+    threshold: Annotated[str, Meta(max_length=40)] = ""
+    asset: Literal["ETH", "LPT", "staked"] = "ETH"
+
+
+@get("/money", include_in_schema=False)
+async def money_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
+    """What the pool has, owes and paid."""
+    need_operator(visitor)
+    revenue = await web.deps.revenue.view() if web.deps.revenue else None
+    return show(
+        request,
+        web,
+        visitor,
+        "money",
+        "Money",
+        balances=await _balances(web),
+        revenue=revenue,
+        payouts=await web.deps.payouts.view() if web.deps.payouts else None,
+        charts=_charts(revenue),
+        rounds_shown=ROUNDS_SHOWN,
+        disputes=[each for each in await _disputes(web) if each.open],
+    )
+
+
+@get("/statements", include_in_schema=False)
+async def statements_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
+    """Statements, terms and luck: what anybody may check."""
+    proofs = web.deps.proofs
+    revenue = public(await web.deps.revenue.view()) if web.deps.revenue else None
+    rows = list(reversed(proofs.statements.rows)) if proofs else []
+    return show(
+        request,
+        web,
+        visitor,
+        "statements",
+        "Statements",
+        proofs=proofs,
+        rows=rows[:STATEMENTS_SHOWN],
+        more=max(0, len(rows) - STATEMENTS_SHOWN),
+        terms=proofs.terms.in_force() if proofs else None,
+        pending=proofs.terms.pending() if proofs else None,
+        revenue=revenue,
+        charts=_charts(revenue),
+    )
+
+
+@get("/earnings", include_in_schema=False)
+async def earnings_page(
+    request: Asked, web: FromWeb, visitor: FromVisitor, address: Address = "", before: Before = ""
+) -> Template:
+    """What one payout address earned, is owed and was paid, down to each job."""
+    owner = await owned_address(web, visitor, address)
+    account = worker_account(owner)
+    entries = await web.views.transfers(account, before, ENTRIES_SHOWN + 1)
+    balances = await asyncio.to_thread(web.deps.reader.balances)
+    workers = [
+        row for row in await asyncio.to_thread(web.deps.reader.workers) if row.address == owner
+    ]
+    return show(
+        request,
+        web,
+        visitor,
+        "earnings",
+        "Earnings",
+        owner=owner,
+        account=account,
+        workers=workers,
+        money=await web.deps.payouts.owner(owner) if web.deps.payouts else None,
+        pending=_held(balances, account),
+        pending_lpt=_held(balances, in_asset("LPT", account)),
+        accrued=_held(balances, f":{owner}", "accrued:"),
+        holdback=_held(balances, holdback_account(owner)),
+        entries=entries[:ENTRIES_SHOWN],
+        older=entries[ENTRIES_SHOWN - 1].id if len(entries) > ENTRIES_SHOWN else "",
+        before=before,
+        terms=web.deps.proofs.terms.in_force().terms.promise if web.deps.proofs else None,
+        coming=web.deps.proofs.terms.pending() if web.deps.proofs else None,
+        disputes=[d for d in await _disputes(web, owner) if d.open],
+    )
+
+
+def _held(balances: Sequence[Balance], account: str, prefix: str = "") -> int:
+    """What an account holds; with a prefix, what all that start so and end in `account` hold."""
+    return sum(
+        row.amount_wei
+        for row in balances
+        if (
+            row.account.startswith(prefix) and row.account.endswith(account)
+            if prefix
+            else row.account == account
+        )
+    )
+
+
+async def _balances(web: Web) -> dict[str, int]:
+    """What the accounts hold, those of one kind together."""
+    found = await asyncio.to_thread(web.deps.reader.balances)
+    sums: dict[str, int] = {}
+    for row in found:
+        kind = row.account.partition(":")[0]
+        sums[kind] = sums.get(kind, 0) + row.amount_wei
+    return sums
+
+
+async def _disputes(web: Web, address: str = "") -> list[Dispute]:
+    return await web.deps.proofs.disputes.all(address) if web.deps.proofs else []
+
+
+def _charts(revenue: RevenueView | PublicRevenue | None) -> dict[str, Bars]:
+    """The luck of each orchestrator."""
+    return {
+        each.orchestrator: luck_bars(each.rounds)
+        for each in (revenue.orchestrators if revenue else ())
+    }
+
+
+def luck_bars(rounds: Sequence[RoundView | PublicRound]) -> Bars:
+    """Expected and realised, round by round, the oldest first."""
+    shown = list(reversed(rounds[:ROUNDS_SHOWN]))
+    return bars_of(
+        [(f"round {row.round}", int(row.luck.expected_wei), int(row.realised_wei)) for row in shown]
+    )
+
+
+@post("/money/pause", include_in_schema=False)
+async def pause_form(web: FromWeb, visitor: FromVisitor) -> Redirect:
+    """Sign nothing new."""
+    need_operator(visitor)
+    await _payouts(web).pause("")
+    return Redirect("/money", status_code=303)
+
+
+@post("/money/resume", include_in_schema=False)
+async def resume_form(web: FromWeb, visitor: FromVisitor) -> Redirect:
+    """Go on."""
+    need_operator(visitor)
+    await _payouts(web).resume()
+    return Redirect("/money", status_code=303)
+
+
+@post("/earnings/choose", include_in_schema=False)
+async def choose_form(
+    web: FromWeb, visitor: FromVisitor, data: URLEncodedBody[ChoiceForm]
+) -> Redirect:
+    """How an owner wants to be paid."""
+    address = await owned_address(web, visitor, data.address)
+    asset: Asset = "ETH" if data.asset == "ETH" else "LPT"
+    threshold_wei = amount_wei(data.threshold or "0 wei", 0)
+    await _payouts(web).choose(address, asset, threshold_wei, data.asset == "staked")
+    return Redirect(f"/earnings?address={quote(address)}", status_code=303)
+
+
+def _payouts(web: Web) -> Payouts:
+    if web.deps.payouts is None:
+        raise NotFound("This pool makes no payouts.")
+    return web.deps.payouts
+
+
+MONEY_PAGES: list[HTTPRouteHandler] = [
+    money_page,
+    statements_page,
+    earnings_page,
+    pause_form,
+    resume_form,
+    choose_form,
+]
