@@ -96,6 +96,10 @@ MONEY = [
     "rounds.py",
     "rules.py",
     "settlement.py",
+    "revenue.py",
+    "luck.py",
+    "reconcile.py",
+    "rewards.py",
 ]
 LIVEPEER = [f"livepeer/{path.name}" for path in sorted((PACKAGE / "core/livepeer").glob("*.py"))]
 

@@ -39,11 +39,6 @@ class Wins(Struct, frozen=True, kw_only=True):
         )
 
     @property
-    def mean_wei(self) -> Fraction | None:
-        """Face value of a winning ticket; None without one."""
-        return Fraction(self.face_wei, self.tickets) if self.tickets else None
-
-    @property
     def grain_wei(self) -> Fraction | None:
         """The size of a ticket as it counts for the spread: large ones weigh more, sure ones
         nothing. None if there is no ticket to tell by."""
@@ -71,8 +66,9 @@ def luck(expected_wei: int, won_wei: int, wins: int, known: Wins) -> Luck:
     """The luck of a span of time. `known` are all winning tickets that tell how large they are."""
     ratio_ppm = won_wei * PPM // expected_wei if expected_wei else None
     spread_ppm = spread(expected_wei, known.grain_wei)
-    mean_wei = known.mean_wei
-    expected_wins = None if not mean_wei else int(expected_wei / mean_wei + Fraction(1, 2))
+    # to the nearest whole number
+    face_wei, both = known.face_wei, 2 * expected_wei * known.tickets
+    expected_wins = (both + face_wei) // (2 * face_wei) if face_wei else None
     return Luck(
         expected_wei=expected_wei,
         won_wei=won_wei,
@@ -88,7 +84,7 @@ def spread(expected_wei: int, grain_wei: Fraction | None) -> int | None:
     """One standard deviation of won/expected in ppm, which is 1/√(expected/grain)."""
     if grain_wei is None or not expected_wei:
         return None
-    return isqrt(int(PPM * PPM * grain_wei / expected_wei))
+    return isqrt(PPM * PPM * grain_wei.numerator // (grain_wei.denominator * expected_wei))
 
 
 def _sentence(ratio_ppm: int | None, spread_ppm: int | None, expected_wins: int | None) -> str:

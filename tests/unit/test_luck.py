@@ -1,6 +1,7 @@
 """Luck, rewards and reconciliation: figures and sentences."""
 
 from fractions import Fraction
+from random import Random
 
 import pytest
 
@@ -37,9 +38,23 @@ def test_the_spread_is_one_over_the_root_of_the_wins_to_be_expected(count: int) 
 def test_large_tickets_spread_more_than_their_number_says() -> None:
     """One ticket of 90 among ten of 1 counts by size: the grain is near the large one."""
     mixed = winners(10, 1) + winners(1, 90)
-    assert mixed.mean_wei == Fraction(100, 11)
     assert mixed.grain_wei is not None
     assert 81 < mixed.grain_wei < Fraction(8110, 100)
+
+
+def test_two_rounds_in_three_are_within_the_band() -> None:
+    """The promise, tried out: tickets of two sizes that win one time in ten, drawn for 500 rounds
+    of 600, each judged by nothing but the tickets that won in it."""
+    chance, tickets = Random(7), [FACE] * 500 + [3 * FACE] * 100
+    expected_wei, within = sum(tickets) // 10, 0
+    for _ in range(500):
+        won = [face for face in tickets if chance.random() < 0.1]
+        known = sum((Wins().add(face, SURE // 10) for face in won), Wins())
+        found = luck(expected_wei, sum(won), len(won), known)
+        assert found.ratio_ppm is not None
+        assert found.spread_ppm is not None
+        within += abs(found.ratio_ppm - PPM) <= found.spread_ppm
+    assert 0.62 < within / 500 < 0.74
 
 
 def test_tickets_that_always_win_leave_nothing_to_luck() -> None:
