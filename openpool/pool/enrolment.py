@@ -164,7 +164,8 @@ class Enrolment:
 
     def terms(self) -> Terms:
         """What an owner accepts when enrolling a worker."""
-        return self._terms
+        commission_ppm = self._commission_ppm(DEFAULT_GROUP)
+        return msgspec.structs.replace(self._terms, commission_ppm=commission_ppm)
 
     async def nonce(self, address: str) -> str:
         """The message that the owner of `address` is to sign: good once, for some minutes.
