@@ -13,7 +13,7 @@ from eth_utils.crypto import keccak
 from msgspec import Struct
 
 from openpool.chain import contracts as c
-from openpool.chain.abi import Method, address_topic
+from openpool.chain.abi import WORD, Method, address_topic
 from openpool.chain.interface import (
     At,
     Call,
@@ -367,10 +367,12 @@ def _somebody(address: str) -> str:
 
 
 async def _addresses(chain: Chain, controller: str) -> dict[str, str]:
+    """As they are finally, and as all endpoints that must agree have them."""
     method = c.Controller.get_contract
     calls = [Call(to=controller, data=method.encode(keccak(text=name))) for name in NAMES]
+    block = await chain.block("finalized")
     found = {}
-    for name, result in zip(NAMES, await chain.calls(calls), strict=True):
-        if isinstance(result, bytes) and len(result) == 32 and any(result):
+    for name, result in zip(NAMES, await chain.calls(calls, at=block.number), strict=True):
+        if isinstance(result, bytes) and len(result) == WORD and any(result):
             found[name] = method.one(result)
     return found

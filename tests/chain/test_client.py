@@ -205,6 +205,13 @@ async def test_an_endpoint_that_asks_for_patience_gets_it(
     assert chain.endpoints[0].rests_s > 15
 
 
+async def test_the_only_endpoint_is_waited_for(faulty: Faulty, chain_of: Open) -> None:
+    """Where there is no other, the answer comes once the endpoint may be asked again."""
+    chain = await chain_of(faulty.url)
+    faulty.on("*", http_status(429, Retry_After="1"), times=1)
+    assert await chain.block()
+
+
 async def test_a_limit_told_as_an_error_is_one(evm: Evm, faulty: Faulty, chain_of: Open) -> None:
     """Some say so in JSON-RPC: they are left alone for a moment, too."""
     chain = await chain_of(faulty.url, evm.url, agree=1)
