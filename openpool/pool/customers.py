@@ -41,6 +41,10 @@ REQUESTS_PER_MINUTE_MAX = 1_000_000
 LAST_USED_EVERY_S = 60.0
 LABEL_CHARS_MAX = 100
 NO_LIMIT = "none"
+ALL_HELD = (
+    "What your spend limit leaves is held for your calls that run now; try again when they are "
+    "done, or ask the operator for a higher limit."
+)
 
 
 class CustomerStore(SpendingStore, Appender, Protocol):
@@ -123,7 +127,7 @@ class Customers:
         customer = self._owner(secret)
         row = self._rows[customer]
         if self._spending.purse(customer).is_empty(row.spend_limit_wei):
-            raise SpendLimitReached
+            raise self._refusal(customer)
         per_minute = row.requests_per_minute or self._requests_per_minute
         wait_ms = self._meters.setdefault(customer, RequestMeter()).take(
             self._clock_ms(), per_minute
@@ -157,7 +161,7 @@ class Customers:
         others have the less. Raises SpendLimitReached if it may not."""
         limit_wei = self._limit_of(customer)
         if not self._spending.begin(call, customer, price_wei, units, limit_wei):
-            raise SpendLimitReached
+            raise self._refusal(customer)
 
     def expected_units(self, app: App, quote: Quote, request_bytes: int) -> int:
         """How much a call is expected to use, from its size and from calls before it."""
@@ -168,6 +172,13 @@ class Customers:
         limit_wei = self._limit_of(self._spending.customer_of(call))
         if not self._spending.grow(call, units, limit_wei):
             raise SpendLimitReached
+
+    def _refusal(self, customer: str) -> SpendLimitReached:
+        """Why nothing more may begin: all is spent, or what is left is held."""
+        owed_wei, limit_wei = self._spending.purse(customer).owed_wei, self._limit_of(customer)
+        if limit_wei is None or owed_wei >= limit_wei:
+            return SpendLimitReached()
+        return SpendLimitReached(ALL_HELD)
 
     def _limit_of(self, customer: str) -> int | None:
         row = self._rows.get(customer)

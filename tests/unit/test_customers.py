@@ -259,7 +259,7 @@ async def test_calls_side_by_side_hold_what_they_may_cost(store: SqliteStore, cl
     ann = await customers.add("Ann", spend_limit="1000 wei")
     price = Fraction(3, 2)
     customers.begin("a", ann.customer, price, 400)
-    with pytest.raises(SpendLimitReached):
+    with pytest.raises(SpendLimitReached, match="held for your calls that run"):
         customers.begin("b", ann.customer, price, 300)
     customers.begin("c", ann.customer, price, 266)
     customers.so_far("c", 200)
