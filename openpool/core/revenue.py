@@ -6,7 +6,7 @@ go on, `treasury.closing` what a round came to.
 """
 
 from collections import deque
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -43,13 +43,15 @@ TYPES = (*MONEY_TYPES, "fee-credited")
 RewardState = Literal["called", "missed", ""]
 
 
-class Mark(Struct, frozen=True, kw_only=True):
-    """Where a round began."""
+class Mark(Struct, kw_only=True):
+    """Where a round began, and ended."""
 
     number: int
     source: Literal["chain", "clock"]
     block: int
     start_ms: int
+    end_ms: int = 0
+    """0 while it runs."""
 
 
 class Round(Struct, kw_only=True):
@@ -110,9 +112,9 @@ class Standing(Struct, kw_only=True):
     def won_wei(self) -> int:
         return self.wins.face_wei + self.recorded_wei
 
-    def unclosed(self, before: int) -> list[Round]:
-        """Rounds that are over and not closed, in order, if `before` is the one that runs."""
-        return [r for n, r in self.rounds.items() if n != before and r.closed is None]
+    def unclosed(self, running: int) -> list[Round]:
+        """Rounds that are over and not closed, in order."""
+        return [r for n, r in self.rounds.items() if n != running and r.closed is None]
 
 
 class WalletOrders(Struct, kw_only=True):
@@ -132,12 +134,12 @@ class Revenue:
 
     def __init__(self) -> None:
         self.round: Mark | None = None
+        self.marks: dict[int, Mark] = {}
+        """The latest rounds by number."""
         self.chain_round = 0
         """The latest that the chain began; the clock may have begun others since."""
         self.standings: dict[str, Standing] = {}
         self.wallets: dict[str, WalletOrders] = {}
-        self.planned: set[str] = set()
-        """Orders that were ever planned."""
 
     def standing(self, orchestrator: str) -> Standing:
         """That of a new orchestrator is empty."""
@@ -168,19 +170,25 @@ class Revenue:
     def _round(self, orchestrator: str, number: int) -> Round:
         rounds = self._of(orchestrator).rounds
         if number not in rounds:
-            start_ms = self.round.start_ms if self.round else 0
-            rounds[number] = Round(number=number, start_ms=start_ms)
-            while len(rounds) > ROUNDS_MAX:
-                del rounds[next(iter(rounds))]
+            mark = self.marks.get(number)
+            rounds[number] = Round(
+                number=number,
+                start_ms=mark.start_ms if mark else 0,
+                end_ms=mark.end_ms if mark else 0,
+            )
+            _forget_oldest(rounds)
         return rounds[number]
 
     def _start(self, started: money.RoundStarted, time_ms: int) -> None:
+        if self.round is not None:
+            self.round.end_ms = time_ms
         for standing in self.standings.values():
             for row in standing.rounds.values():
                 row.end_ms = row.end_ms or time_ms
-        self.round = Mark(
+        self.round = self.marks[started.round] = Mark(
             number=started.round, source=started.source, block=started.block, start_ms=time_ms
         )
+        _forget_oldest(self.marks)
         if started.source == "chain":
             self.chain_round = started.round
         for name in self.standings:
@@ -258,12 +266,16 @@ class Revenue:
         orders = self.wallets.setdefault(data.wallet, WalletOrders())
         if isinstance(data, money.OrderPlanned):
             orders.open.add(data.order)
-            self.planned.add(data.order)
             return
         orders.open.discard(data.order)
         orders.ended += 1
         if isinstance(data, money.OrderConfirmed):
             orders.last_block = max(orders.last_block, data.block)
+
+
+def _forget_oldest(rounds: dict[int, Any]) -> None:
+    while len(rounds) > ROUNDS_MAX:
+        del rounds[next(iter(rounds))]
 
 
 def realised(before_wei: int, after_wei: int, withdrawn_wei: int) -> int:

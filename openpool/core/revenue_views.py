@@ -202,8 +202,8 @@ def round_view(standing: Standing, row: Round) -> RoundView:
 
 def round_views(standing: Standing) -> list[RoundView]:
     """The latest, newest first."""
-    rows = list(standing.rounds.values())[-ROUNDS_SHOWN:]
-    return [round_view(standing, row) for row in reversed(rows)]
+    rows = sorted(standing.rounds.values(), key=lambda r: (r.start_ms, r.number), reverse=True)
+    return [round_view(standing, row) for row in rows[:ROUNDS_SHOWN]]
 
 
 def ticket_view(ticket: TicketRedeemed) -> TicketView:

@@ -43,8 +43,14 @@ def follower(
 
 
 class Clock:
+    """Later at every look."""
+
+    def __init__(self) -> None:
+        self._now_ms = START_MS
+
     def __call__(self) -> int:
-        return START_MS
+        self._now_ms += 1
+        return self._now_ms
 
 
 def credit(job: str, fee: int, worker: int, address: str = "0xw") -> Event:

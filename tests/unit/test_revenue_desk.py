@@ -60,6 +60,10 @@ async def test_rounds_begin_at_midnight_whatever_the_downtime() -> None:
     assert [(each.round, each.source) for each in told(store, money.RoundStarted)] == [
         (1, "clock"), (2, "clock"), (3, "clock"),
     ]  # fmt: skip
+    shown = (await by_the_clock(store, wall)[1].view()).orchestrators[0].rounds
+    assert [row.round for row in shown] == [3, 2, 1]
+    assert [row.end_ms for row in shown[1:]] == [row.start_ms for row in shown[:2]]
+    assert shown[0].end_ms == 0
     closed = told(store, money.RevenueReconciled)
     assert [(each.round, each.expected_wei) for each in closed] == [(1, "7"), (2, "0")]
     assert closed[0].explanation.startswith("Not followed on chain")
@@ -137,6 +141,31 @@ async def test_the_view_shows_what_the_log_says() -> None:
     assert (each.rank, each.stake_lpt, each.active) == (2, "5000", True)
     assert [(w.eth_wei, w.open_orders) for w in view.wallets] == [("55", 0)]
     assert [alert.title for alert in view.alerts] == ["Reward of main was missed in round 1."]
+
+
+async def test_a_restart_shows_the_same_without_reading_old_fees() -> None:
+    """Fees of closed rounds are not read again: the events that closed them hold the sums."""
+    chain, store = begun(), MemoryStore()
+    following = follower(chain, store)
+    await following.look()
+    for number in range(4):
+        await store.append([credit(f"j{number}", 100 + number, 75)]).durable()
+        chain.ticket(90, 90, 90)
+        chain.next_round()
+        await following.look()
+    views = []
+    for books in (following._books, RevenueBooks(store)):
+        desk = RevenueDesk(
+            books=books,
+            orchestrators={NAME: ADDRESS},
+            clock_ms=Clock(),
+            follower=following,
+        )
+        views.append(await desk.view())
+    assert views[0] == views[1]
+    (each,) = views[1].orchestrators
+    assert [row.luck.expected_wei for row in each.rounds] == ["0", "103", "102", "101", "100"]
+    assert each.luck.expected_wei == "406"
 
 
 async def test_alerts_say_what_stands_still() -> None:
