@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from eth_utils.crypto import keccak
 
-from openpool.core.errors import Unavailable
+from openpool.chain.abi import Event
+from openpool.chain.contracts import Controller, Multicall3, Token
+from openpool.config.money import CONTROLLER
+from openpool.core.errors import BadMessage, Unavailable
 from openpool.core.money_events import OrderConfirmed, OrderLine
 from openpool.core.statement_check import Finding
 from openpool.core.statements import Statement
@@ -17,8 +21,11 @@ from openpool.core.statements import Statement
 TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 ANSWER_BYTES_MAX = 4_000_000
 PAYING = ("payout", "batch-payout", "stake-payout")
-BATCH = "174dea71"
-"""Selector of aggregate3Value((address,bool,uint256,bytes)[])."""
+ARBITRUM_ONE = 42_161
+MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
+BOND_MOVED = Event(
+    "TransferBond", "address indexed", "address indexed", "uint256", "uint256", "uint256"
+)
 
 
 class Endpoint:
@@ -34,7 +41,7 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def ask(self, method: str, *params: str) -> Any:
+    async def ask(self, method: str, *params: object) -> Any:
         """The result of a call. Raises Unavailable; the address may hold a key and is not shown."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
@@ -71,20 +78,34 @@ async def check_payouts(statement: Statement, url: str) -> tuple[list[Finding], 
                 f"The endpoint of --rpc serves chain {chain_id}, but the statement is about chain "
                 f"{statement.chain_id}."
             )
+        tokens = await _tokens(endpoint) if chain_id == ARBITRUM_ONE else None
         findings, checked = [], 0
         for number, fact in enumerate(statement.facts):
             if isinstance(fact.data, OrderConfirmed) and fact.data.kind in PAYING:
                 checked += 1
                 path = f"facts[{number}].data"
                 try:
-                    findings += [f async for f in _payout(endpoint, path, fact.data)]
-                except (KeyError, TypeError, ValueError, AttributeError):
+                    findings += [f async for f in _payout(endpoint, path, fact.data, tokens)]
+                except (KeyError, TypeError, ValueError, AttributeError, BadMessage):
                     text = f"The endpoint's answer about {fact.data.tx} makes no sense."
                     findings.append(Finding(path=f"{path}.tx", text=text))
         return findings, checked
 
 
-async def _payout(endpoint: Endpoint, path: str, order: OrderConfirmed) -> AsyncIterator[Finding]:
+async def _tokens(endpoint: Endpoint) -> set[str]:
+    """The contracts whose word counts for LPT, in lower case, from the protocol's Controller."""
+    found = set()
+    for name in ("LivepeerToken", "BondingManager"):
+        data = Controller.get_contract.encode(keccak(text=name))
+        call = {"to": CONTROLLER, "data": "0x" + data.hex()}
+        answer = _bytes(await endpoint.ask("eth_call", call, "latest"))
+        found.add(str(Controller.get_contract.one(answer)).lower())
+    return found
+
+
+async def _payout(
+    endpoint: Endpoint, path: str, order: OrderConfirmed, tokens: set[str] | None
+) -> AsyncIterator[Finding]:
     receipt = await endpoint.ask("eth_getTransactionReceipt", order.tx)
     if receipt is None:
         yield Finding(path=f"{path}.tx", text=f"The chain knows no transaction {order.tx}.")
@@ -98,7 +119,7 @@ async def _payout(endpoint: Endpoint, path: str, order: OrderConfirmed) -> Async
     if order.asset == "ETH":
         sent = _sent(await endpoint.ask("eth_getTransactionByHash", order.tx))
     else:
-        sent = _logged(receipt)
+        sent = _logged(receipt, tokens)
     for number, line in enumerate(order.lines):
         if not _take(sent, line):
             text = (
@@ -109,24 +130,28 @@ async def _payout(endpoint: Endpoint, path: str, order: OrderConfirmed) -> Async
 
 
 def _sent(transaction: dict[str, Any]) -> list[tuple[str, int]]:
-    """To whom a transaction gave how many wei. A batch counts if no part of it may fail."""
-    data = str(transaction["input"]).removeprefix("0x")
-    if data.startswith(BATCH):
-        from eth_abi.abi import decode
+    """To whom a transaction gave how many wei. A batch counts if it goes through Multicall3,
+    whose code is known, and no part of it may fail."""
+    to = str(transaction["to"])
+    calls = Multicall3.aggregate3_value.arguments(_bytes(transaction["input"]))
+    if calls is None:
+        return [(to.lower(), _number(transaction["value"]))]
+    if to.lower() != MULTICALL3.lower():
+        return []
+    return [(str(target).lower(), value) for target, may_fail, value, _ in calls[0] if not may_fail]
 
-        (calls,) = decode(["(address,bool,uint256,bytes)[]"], bytes.fromhex(data[8:]))
-        return [(str(to).lower(), value) for to, may_fail, value, _ in calls if not may_fail]
-    return [(str(transaction["to"]).lower(), _number(transaction["value"]))]
 
-
-def _logged(receipt: dict[str, Any]) -> list[tuple[str, int]]:
-    """Who is named in the logs of a transaction, with each amount beside the name."""
+def _logged(receipt: dict[str, Any], tokens: set[str] | None) -> list[tuple[str, int]]:
+    """Who got how much LPT, as tokens or as stake; `tokens` are the contracts that may say so."""
     found = []
     for log in receipt["logs"]:
-        data = str(log["data"]).removeprefix("0x")
-        words = [int(data[at : at + 64], 16) for at in range(0, len(data), 64)]
-        for topic in log["topics"][1:]:
-            found += [("0x" + str(topic)[-40:].lower(), word) for word in words]
+        topics = tuple(_bytes(topic) for topic in log["topics"])
+        if tokens is not None and str(log["address"]).lower() not in tokens:
+            continue
+        for event in (Token.transferred, BOND_MOVED):
+            if topics and topics[0] == event.topic and len(topics) == 3:
+                _, to, *_, amount = event.decode(topics, _bytes(log["data"]))
+                found.append((str(to).lower(), int(amount)))
     return found
 
 
@@ -141,3 +166,7 @@ def _take(sent: list[tuple[str, int]], line: OrderLine) -> bool:
 
 def _number(text: object) -> int:
     return int(str(text), 16)
+
+
+def _bytes(text: object) -> bytes:
+    return bytes.fromhex(str(text).removeprefix("0x"))
