@@ -248,7 +248,8 @@ def _payer(config: Config, store: SqliteStore, chain: Chain, signer: Signer) -> 
 def _rewards(
     config: Config, livepeer: LivepeerContracts, followed: dict[str, str], payer: Payer | None
 ) -> RewardWatch:
-    calls = config.lpt.call_reward and payer is not None
+    # an order that nobody may sign would stay open, and its wallet could not be compared
+    calls = config.lpt.call_reward and config.payouts.mode == "on" and payer is not None
     return RewardWatch(
         livepeer=livepeer,
         orchestrators=followed,
