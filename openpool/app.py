@@ -151,6 +151,8 @@ class PoolProcess:
                 asyncio.TaskGroup() as tasks,
             ):
                 await self.money.start()
+                if self.money.usd is not None:
+                    self.usd.follow(self.money.usd.known)
                 tasks.create_task(self.money.run(), name="money")
                 await self._serve(tasks, stopping, started)
                 raise _Stopped

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from openpool.app_calls import rate
 from openpool.chain.client import open_chain
+from openpool.chain.feed import PriceWatch
 from openpool.chain.interface import Chain, Signer
 from openpool.chain.livepeer import LivepeerContracts
 from openpool.chain.signers import open_signer
@@ -61,6 +62,8 @@ class Money:
     rewards: RewardWatch | None
     wallets: WalletWatch | None
     delegations: Delegations | None
+    livepeer: LivepeerContracts | None
+    usd: PriceWatch | None
 
     async def start(self) -> None:
         """Read the log back; to be awaited before anything else."""
@@ -83,6 +86,10 @@ class Money:
                 tasks.create_task(self.wallets.run(), name="wallets")
             if self.delegations is not None:
                 tasks.create_task(self.delegations.run(), name="delegations")
+            if self.livepeer is not None:
+                tasks.create_task(self.livepeer.run(), name="contracts")
+            if self.usd is not None:
+                tasks.create_task(self.usd.run(), name="usd")
 
 
 def signing_key(config: Config) -> Wallet:
@@ -205,7 +212,17 @@ def _make(
         rewards=rewards,
         wallets=wallets,
         delegations=_delegations(config, chain, livepeer, followed),
+        livepeer=livepeer,
+        usd=_usd(config, chain),
     )
+
+
+def _usd(config: Config, chain: Chain | None) -> PriceWatch | None:
+    """The price feed, where the settings do not say themselves what an ETH costs."""
+    settings = config.chain
+    if chain is None or config.ai.usd_per_eth or not settings.price_feed:
+        return None
+    return PriceWatch(chain, settings.price_feed, clock_ms=wall_ms, keep_ms=settings.price_keep_ms)
 
 
 def _signer(config: Config) -> Signer | None:

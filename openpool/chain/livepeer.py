@@ -5,6 +5,7 @@ day: `refresh` looks, and what changed is a warning, since the maths of earnings
 with it. Reads only; must not decide what anything is worth.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from openpool.chain.interface import (
     At,
     Call,
     Chain,
+    ChainUnavailable,
     DelegatorState,
     Lock,
     Log,
@@ -47,6 +49,7 @@ NAMES = (
     "Treasury",
 )
 NEEDED = ("BondingManager", "TicketBroker", "RoundsManager", "Minter", "LivepeerToken")
+FOLLOW_S = 600.0
 NOBODY = "0x" + "0" * 40
 STATUSES: tuple[Literal["pending", "bonded", "unbonded"], ...] = ("pending", "bonded", "unbonded")
 
@@ -100,6 +103,15 @@ class LivepeerContracts:
     @property
     def addresses(self) -> Mapping[str, str]:
         return self._addresses
+
+    async def run(self) -> None:
+        """Look for changes from time to time, for ever."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                await (self.refresh() if self._addresses else self.find())
+            except (ChainUnavailable, BadMessage, SetupError) as error:
+                logger.warning("contracts-unknown", problem=str(error))
 
     async def refresh(self) -> list[ContractChange]:
         """Ask the Controller again; what changed is logged and returned."""
