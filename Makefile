@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. ARGS are handed on, e.g. ARGS=--once.
-.PHONY: setup demo test check bench protos lock clean
+.PHONY: setup demo test check bench protos contracts lock clean
 PY := .venv/bin/python
 
 setup: .venv/ready
@@ -26,6 +26,10 @@ bench: setup
 
 protos: setup
 	$(PY) -m grpc_tools.protoc -Iopenpool/wire --python_out=openpool/wire --pyi_out=openpool/wire livepeer.proto
+
+contracts: setup
+	sh scripts/setup.sh --test
+	node scripts/contracts.js
 
 lock:
 	.venv/bin/python -m pip install -q uv
