@@ -168,7 +168,7 @@ def test_after_the_reward_there_is_nothing_to_lose() -> None:
     claimed.claim_earnings(D)
     for protocol in (rewarded, claimed):
         found = delegators.warnings("claim", protocol.d(D), situation(protocol, A))
-        assert "claim-before-reward" not in codes(found)
+        assert codes(found) == (["fees-later-this-round"] if protocol is rewarded else [])
 
 
 def test_a_newcomer_loses_nothing() -> None:
@@ -179,8 +179,10 @@ def test_a_newcomer_loses_nothing() -> None:
 
 
 def test_an_orchestrator_loses_no_commission() -> None:
-    """What an orchestrator's early claim costs is its part as a delegator only."""
+    """What an orchestrator's early claim costs is its part as a delegator, commission excepted."""
     protocol = network()
+    protocol.reward(A)
+    protocol.initialize_round(3)
     here = situation(protocol, A)
     found = delegators.warnings("claim", protocol.d(A), here, is_itself=True)
     hasty, patient = protocol.copy(), protocol.copy()
@@ -305,6 +307,12 @@ def test_staking_approves_what_is_missing_and_moves_the_rest() -> None:
         "bondWithHint(uint256,address,address,address,address,address)", 20, B, B, C, NOBODY, A
     )
     assert "0.00000000000000015 LPT" in second.what
+    (moved,) = transactions.stake(
+        AT, RANKED, amount_lpt=0, to=C, to_stake_lpt=100, moves_from=A, moves_lpt=150
+    )
+    assert moved.data == transactions.call_data(
+        "bondWithHint(uint256,address,address,address,address,address)", 0, C, B, C, NOBODY, B
+    )
     alone = transactions.stake(AT, RANKED, amount_lpt=20, to=B, to_stake_lpt=200, allowance_lpt=20)
     assert [each.name for each in alone] == ["bondWithHint"]
 

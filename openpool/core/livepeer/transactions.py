@@ -44,8 +44,6 @@ def selector(signature: str) -> bytes:
 def call_data(signature: str, *arguments: Argument) -> bytes:
     """The data of a call. Raises ValueError if the arguments do not fit the signature."""
     kinds = signature[signature.index("(") + 1 : -1].split(",")
-    if len(kinds) != len(arguments):
-        raise ValueError(f"{signature} takes {len(kinds)} arguments")
     words = (_word(kind, each) for kind, each in zip(kinds, arguments, strict=True))
     return selector(signature) + b"".join(words)
 
