@@ -6,7 +6,7 @@ So the same log always gives the same rounds. Must not divide anything: that is 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -44,7 +44,7 @@ class Closing(Struct, kw_only=True):
     scheme: Scheme
     work: Works
     window: tuple[Works, ...]
-    """Work of the rounds before, by their numbers, newest first; empty where there was none."""
+    """Work of the rounds before, newest first: of those that the log knows, also without work."""
     realised_wei: int
     failed: dict[str, int]
     """Attempts that failed by the fault of an address, for whichever orchestrator."""
@@ -58,25 +58,20 @@ class Closing(Struct, kw_only=True):
 class _Books:
     """What one orchestrator has open."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_rounds: int) -> None:
         self.work: dict[str, Work] = {}
         self.realised_wei = 0
         self.carried_wei = 0
-        self.past: dict[int, Works] = {}
+        self.past: deque[Works] = deque(maxlen=window_rounds)
+        """Newest first."""
         self.held: dict[str, deque[Lot]] = {}
         self.closed: set[int] = set()
 
-    def window(self, number: int, rounds: int) -> tuple[Works, ...]:
-        """The work of so many rounds before this one; what is older is forgotten."""
-        ages = range(number - 1, number - 1 - rounds, -1)
-        self.past = {each: self.past[each] for each in ages if each in self.past}
-        return tuple(self.past.get(each, {}) for each in ages)
-
-    def scheme(self, window: Sequence[Works], default: Scheme) -> Scheme:
+    def scheme(self, default: Scheme) -> Scheme:
         """What the open round is settled under: its own work decides; without any, work of the
         window that is not paid off yet; then the settings."""
         own = scheme_of(self.work)
-        if own in (None, "per-job") and any(scheme_of(each) == "window" for each in window):
+        if own in (None, "per-job") and any(scheme_of(each) == "window" for each in self.past):
             return "window"
         return own or default
 
@@ -196,7 +191,7 @@ class Rounds:
                 continue
             books.closed.add(number)
             closings.append(self._closing(name, books, number, end_ms, members))
-            books.past[number] = books.work
+            books.past.appendleft(books.work)
             books.work, books.realised_wei = {}, 0
         self._failed = {}
         if closings:
@@ -205,15 +200,14 @@ class Rounds:
     def _closing(
         self, name: str, books: _Books, number: int, end_ms: int, members: dict[str, bool]
     ) -> Closing:
-        window = books.window(number, self._window_rounds)
         return Closing(
             orchestrator=name,
             round=number,
             start_ms=self.start_ms,
             end_ms=end_ms,
-            scheme=books.scheme(window, self._default),
+            scheme=books.scheme(self._default),
             work=books.work,
-            window=window,
+            window=tuple(books.past),
             realised_wei=books.realised_wei,
             failed=self._failed,
             members=members,
@@ -228,7 +222,7 @@ class Rounds:
     def _of(self, orchestrator: str) -> _Books:
         books = self._books.get(orchestrator)
         if books is None:
-            books = self._books[orchestrator] = _Books()
+            books = self._books[orchestrator] = _Books(self._window_rounds)
         return books
 
     # --- events --------------------------------------------------------------------------------

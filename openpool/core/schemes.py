@@ -105,9 +105,9 @@ def proportional_claims(work: Works) -> tuple[dict[str, Claim], int]:
 
 
 def window_claims(newest_first: Sequence[Works]) -> tuple[dict[str, Claim], int]:
-    """Claims of the work of the rounds before, all rounds of the window, also empty ones: the
-    newest counts most, and the one after the last would count nothing. Work that a round of its
-    own has paid off has no claim. Also the weight of what was paid at once."""
+    """Claims of the work of the rounds before, also empty ones: the newest counts most, and the
+    one after the last would count nothing. Work that a round of its own has paid off has no
+    claim. Also the weight of what was paid at once."""
     return _claims(
         (factor, works)
         for factor, works in zip(range(len(newest_first), 0, -1), newest_first, strict=True)

@@ -102,12 +102,7 @@ def _claims(
         (row.window for row in statement.revenue if row.orchestrator == settled.orchestrator), ()
     )
     past = [by_round.get(number, []) for number in window]
-    return schemes.window_claims([{} if _shared(rows) else _works(rows) for rows in past])
-
-
-def _shared(rows: Sequence[Work]) -> bool:
-    """Whether this work was paid off by its own round."""
-    return any(row.scheme == "proportional" for row in rows)
+    return schemes.window_claims([_works(rows) for rows in past])
 
 
 def _works(rows: Sequence[Work]) -> dict[str, schemes.Work]:

@@ -235,17 +235,21 @@ def test_a_change_of_scheme_within_a_round_loses_no_work() -> None:
     assert (log.paid("a"), log.paid("b")) == (100, 100)
 
 
-def test_a_window_counts_rounds_by_their_numbers() -> None:
-    """Rounds that the pool slept through are rounds of the window, too."""
-    log = RoundLog("window", window_rounds=3)
+def test_a_window_counts_the_rounds_of_the_log() -> None:
+    """Rounds that the pool slept through, or that have other numbers since the chain gives them,
+    take no claim away; rounds in which nobody worked count."""
+    log = RoundLog("window", window_rounds=2)
     log.start(1)
     log.work("a", 100, 0)
     log.start(2)
     log.work("b", 100, 0)
-    log.start(5)
-    log.win(100)
-    log.start(6)
-    assert (log.paid("a"), log.paid("b")) == (0, 100)
+    log.start(4_000)
+    log.win(300)
+    log.start(4_007)
+    assert (log.paid("a"), log.paid("b")) == (100, 200)
+    log.win(300)
+    log.start(4_008)
+    assert (log.paid("a"), log.paid("b")) == (100, 500)
 
 
 def test_work_before_the_first_round() -> None:
