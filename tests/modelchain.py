@@ -19,7 +19,7 @@ from openpool.chain.interface import (
     Signed,
     Transaction,
 )
-from openpool.ethereum import Account
+from openpool.ethereum import Account, LocalAccount
 
 GAS = 21_000
 BASE_FEE = 10**9
@@ -29,8 +29,8 @@ CHAIN_ID = 31_337
 class ModelSigner:
     """A real key, and the meaning of the bytes that it signed."""
 
-    def __init__(self, number: int = 1) -> None:
-        self._account = Account.from_key(number.to_bytes(32, "big"))
+    def __init__(self, account: LocalAccount | None = None) -> None:
+        self._account = account or Account.from_key((1).to_bytes(32, "big"))
         self.meant: dict[bytes, Transaction] = {}
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from openpool.chain.client import EthereumChain
+from openpool.chain.interface import Livepeer
 from openpool.core.accounts import worker_account
 from openpool.core.events import Event
 from openpool.core.money_events import CorrectionMade
@@ -112,9 +113,12 @@ class Pool:
         chain: EthereumChain,
         signer: Any,
         options: PayerOptions = OPTIONS,
+        equip: Callable[[Payer], None] | None = None,
+        livepeer: Livepeer | None = None,
     ) -> None:
+        """`equip` gives the payer further parts after each start."""
         self.folder, self.evm, self.chain, self.signer = folder, evm, chain, signer
-        self.options = options
+        self.options, self.equip, self.livepeer = options, equip, livepeer
         self.now_ms = 10_000_000
         self.owed: dict[str, int] = {}
         self.knife = Knife()
@@ -127,7 +131,10 @@ class Pool:
             store=CutStore(self.store, self.knife),
             clock_ms=lambda: self.now_ms,
             options=self.options,
+            livepeer=self.livepeer,
         )
+        if self.equip:
+            self.equip(self.payer)
         await self.payer.start()
         return self
 

@@ -207,6 +207,9 @@ class LptSettings(Section, frozen=True, kw_only=True):
             kinds.RATE, "The part of a round after which a reward that was not called is a warning"
         ),
     ] = 250_000
+    threshold: Annotated[int, Setting(kinds.TOKENS, "LPT is paid out when this much is owed")] = (
+        ETHER
+    )
     swap: Annotated[
         bool, Setting(kinds.BOOLEAN, "Whether owners may be paid in LPT bought with their fees")
     ] = False
@@ -218,6 +221,18 @@ class LptSettings(Section, frozen=True, kw_only=True):
     deadline_ms: Annotated[
         int, Setting(kinds.integer(10_000, HOUR_MS), "How long a swap may wait to be mined")
     ] = 120_000
+    weth: Annotated[str, Setting(kinds.ADDRESS, "Wrapped ETH, as the market has it")] = (
+        "0x82aF49447D8a07e3bd95BD0d56f35241523fBab1"
+    )
+    pool: Annotated[
+        str, Setting(kinds.ADDRESS, "Uniswap V3's pool of LPT and wrapped ETH (0.3 %)")
+    ] = "0x4fD47e5102DFBF95541F64ED6FE13d4eD26D2546"
+    quoter: Annotated[str, Setting(kinds.ADDRESS, "Uniswap's QuoterV2")] = (
+        "0x61fFE014bA17989E743c5F6cB21bF9697530B21e"
+    )
+    router: Annotated[str, Setting(kinds.ADDRESS, "Uniswap V3's SwapRouter")] = (
+        "0xE592427A0AEce92De3Edee1F18E0157C05861564"
+    )
 
 
 class StatementSettings(Section, frozen=True, kw_only=True):

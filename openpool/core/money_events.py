@@ -235,6 +235,18 @@ class RewardShared(Payload, frozen=True, kw_only=True, tag="reward-shared"):
     amount_lpt: str
 
 
+class LptConverted(Payload, frozen=True, kw_only=True, tag="lpt-converted"):
+    """Fees of an owner who wants LPT were exchanged for LPT that the pool had to spare."""
+
+    conversion: str
+    account: str
+    """`worker:0x…`: loses the ETH, and gains the LPT."""
+    amount_wei: str
+    amount_lpt: str
+    lpt_per_eth: str
+    """The average of 30 minutes, as a fraction."""
+
+
 class CustomerPaid(Payload, frozen=True, kw_only=True, tag="customer-paid"):
     """A customer of the pool's own API paid the operator."""
 
@@ -456,6 +468,7 @@ MoneyPayload = (
     | AdjustmentMade
     | RuleRefused
     | RewardShared
+    | LptConverted
     | CustomerPaid
     | OrderPlanned
     | OrderSigned

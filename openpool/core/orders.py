@@ -17,7 +17,8 @@ from openpool.core.money_events import Asset, OrderKind, OrderLine
 
 State = Literal["planned", "signed", "sent", "mined", "confirmed", "voided"]
 STATES: tuple[State, ...] = ("planned", "signed", "sent", "mined", "confirmed", "voided")
-PAYOUT_KINDS = frozenset(("payout", "batch-payout", "stake-payout"))
+PAYOUT_KINDS = frozenset(("payout", "batch-payout", "stake-payout", "swap"))
+"""What pays somebody, and so counts for the limits."""
 
 TYPES = (
     "order-planned",

@@ -244,15 +244,25 @@ def _more(fee_wei: int) -> int:
     return max(fee_wei + 1, -(-fee_wei * BUMP_PPM // PPM))
 
 
-def gas_by_line(lines: tuple[OrderLine, ...], fee_wei: int) -> list[int]:
-    """What each recipient pays of the gas: an equal part, and never more than was left for it."""
-    if not lines:
-        return []
-    parts = split(fee_wei, [1] * len(lines))
-    return [
-        min(part, int(line.amount_wei) - int(line.send_wei))
-        for part, line in zip(parts, lines, strict=True)
-    ]
+def settled_lines(order: Order, fee_wei: int, received_lpt: int = 0) -> tuple[OrderLine, ...]:
+    """The lines of a confirmed order: each recipient's part of the gas, an equal one and never more
+    than was left for it, and of the LPT that an exchange brought, by what each put in."""
+    if not order.lines:
+        return ()
+    gas = split(fee_wei, [1] * len(order.lines)) if order.asset == "ETH" else []
+    weights = [int(line.send_wei) for line in order.lines]
+    lpt = split(received_lpt, weights) if order.kind == "swap" else []
+    return tuple(
+        OrderLine(
+            account=line.account,
+            address=line.address,
+            amount_wei=line.amount_wei,
+            send_wei=line.send_wei,
+            gas_wei=str(min(gas[n], int(line.amount_wei) - int(line.send_wei)) if gas else 0),
+            received_lpt=str(lpt[n] if lpt else 0),
+        )
+        for n, line in enumerate(order.lines)
+    )
 
 
 def gap(orders: list[Order], latest_nonce: int) -> int | None:

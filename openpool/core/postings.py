@@ -54,6 +54,10 @@ def postings_of(data: Payload) -> Iterator[Posting]:
         case money.RewardShared(address=address, amount_lpt=amount):
             to = in_asset("LPT", worker_account(address))
             yield Posting("reward", in_asset("LPT", OPERATOR), to, amount)
+        case money.LptConverted(account=account, amount_wei=amount, amount_lpt=amount_lpt):
+            yield Posting("converted", account, OPERATOR, amount)
+            spare = in_asset("LPT", OPERATOR)
+            yield Posting("converted-lpt", spare, in_asset("LPT", account), amount_lpt)
         case money.CustomerPaid(customer=customer, amount_wei=amount):
             yield Posting("paid", OPERATOR, f"{CUSTOMER}{customer}", amount)
         case money.CorrectionMade(debit=debit, credit=credit, amount_wei=amount):

@@ -83,6 +83,8 @@ def event_id(data: AnyPayload, now_ms: int) -> str:
             return f"order/{order}/mined/{tx}/{block_hash}"
         case money.OrderConfirmed(order=order) | money.OrderVoided(order=order):
             return f"order/{order}/ended"
+        case money.LptConverted(conversion=conversion):
+            return f"lpt-converted/{conversion}"
         case money.PayoutChosen(address=address, asset=asset, threshold_wei=threshold):
             return f"payout-chosen/{address}/{now_ms}/{asset}/{threshold}/{int(data.staked)}"
         case money.AddressBlocked(address=address) | money.AddressUnblocked(address=address):

@@ -8,13 +8,20 @@ elsewhere with the same key are noticed and survived.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
-from openpool.chain.interface import Chain, Reverted, Signer
+from openpool.chain.interface import (
+    Chain,
+    ChainUnavailable,
+    Livepeer,
+    Receipt,
+    Reverted,
+    Signer,
+)
 from openpool.core import money_events as money
 from openpool.core.errors import OpenPoolError, Unauthorized
 from openpool.core.money_events import Asset, OrderKind, OrderLine
@@ -34,15 +41,16 @@ from openpool.core.payouts import (
     Void,
     Wait,
     gap,
-    gas_by_line,
     next_step,
     offered,
+    settled_lines,
 )
 from openpool.treasury.batch import BATCH_MIN, Batcher
 from openpool.treasury.journal import Journal, Store
 from openpool.treasury.planner import Planner, PlannerOptions, Prepared, Skipped
 from openpool.treasury.sender import GasOffer, Sender, TooMuchGas
 from openpool.treasury.sights import Look, look, receipt_of
+from openpool.treasury.swap import received_lpt
 
 log = structlog.get_logger()
 IN_FLIGHT_MAX = 32
@@ -52,6 +60,18 @@ BUSY_POLL_MS = 1_000
 UNFUNDED_POLL_MS = 60_000
 """How soon it is tried again where the wallet holds too little."""
 Mode = Literal["off", "shadow", "on"]
+
+
+class Part(Protocol):
+    """Another way of paying, beside plain ETH: `treasury.lpt`, `treasury.swap`."""
+
+    def elsewhere(self) -> dict[str, str]:
+        """Whom plain payouts leave alone, and why."""
+
+    def due(
+        self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int
+    ) -> AsyncIterator[Prepared]:
+        """Orders to be carried out now, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +99,10 @@ class Payer:
         store: Store,
         clock_ms: Callable[[], int],
         options: PayerOptions,
+        livepeer: Livepeer | None = None,
     ) -> None:
         self.options = options
+        self.parts: list[Part] = []
         self.journal = Journal(store, clock_ms)
         self.sender = Sender(chain, signer, self.journal, options.gas)
         self.planner = Planner(self.sender, self.journal, options.planner)
@@ -95,6 +117,7 @@ class Payer:
         """What the wallet could spend when the plan was made."""
         self.next_run_ms = 0
         self._chain = chain
+        self._livepeer = livepeer
         self._clock_ms = clock_ms
         self._checked_nonce = False
         self._resent: dict[str, int] = {}
@@ -277,7 +300,7 @@ class Payer:
             case Mark(outcome=outcome):
                 await self._mark(order, outcome)
             case Confirm(outcome=outcome):
-                await self._confirm(order, outcome)
+                await self._confirm(order, outcome, seen)
             case Void():
                 await self._void(order, step)
             case Sign() if active:
@@ -299,18 +322,9 @@ class Payer:
             )
         )
 
-    async def _confirm(self, order: Order, outcome: Outcome) -> None:
-        gas = gas_by_line(order.lines, outcome.fee_wei) if order.asset == "ETH" else []
-        lines = [
-            OrderLine(
-                account=line.account,
-                address=line.address,
-                amount_wei=line.amount_wei,
-                send_wei=line.send_wei,
-                gas_wei=str(gas[number]) if gas else "0",
-            )
-            for number, line in enumerate(order.lines)
-        ]
+    async def _confirm(self, order: Order, outcome: Outcome, seen: Look) -> None:
+        receipt = seen.receipts[order.order]
+        received_lpt = await self._received_lpt(receipt) if order.kind == "swap" else 0
         await self.journal.record(
             money.OrderConfirmed(
                 order=order.order,
@@ -321,9 +335,19 @@ class Payer:
                 block=outcome.block,
                 block_hash=outcome.block_hash,
                 fee_wei=str(outcome.fee_wei),
-                lines=tuple(lines),
+                lines=settled_lines(order, outcome.fee_wei, received_lpt),
             )
         )
+
+    async def _received_lpt(self, receipt: Receipt) -> int:
+        """What an exchange brought. Raises ChainUnavailable: without an answer it stays open."""
+        if self._livepeer is None:
+            raise ChainUnavailable("An exchange cannot be settled without chain.controller.")
+        await self._livepeer.round()  # whoever asks first finds the contracts
+        token = self._livepeer.addresses["LivepeerToken"]
+        if not (amount := received_lpt(receipt, token, self.sender.wallet)):
+            raise ChainUnavailable(f"The receipt of the exchange {receipt.tx} names no LPT.")
+        return amount
 
     async def _void(self, order: Order, step: Void) -> None:
         voided = money.OrderVoided(
@@ -419,8 +443,12 @@ class Payer:
         if await self._was_paid_after_all():
             return
         plan = await self._make_plan(seen, fees)
-        if self.options.mode != "on" or self.held or not plan.payments:
+        if self.options.mode != "on" or self.held:
             self._end_run(plan)
+            return
+        if not plan.payments:
+            if await self._pay_parts(seen, fees):
+                self._end_run(plan)
             return
         if await self._pay_together(plan, seen, fees):
             return
@@ -431,6 +459,16 @@ class Payer:
             else:
                 await self._carry_out(prepared, seen, fees)
 
+    async def _pay_parts(self, seen: Look, fees: Fees) -> bool:
+        """Whether all that is due in other ways is on its way."""
+        for part in self.parts:
+            due = part.due(lambda: self._name("payout"), seen, fees, self._clock_ms())
+            async for prepared in due:
+                if not self._free_places():
+                    return False
+                await self._carry_out(prepared, seen, fees)
+        return True
+
     async def rehearse(self) -> None:
         """Make the plan of this moment, and do nothing about it. Raises ChainUnavailable."""
         async with self._turn:
@@ -440,7 +478,10 @@ class Payer:
 
     async def _make_plan(self, seen: Look, fees: Fees) -> Plan:
         self.funds_wei = await self.planner.funds_wei()
-        args = (seen, fees, self._clock_ms(), self._skipped)
+        elsewhere = dict(self._skipped)
+        for part in self.parts:
+            elsewhere |= part.elsewhere()
+        args = (seen, fees, self._clock_ms(), elsewhere)
         self.last_plan = await self.planner.make(*args, funds_wei=self.funds_wei)
         return self.last_plan
 

@@ -1,0 +1,181 @@
+"""Payouts of LPT on a real chain with our contracts: liquid, as stake, converted, exchanged."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evm import *  # noqa: F403
+from evm import Faulty
+from modelchain import ModelSigner
+from payers import MILLI, MINUTE_MS, Pool
+
+from openpool.chain.client import open_chain
+from openpool.chain.contracts import Token
+from openpool.chain.livepeer import LivepeerContracts
+from openpool.core.swap import SwapRules
+from openpool.core.units import ETHER
+from openpool.demo.evm import CHAIN_ID, LPT_PER_ETH, Evm, Livepeer, account, address
+from openpool.treasury.lpt import LptOptions, LptPayouts
+from openpool.treasury.payer import Payer
+from openpool.treasury.swap import Market, Swaps
+
+ANN, BEN = address("ann"), address("ben")
+WALLET = address("hot wallet")
+RULES = SwapRules(
+    most_wei=200 * MILLI, slippage_ppm=10_000, deviation_ppm=20_000, deadline_ms=120_000
+)
+MakePool = Callable[..., Awaitable[Pool]]
+
+
+@pytest.fixture
+async def make_pool(
+    evm: Evm, protocol: Livepeer, faulty: Faulty, tmp_path: Path
+) -> AsyncIterator[MakePool]:
+    """A pool whose wallet has ETH, and the parts for LPT."""
+    made: list[Pool] = []
+    async with open_chain([faulty.url], chain_id=CHAIN_ID, agree=1) as chain:
+        livepeer = LivepeerContracts(chain, protocol.addresses["Controller"])
+        at = protocol.addresses
+        market = Market(
+            weth=at["WrappedEther"],
+            pool=at["SwapPool"],
+            quoter=at["SwapQuoter"],
+            router=at["SwapRouter"],
+        )
+
+        def equip(payer: Payer) -> None:
+            shared: dict[str, Any] = {
+                "sender": payer.sender,
+                "planner": payer.planner,
+                "journal": payer.journal,
+                "livepeer": livepeer,
+            }
+            options = LptOptions(threshold_lpt=ETHER)
+            payer.parts.append(Swaps(**shared, market=market, rules=RULES))
+            payer.parts.append(LptPayouts(**shared, options=options))
+
+        async def make() -> Pool:
+            await evm.set_balance(WALLET, 10 * ETHER)
+            signer = ModelSigner(account("hot wallet"))
+            pool = Pool(tmp_path, evm, chain, signer, equip=equip, livepeer=livepeer)
+            made.append(await pool.open())
+            return pool
+
+        yield make
+    for pool in made:
+        pool.close()
+
+
+async def lpt_of(protocol: Livepeer, who: str) -> int:
+    return int(await protocol.read("LivepeerToken", Token.balance_of, who))
+
+
+async def test_liquid(protocol: Livepeer, make_pool: MakePool) -> None:
+    """LPT that is owed is sent as tokens; the pool pays the gas; below the threshold it waits."""
+    pool = await make_pool()
+    await protocol.give_lpt(WALLET, 10 * ETHER)
+    await pool.owe(ANN, 3 * ETHER + 1, f"lpt/worker:{ANN}")
+    await pool.owe(BEN, ETHER // 2, f"lpt/worker:{BEN}")
+    await pool.settle()
+    assert await lpt_of(protocol, ANN) == 3 * ETHER + 1
+    assert await lpt_of(protocol, BEN) == 0
+    assert pool.balance(f"lpt/worker:{ANN}") == 0
+    assert pool.balance(f"lpt/wallet:{WALLET}") == 3 * ETHER + 1
+    spent = 10 * ETHER - await pool.evm.balance(WALLET)
+    assert pool.balance(f"wallet:{WALLET}") == spent == -pool.balance("gas")
+
+
+async def test_as_stake(protocol: Livepeer, make_pool: MakePool) -> None:
+    """Stake is handed over out of the wallet's own bond, once the reward of the round is called."""
+    pool = await make_pool()
+    orchestrator = await protocol.add_orchestrator("orchestrator")
+    await protocol.bond("hot wallet", 100 * ETHER, orchestrator)
+    await protocol.next_round()
+    await pool.owe(ANN, 5 * ETHER, f"lpt/worker:{ANN}")
+    await pool.payer.choose(ANN, "LPT", 0, staked=True)
+    for _ in range(3):
+        await pool.tick(MINUTE_MS)
+    assert not pool.payer.journal.book.known
+    await protocol.reward("orchestrator")
+    await pool.settle()
+    assert pool.livepeer is not None
+    state = await pool.livepeer.delegator(ANN)
+    assert (state.bonded_lpt, state.delegate) == (5 * ETHER, orchestrator)
+    assert pool.payer.journal.book.ended[-1].kind == "stake-payout"
+    assert pool.balance(f"lpt/worker:{ANN}") == 0
+
+
+async def test_from_what_the_pool_has(protocol: Livepeer, make_pool: MakePool) -> None:
+    """The pool's own LPT goes first, at the average of 30 minutes: no market, no gas, and both
+    sides of the books move at once."""
+    pool = await make_pool()
+    await protocol.give_lpt(WALLET, 100 * ETHER)
+    await pool.owe(ANN, 50 * MILLI)
+    await pool.payer.choose(ANN, "LPT", 0, staked=False)
+    await pool.settle()
+    got = await lpt_of(protocol, ANN)
+    assert 24_900 * MILLI < got < 25_100 * MILLI
+    assert pool.balance(f"worker:{ANN}") == pool.balance(f"lpt/worker:{ANN}") == 0
+    assert pool.balance("operator") == 0
+    assert pool.balance("lpt/operator") == -got
+    assert [o.kind for o in pool.payer.journal.book.ended] == ["payout"]
+
+
+async def test_from_the_market(protocol: Livepeer, make_pool: MakePool) -> None:
+    """Two owners' fees are exchanged together; each gets the part of the LPT that really came."""
+    pool = await make_pool()
+    await pool.owe(ANN, 135 * MILLI)
+    await pool.owe(BEN, 45 * MILLI)
+    for owner in (ANN, BEN):
+        await pool.payer.choose(owner, "LPT", 0, staked=False)
+    await pool.settle()
+    swap = pool.payer.journal.book.ended[0]
+    assert (swap.kind, swap.state, len(swap.lines)) == ("swap", "confirmed", 2)
+    ann, ben = await lpt_of(protocol, ANN), await lpt_of(protocol, BEN)
+    assert ann == 3 * ben or abs(ann - 3 * ben) <= 3
+    assert 0.97 < (ann + ben) / (180 * MILLI * LPT_PER_ETH // ETHER) < 1
+    assert await lpt_of(protocol, WALLET) == 0
+    assert pool.balance(f"worker:{ANN}") == pool.balance(f"lpt/worker:{BEN}") == 0
+
+
+async def test_a_market_that_is_pushed(protocol: Livepeer, make_pool: MakePool) -> None:
+    """A quote far from the average is not taken, in a sentence; when it is back, it is."""
+    pool = await make_pool()
+    await protocol.set_lpt_price(LPT_PER_ETH * 90 // 100)
+    await pool.owe(ANN, 60 * MILLI)
+    await pool.payer.choose(ANN, "LPT", 0, staked=False)
+    for _ in range(3):
+        await pool.tick(MINUTE_MS)
+    assert not pool.payer.journal.book.known
+    assert "more than 2 % apart" in pool.payer.parts[0].why  # type: ignore[attr-defined]
+    plan = pool.payer.last_plan
+    assert plan is not None
+    assert plan.waiting[0].why.startswith("Its owner is paid in LPT")
+    await protocol.set_lpt_price()
+    await pool.settle()
+    assert await lpt_of(protocol, ANN) > 0
+
+
+async def test_a_price_that_moves_while_it_waits(
+    evm: Evm, protocol: Livepeer, make_pool: MakePool
+) -> None:
+    """The market falls between quote and block: the exchange fails, nothing is lost but gas, and
+    it is done anew."""
+    pool = await make_pool()
+    await pool.owe(ANN, 60 * MILLI)
+    await pool.payer.choose(ANN, "LPT", 0, staked=False)
+    await evm.automine(False)
+    await pool.tick()
+    raw = pool.payer.journal.book.open["payout-1"].newest.raw
+    await evm.drop(pool.payer.journal.book.open["payout-1"].newest.tx)
+    await protocol.set_lpt_price(LPT_PER_ETH * 95 // 100)
+    await evm.rpc("eth_sendRawTransaction", raw)
+    await evm.finalize()
+    await protocol.set_lpt_price()
+    await pool.settle()
+    first, *later = pool.payer.journal.book.ended
+    assert (first.kind, first.state) == ("swap", "voided")
+    assert [o.kind for o in later] == ["swap", "payout"]
+    assert not pool.payer.journal.book.blocked
+    assert await lpt_of(protocol, ANN) > 0
