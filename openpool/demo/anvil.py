@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import IO
@@ -92,8 +92,9 @@ def _text(line: bytes) -> str:
 
 def _drain(output: IO[bytes]) -> None:
     """Else it would stand still once the pipe is full. Ends with it."""
-    while output.read(1 << 16):
-        pass
+    with suppress(ValueError):  # closed in the middle of reading
+        while output.read(1 << 16):
+            pass
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
