@@ -12,8 +12,10 @@ from msgspec import structs
 from openpool import __version__
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.settings import reachable
+from openpool.core.call_requests import CallFailed
 from openpool.core.calls import App, CallSource, Offer, Unit
 from openpool.core.desk import Desk
+from openpool.core.errors import Unavailable
 from openpool.core.fees import Fees
 from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, RunnerPrice, rate_of
 from openpool.core.settings import DeskSettings
@@ -35,6 +37,9 @@ from openpool.store.sqlite import SqliteStore
 
 RUNNER_UNITS: tuple[Unit, ...] = ("request", "second")
 """What an orchestrator sells apps by."""
+ANY_RATE = Rate(wei_per_usd=1, time_ms=0, source="")
+"""Shows whether there is a price that needs a rate."""
+NO_RATE = "The price is in USD, and what that is worth is not known just now; try again shortly."
 
 
 def price_list(config: Config) -> PriceList:
@@ -72,6 +77,20 @@ def pricer(config: Config, usd: UsdRate) -> Callable[[App, CallSource], Quote | 
     return price
 
 
+def charger(config: Config, usd: UsdRate) -> Callable[[App, CallSource], Quote | None]:
+    """Like `pricer`, for work that is about to be done: while a price is in USD and nobody knows
+    what that is worth, it raises CallFailed rather than have the work done for nothing."""
+    price, in_usd = pricer(config, usd), pricer(config, UsdRate(ANY_RATE))
+
+    def charge(app: App, source: CallSource) -> Quote | None:
+        quote = price(app, source)
+        if quote is None and in_usd(app, source) is not None:
+            raise CallFailed("insufficient-capacity", NO_RATE)
+        return quote
+
+    return charge
+
+
 def pixel_price(config: Config, usd: UsdRate) -> Callable[[], tuple[Fraction, str]]:
     """What a pixel pays that a customer's segment is transcoded to, and where that is known from:
     the price list, or else the price that orchestrators have."""
@@ -81,6 +100,8 @@ def pixel_price(config: Config, usd: UsdRate) -> Callable[[], tuple[Fraction, st
         quote = prices.quote(App("transcode", ""), usd(), "pixel")
         if quote is not None:
             return quote.price_wei, quote.source
+        if prices.quote(App("transcode", ""), ANY_RATE, "pixel") is not None:
+            raise Unavailable(NO_RATE)
         known = config.price.wei_per_pixel
         return known, "config" if known else "none"
 
@@ -149,7 +170,7 @@ def make_exchange(
         clock_ms=wall_ms,
         epoch=epoch,
         admit=admit,
-        price=pricer(config, usd),
+        price=charger(config, usd),
         answers=Answers(opener(checkers, config.verify.timeout_ms / 1000), tokenizers),
         budget=customers,
         body_bytes_max=config.ai.body_bytes_max,
