@@ -45,7 +45,7 @@ def enrol(
     pin = check_pin(link, load_identity(link.address))
     web = _web_address(link)
     signer = _wallet(wallet, new_wallet, passphrase_file)
-    enrolled = asyncio.run(_enrol(Api(web, tls=_tls(web, pin)), link, signer, name, accept_terms))
+    enrolled = asyncio.run(_enrol(Api(web, tls=tls_of(web, pin)), link, signer, name, accept_terms))
     save_identity(
         Identity(pool=link.address, pin=pin, worker=enrolled.worker, token=enrolled.secret, web=web)
     )
@@ -57,7 +57,7 @@ def worker_api(identity: Identity, url: str = "") -> Api:
     web = url or identity.web
     if not web:
         raise SetupError(f"The web address of {identity.pool} is not known; say it with --url.")
-    return Api(web, identity.token, tls=_tls(web, identity.pin))
+    return Api(web, identity.token, tls=tls_of(web, identity.pin))
 
 
 async def _enrol(
@@ -117,23 +117,23 @@ def _web_address(link: JoinLink) -> str:
     return link.web
 
 
-def _tls(web: str, pin: str) -> ssl.SSLContext | None:
+def tls_of(web: str, pin: str, timeout_s: float = 10.0) -> ssl.SSLContext | None:
     """Trust the pool's own certificate, known by its pin, or what an authority vouches for."""
     parts = urlsplit(web)
     if parts.scheme != "https":
         return None
     context = ssl.create_default_context()
-    shown = _shown_certificate(parts.hostname or "", parts.port or 443)
+    shown = _shown_certificate(parts.hostname or "", parts.port or 443, timeout_s)
     if shown and hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest() == pin:
         context.check_hostname = False
         context.load_verify_locations(cadata=shown)
     return context
 
 
-def _shown_certificate(host: str, port: int) -> str:
+def _shown_certificate(host: str, port: int, timeout_s: float) -> str:
     """The certificate that a server shows, not yet trusted; empty if it cannot be reached."""
     try:
-        return ssl.get_server_certificate((host, port), timeout=10)
+        return ssl.get_server_certificate((host, port), timeout=timeout_s)
     except (OSError, ValueError):
         return ""  # the request itself will say what is wrong
 

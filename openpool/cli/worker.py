@@ -127,6 +127,7 @@ def worker(
         return
     offers = _offers(runtimes, no_transcoding)
     door = _door(link, token, wallet, new_wallet, passphrase_file, name, accept_terms)
+    _tell(door)
     work = _serve_ai(door, offers, drain_s) if no_transcoding else None
     code = loop.run(work or _work(door, sessions, cpu, preset, drain_s, offers))
     if code:
@@ -176,6 +177,12 @@ def _door(
     )
     note(f"Enrolled as {enrolled.worker} ({enrolled.state}).")
     return _Door(link, pin, enrolled.secret)
+
+
+def _tell(door: _Door) -> None:
+    from openpool.cli.notices import tell_of_new_terms
+
+    tell_of_new_terms(door.link.web, door.pin)
 
 
 def _token(text: str) -> str:

@@ -1,5 +1,6 @@
 """The web of statements, receipts, terms, disputes and corrections, over a real store."""
 
+import asyncio
 import csv
 import io
 import json
@@ -14,13 +15,14 @@ import pytest
 from msgspec.structs import replace
 from statement_log import BOB, KEY, START_MS, MoneyLog
 from test_treasury_statements import PROMISE, PoolKey
-from webpool import OPERATOR, WebPool, bearer, web_pool
+from webpool import OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.cli.checking import check_signature
+from openpool.cli.notices import tell_of_new_terms
 from openpool.core.documents import opened
-from openpool.core.events import Event
 from openpool.core.receipts import decode_receipt
 from openpool.core.statement_check import check_receipts, read
+from openpool.core.terms import differences
 from openpool.treasury.corrections import Corrections
 from openpool.treasury.disputes import Disputes
 from openpool.treasury.statements import Statements
@@ -35,8 +37,10 @@ NOW_MS = START_MS + 10**8
 class Proved:
     """A pool with one statement, and a client of its web."""
 
-    def __init__(self, pool: WebPool, client: httpx.AsyncClient, log: MoneyLog) -> None:
-        self.pool, self.client, self.log = pool, client, log
+    def __init__(
+        self, pool: WebPool, client: httpx.AsyncClient, log: MoneyLog, proofs: Proofs
+    ) -> None:
+        self.pool, self.client, self.log, self.proofs = pool, client, log, proofs
         self.mine = log.fees_since(0)
 
     @property
@@ -73,7 +77,7 @@ async def proved(folder: Path) -> AsyncIterator[Proved]:
             app.lifespan(),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pool") as client,
         ):
-            yield Proved(pool, client, log)
+            yield Proved(pool, client, log, proofs)
 
 
 async def _proofs(pool: WebPool, folder: Path) -> tuple[Proofs, Statements]:
@@ -343,6 +347,30 @@ async def test_the_time_for_disputes_ends(tmp_path: Path) -> None:
             await proofs.disputes.open(web.log.ann, "statement:7", "Late.")
 
 
+async def test_a_worker_is_told_before_terms_change(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Starting `openpool worker` says what will be different and when; without a pool, nothing."""
+    async with proved(tmp_path) as web:
+        proofs = web.proofs
+        terms = proofs.terms
+        assert isinstance(terms, PublishedTerms)
+        app = create_app(with_fields(web.pool.deps, proofs=proofs))
+        async with served(with_fields(web.pool, app=app)) as base:
+            await asyncio.to_thread(tell_of_new_terms, base, "")
+            assert capfd.readouterr().err == ""
+            await terms.publish(replace(PROMISE, commission_ppm=300_000))
+            await asyncio.to_thread(tell_of_new_terms, base, "")
+        told = capfd.readouterr().err.splitlines()
+        assert told[0].startswith("The pool's terms change on 20")
+        assert told[1:] == ["  commission_ppm: 250000 becomes 300000."]
+        notice = (await web.get("/api/v1/terms/notice")).json()
+        assert (notice["version"], notice["next_version"]) == (1, 2)
+        assert notice["promise"]["commission_ppm"] == 250_000
+    await asyncio.to_thread(tell_of_new_terms, "http://127.0.0.1:9", "")
+    assert capfd.readouterr().err == ""
+
+
 async def test_a_pool_without_statements_says_so(tmp_path: Path) -> None:
     """The routes are there, and answer 404 in a sentence."""
     async with web_pool(tmp_path) as pool:
@@ -358,11 +386,8 @@ async def test_a_pool_without_statements_says_so(tmp_path: Path) -> None:
 
 def test_an_announced_change_is_told_line_by_line() -> None:
     """What a worker reads before it applies."""
-    from openpool.core.terms import differences
-
     after = replace(PROMISE, commission_ppm=300_000, text="New.", groups=())
     assert differences(PROMISE, after) == [
         "The text of the terms changes.",
         "commission_ppm: 250000 becomes 300000.",
     ]
-    assert Event.__name__
