@@ -21,6 +21,7 @@ from openpool.core.payout_plan import Rules
 from openpool.core.payouts import Patience
 from openpool.core.terms import GroupTerms, Promise, RuleTerms
 from openpool.pool.driver import wall_ms
+from openpool.pool.usd import UsdRate
 from openpool.private_files import ensure_secret
 from openpool.rules.process import RuleProcess
 from openpool.store.sqlite import SqliteStore
@@ -173,7 +174,9 @@ def _make(
         lpt_share_ppm=config.lpt.share,
     )
     rounds = _rounds(config, books, closing, chain, livepeer, followed, wallets)
-    usd = rate(config)
+    usd, watch = UsdRate(rate(config)), _usd(config, chain)
+    if watch is not None:
+        usd.follow(watch.known)
     settler = _settler(config, store, spending)
     statements = _statements(config, store, terms, key, settler)
     corrections = Corrections(store=store, clock_ms=wall_ms, spending=spending)
@@ -189,7 +192,7 @@ def _make(
             wallets=[signer.address] if signer else [],
             follower=rounds if isinstance(rounds, Follower) else None,
             rewards=rewards,
-            wei_per_usd=int(usd.wei_per_usd) if usd else 0,
+            wei_per_usd=usd.wei_per_usd,
         ),
         proofs=Proofs(
             statements=statements,
@@ -213,7 +216,7 @@ def _make(
         wallets=wallets,
         delegations=_delegations(config, chain, livepeer, followed),
         livepeer=livepeer,
-        usd=_usd(config, chain),
+        usd=watch,
     )
 
 

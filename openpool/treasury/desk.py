@@ -36,7 +36,7 @@ class RevenueDesk:
         wallets: Collection[str] = (),
         follower: Follower | None = None,
         rewards: RewardWatch | None = None,
-        wei_per_usd: int = 0,
+        wei_per_usd: Callable[[], int] = lambda: 0,
     ) -> None:
         """`orchestrators`: all of the settings, name → address on chain, which may be empty.
         `follower` is None where rounds are made by the clock."""
@@ -107,7 +107,7 @@ class RevenueDesk:
         The operator has it in hand, so it leaves the claim at once. Each reference counts once per
         orchestrator; whether this one is new. Raises BadMessage, NotAllowed.
         """
-        wei = amount_wei(amount, self._wei_per_usd)
+        wei = amount_wei(amount, self._wei_per_usd())
         reference = checked_reference(reference)
         revenue = await self._books.refresh()
         mark = revenue.round
