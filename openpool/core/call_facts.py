@@ -2,7 +2,8 @@
 
 Ids: `line` is one connection on which a worker serves calls, unique for ever; `call` is made by
 the entry point, unique for ever; `attempt` is made by the desk, 1, 2, … within a call. Whoever is
-told `StartCall` says how that attempt goes: `CallStarted`, then `CallEnded` or `CallBroken`.
+told `StartCall` says how that attempt goes: `CallStarted`, in a session `CallGoesOn` now and then,
+and `CallEnded` or `CallBroken`.
 Anything may come twice. Read next: `core.call_instructions`, `core.desk`.
 """
 
@@ -71,6 +72,14 @@ class CallStarted(Struct, frozen=True, kw_only=True):
     attempt: int
 
 
+class CallGoesOn(Struct, frozen=True, kw_only=True):
+    """A session has used so much by now, all of it checked: what is paid if it breaks off."""
+
+    call: str
+    attempt: int
+    usage: Usage
+
+
 class CallEnded(Struct, frozen=True, kw_only=True):
     """The whole answer was passed on, and counted."""
 
@@ -115,6 +124,7 @@ CallFact = (
     | WorkerRemoved
     | CallReceived
     | CallStarted
+    | CallGoesOn
     | CallEnded
     | CallBroken
     | CallCancelled

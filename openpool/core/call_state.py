@@ -65,6 +65,8 @@ class Call:
     """Whether the first byte of an answer was passed on."""
     started_ms: int = 0
     """When that was."""
+    used: Usage | None = None
+    """What was found right of an answer that goes on, if that is known."""
     reason: str = ""
     """Why the latest attempt failed."""
     timers: list[Timer] = field(default_factory=list)

@@ -9,7 +9,8 @@ Theory of operation. A call is one HTTP exchange that a client has open. Its sta
 
 Until the first byte another worker may be tried; after it, never. The client of every call gets
 one answer: an answer that begins, or one `RefuseCall`. A worker is credited only for an answer
-that ended and was found right, or for the part a client took before it hung up, if that was.
+that ended and was found right, for the part a client took before it hung up, if that was, and for
+what was right of a session that broke off.
 After a restart nothing is taken up again: the exchanges died with the process.
 
 It must not do I/O or read a clock. Parts: `stands` (who serves what), `fees` (shared with
@@ -24,6 +25,7 @@ from openpool.core.call_facts import (
     CallCancelled,
     CallEnded,
     CallFact,
+    CallGoesOn,
     CallReceived,
     CallStarted,
     LineDown,
@@ -127,6 +129,8 @@ class Desk:
                 self._on_received(fact)
             case CallStarted():
                 self._on_started(fact)
+            case CallGoesOn():
+                self._on_goes_on(fact)
             case CallEnded():
                 self._on_ended(fact)
             case CallBroken():
@@ -173,6 +177,11 @@ class Desk:
         call.started_ms = self.out.now_ms
         if call.session is not None:
             call.session.used = True
+
+    def _on_goes_on(self, fact: CallGoesOn) -> None:
+        call = self._running(fact.call, fact.attempt)
+        if call is not None and call.began and fact.usage.checked:
+            call.used = fact.usage
 
     def _on_ended(self, fact: CallEnded) -> None:
         call = self._running(fact.call, fact.attempt)
@@ -247,10 +256,18 @@ class Desk:
         self._let_go(call)
         if blamed:
             self.stands.blame(stand.line.owner, reason)
-        if call.began or tied or call.attempts >= self.settings.attempts_max:
+        if call.used is not None and not stand.line.owner.banned:
+            self._end_early(call, stand, call.used)
+        elif call.began or tied or call.attempts >= self.settings.attempts_max:
             self._fail(call, "worker-failed", FAILED.format(call=call.id))
         else:
             self._place(call, "retry")
+
+    def _end_early(self, call: Call, stand: Stand, usage: Usage) -> None:
+        """A session broke off: its client is told, what was right until then is paid."""
+        text = FAILED.format(call=call.id)
+        self.out.do(RefuseCall(call=call.id, code="worker-failed", text=text))
+        self._complete(call, stand, usage, blamed=False)
 
     def _note_failed(self, call: Call, stand: Stand, reason: str, blamed: bool) -> None:
         call.reason = reason = tidy_reason(reason)

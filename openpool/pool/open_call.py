@@ -20,7 +20,13 @@ from urllib.parse import quote as percent
 import structlog
 from msgspec import structs
 
-from openpool.core.call_facts import CallBroken, CallCancelled, CallEnded, CallStarted
+from openpool.core.call_facts import (
+    CallBroken,
+    CallCancelled,
+    CallEnded,
+    CallGoesOn,
+    CallStarted,
+)
 from openpool.core.call_instructions import RefuseCall, StartCall
 from openpool.core.call_requests import CallFailed, CallRequest, Checked, Transcript
 from openpool.core.calls import Unit, Usage
@@ -151,19 +157,30 @@ class OpenCall:
             reason = f"it was silent for {idle_s:g} s in the middle of its answer"
             self._call.fail(_Failed(reason, blamed=True))
         if self._started and (self._request.streaming or self._request.lasting):
-            try:
-                self._exchange.used(self, self._units_so_far())
-            except SpendLimitReached:
-                self._call.fail(_Spent())
+            self._account()
 
-    def _units_so_far(self) -> int:
-        """About what it has used by now."""
-        request, took_ms = self._request, self._took_ms()
-        seen = self._follow.measured(took_ms) if self._follow else None
+    def _account(self) -> None:
+        """Say what it has used by now: exactly of a session that is followed, else about."""
+        took_ms, follow = self._took_ms(), self._follow
+        seen = follow.measured(took_ms) if follow else None
+        if seen is not None:
+            self._tell_used(seen, took_ms)
         asked = max(0, self._spool.size - REQUEST_BYTES_SPARE) // REQUEST_BYTES_PER_TOKEN
-        seen = seen or Measured(
-            session_ms=took_ms, prompt_tokens=asked, completion_tokens=self._pieces
-        )
+        about = Measured(session_ms=took_ms, prompt_tokens=asked, completion_tokens=self._pieces)
+        try:
+            self._exchange.used(self, self._count(seen or about))
+        except SpendLimitReached:
+            assert self._call is not None
+            self._call.fail(_Spent())
+
+    def _tell_used(self, seen: Measured, took_ms: int) -> None:
+        note = f"{seen.frames} frames analysed in {took_ms} ms, before it broke off"
+        used = Usage(unit=self._unit, units=self._count(seen), checked=True, note=note)
+        self._exchange.feed(CallGoesOn(call=self.id, attempt=self._attempt, usage=used))
+
+    def _count(self, seen: Measured) -> int:
+        """Units; none where the price has a unit that these calls are not counted in."""
+        request = self._request
         try:
             return units(request.app.pipeline, request.source, seen, self._unit)
         except ValueError:

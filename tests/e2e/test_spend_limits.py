@@ -127,6 +127,26 @@ async def test_a_session_of_garbage_earns_nothing(tmp_path: Path) -> None:
         assert running.store.events(EventFilter(types=("fee-credited",))) == []
 
 
+async def test_what_was_right_of_a_lost_session_is_paid(tmp_path: Path) -> None:
+    """A worker that vanishes in the middle of a session is paid for what the pool had checked by
+    then, and its client is told."""
+    frames = [seen(frame) for frame in range(5)]
+    async with calling_pool(tmp_path, PRICE) as running:
+        async with line_worker(running, lines(*frames), SESSIONS) as box:
+            async with watching(running) as (socket, who):
+                calls = running.process.driver.desk.calls
+                await until(lambda: any(call.used for call in calls.values()))
+                await box.die()
+                assert (await error_of(socket))["code"] == "worker-failed"
+        (fee,) = await told(running, FeeCredited)
+        assert isinstance(fee, FeeCredited)
+        assert int(fee.fee_wei) == 5 * FRAME_WEI
+        (done,) = await told(running, CallCompleted)
+        assert isinstance(done, CallCompleted)
+        assert "before it broke off" in done.note
+        await until(lambda: running.process.customers.get(who).owed_wei == 5 * FRAME_WEI)
+
+
 async def test_a_session_ends_at_the_spend_limit(tmp_path: Path) -> None:
     """A session is looked at while it runs: at the limit it ends with an error that says so, what
     was seen is paid, and the next one does not begin."""

@@ -22,6 +22,7 @@ from openpool.core.call_facts import (
     CallCancelled,
     CallEnded,
     CallFact,
+    CallGoesOn,
     CallReceived,
     CallStarted,
     LineDown,
@@ -237,6 +238,12 @@ class DeskMachine(RuleBasedStateMachine):
         usage = Usage(unit=unit, units=units, checked=checked, note="counted")
         self.feed(CallEnded(call=call, attempt=attempt, usage=usage, blamed=blamed))
 
+    @rule(pick=PICKS, units=st.integers(0, 10**6), checked=st.booleans())
+    def answer_goes_on(self, pick: int, units: int, checked: bool) -> None:
+        call, attempt = self.call(pick)
+        usage = Usage(unit="token", units=units, checked=checked)
+        self.feed(CallGoesOn(call=call, attempt=attempt, usage=usage))
+
     @rule(app=APP, direct=st.booleans(), units=st.integers(0, 10**9), quote=QUOTES)
     def a_call_goes_well(self, app: App, direct: bool, units: int, quote: Quote | None) -> None:
         """The whole way, so that money is seen in most plays."""
@@ -285,8 +292,9 @@ class DeskMachine(RuleBasedStateMachine):
             failed = self.log.get(f"{call}/failed")
             told = call in self.begun or self.refused[call] or failed.data.code == "cancelled"
             assert told, f"nobody told the client of {call}"
-            if failed is None:
-                assert not self.refused[call], "answered, and refused as well"
+            if failed is None and self.refused[call]:
+                broke = f"{call}/{len(self.tried[call])}/failed"
+                assert broke in self.log, "answered, and refused as well"
 
     @invariant()
     def a_place_is_held_for_a_reason(self) -> None:

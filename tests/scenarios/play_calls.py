@@ -94,6 +94,11 @@ class CallPlay(Frame):
         """The first byte of the answer is passed on."""
         self.feed(facts.CallStarted(call=call, attempt=self._attempt(call, attempt)))
 
+    def do_goes_on(self, call: str, attempt: str = "", **named: str) -> None:
+        """A session has used so much by now, and all of it was right."""
+        usage = _usage(True, "until then", **named)
+        self.feed(facts.CallGoesOn(call=call, attempt=self._attempt(call, attempt), usage=usage))
+
     def do_end(self, call: str, *note: str, attempt: str = "", **named: str) -> None:
         """The answer ends: `units`, `unit`; `check=bad` or `check=not` if it is not right."""
         check = named.get("check", "good")
