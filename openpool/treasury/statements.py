@@ -179,8 +179,7 @@ class Statements:
     def _make(self, number: int, seq: int) -> tuple[Statement, bytes]:
         """The statement and its file, which are in place when this returns."""
         last = self._event_at(seq)
-        terms = self._terms.in_force(last.event.time_ms)
-        promise = terms.terms.promise
+        terms = self._terms.at(last.event.time_ms)
         closing = Closing(
             pool=self._pool_name,
             chain_id=self._chain_id,
@@ -188,8 +187,8 @@ class Statements:
             seq=seq,
             chain=last.chain,
             time_ms=last.event.time_ms,
-            terms=terms.digest,
-            window_rounds=promise.window_rounds,
+            terms=terms.digest if terms else "",
+            window_rounds=terms.terms.promise.window_rounds if terms else 0,
         )
         entries = ((e.seq, e.event) for e in self._pages(TYPES, self._opening.seq, seq + 1))
         statement, receipts = make(self._opening, closing, entries)

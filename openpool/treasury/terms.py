@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import structlog
+
 from openpool.core.documents import digest_of, signed_bytes, signed_text
 from openpool.core.errors import BadMessage, SetupError
 from openpool.core.events import Event
@@ -16,7 +18,9 @@ from openpool.core.terms import (
     KIND,
     Promise,
     Published,
+    Terms,
     commission_ppm,
+    differences,
     encode_terms,
     in_force,
     next_terms,
@@ -26,6 +30,9 @@ from openpool.core.terms import (
 from openpool.store.interface import Appender, EventFilter, StoredEvent
 from openpool.treasury.signing import Signs
 
+log = structlog.get_logger()
+
+HOUR_MS = 3_600_000
 VERSIONS_MAX = 10_000
 LOOK_MS = 60_000
 """Longest sleep: a clock that was set does not make terms apply a week late."""
@@ -95,7 +102,18 @@ class PublishedTerms:
         await receipt.durable()
         self._versions.append(published(event))
         self._published.set()
+        self._say(terms)
         return self._versions[-1]
+
+    def _say(self, terms: Terms) -> None:
+        current = self.at(terms.published_ms)
+        changes = differences(current.terms.promise, terms.promise) if current else []
+        log.info(
+            "terms-published",
+            version=terms.version,
+            applies_in_hours=(terms.applies_ms - terms.published_ms) // HOUR_MS,
+            changes=changes,
+        )
 
     async def run(self) -> None:
         """Call `on_applied` whenever an announced version begins to apply; ends by cancellation."""
@@ -125,12 +143,16 @@ class PublishedTerms:
         """All of them, the oldest first."""
         return self._versions
 
-    def in_force(self, at_ms: int | None = None) -> Published:
-        """The version that holds now, or held then. SetupError before anything was published."""
-        found = in_force(self._versions, self._clock_ms() if at_ms is None else at_ms)
+    def in_force(self) -> Published:
+        """The version that holds now. SetupError before anything was published."""
+        found = self.at(self._clock_ms())
         if found is None:
             raise SetupError("The pool has published no terms yet; start it once.")
         return found
+
+    def at(self, time_ms: int) -> Published | None:
+        """The version that held then; None before the first applied."""
+        return in_force(self._versions, time_ms)
 
     def pending(self) -> Published | None:
         """The version that was announced and will apply."""
@@ -143,7 +165,7 @@ class PublishedTerms:
     def file(self, version: int = 0) -> bytes | None:
         """The signed document of a version; 0 is the one in force. None if there is none."""
         if not version:
-            found = in_force(self._versions, self._clock_ms())
+            found = self.at(self._clock_ms())
         else:
             found = next((v for v in self._versions if v.terms.version == version), None)
         return signed_bytes(found.document, found.signer, found.signature) if found else None

@@ -63,7 +63,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_from_statement_to_correction_by_commands_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """List, fetch, verify; dispute a job, keep its evidence, uphold it with a correction; export."""
+    """List, fetch, verify; dispute a job, uphold it with a correction; export."""
     async with proved(tmp_path) as web:
         app = create_app(with_fields(web.pool.deps, proofs=web.proofs))
         async with served(with_fields(web.pool, app=app)) as base:
