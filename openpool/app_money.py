@@ -165,19 +165,20 @@ def _make(
     books = RevenueBooks(store)
     wallets = _wallets(config, books, chain, livepeer, signer)
     spending = asyncio.Lock()
-    payer = _payer(config, store, chain, signer) if chain and signer else None
+    promised = terms.in_force().terms.promise
+    payer = _payer(config, promised, store, chain, signer) if chain and signer else None
     rewards = _rewards(config, livepeer, followed, payer) if livepeer else None
     closing = Closing(
         books=books,
         orchestrators=[o.name for o in config.orchestrators],
         clock_ms=wall_ms,
-        lpt_share_ppm=config.lpt.share,
+        lpt_share_ppm=promised.reward_share_ppm,
     )
     rounds = _rounds(config, books, closing, chain, livepeer, followed, wallets)
     usd, watch = UsdRate(rate(config)), _usd(config, chain)
     if watch is not None:
         usd.follow(watch.known)
-    settler = _settler(config, store, spending)
+    settler = _settler(promised, store, spending)
     statements = _statements(config, store, terms, key, settler)
     corrections = Corrections(store=store, clock_ms=wall_ms, spending=spending)
     return Money(
@@ -241,13 +242,15 @@ def _signer(config: Config) -> Signer | None:
     )
 
 
-def _payer(config: Config, store: SqliteStore, chain: Chain, signer: Signer) -> Payer:
+def _payer(
+    config: Config, promised: Promise, store: SqliteStore, chain: Chain, signer: Signer
+) -> Payer:
     payouts, settings = config.payouts, config.chain
     rules = Rules(
-        threshold_wei=payouts.threshold,
-        minimum_wei=payouts.minimum,
-        gas_paid_by_worker=payouts.gas_paid_by == "worker",
-        gas_share_max_ppm=payouts.gas_share_max,
+        threshold_wei=int(promised.threshold_wei),
+        minimum_wei=int(promised.minimum_wei),
+        gas_paid_by_worker=promised.gas_paid_by == "worker",
+        gas_share_max_ppm=promised.gas_share_max_ppm,
         per_payout_max_wei=payouts.per_payout_max,
         per_day_max_wei=payouts.per_day_max,
     )
@@ -327,13 +330,12 @@ def _rounds(
     )
 
 
-def _settler(config: Config, store: SqliteStore, spending: asyncio.Lock) -> Settler:
-    revenue = config.revenue
+def _settler(promised: Promise, store: SqliteStore, spending: asyncio.Lock) -> Settler:
     return Settler(
         store=store,
-        scheme=revenue.scheme,
-        window_rounds=revenue.window_rounds,
-        rules=[RuleProcess(hook.rule, dict(hook.options)) for hook in revenue.hooks],
+        scheme=promised.scheme,
+        window_rounds=promised.window_rounds,
+        rules=[RuleProcess(each.rule, dict(each.options)) for each in promised.rules],
         spending=spending,
     )
 
