@@ -83,6 +83,10 @@ async def test_the_profile_is_the_chains(tmp_path: Path) -> None:
         missed = [each["round"] for each in profile["past"] if not each["rewarded"]]
         assert missed == [number for number in range(2, 42) if (number - 2) % 11 == 4]
         assert profile["reward_calls_ppm"] == 36 * 1_000_000 // 40
+        written = {n: p.stake for n, p in protocol.o(POOL).pools.items() if p.stake}
+        for each in profile["past"]:  # a round without a change has the stake of the one before
+            latest = max(number for number in written if number <= each["round"])
+            assert int(each["stake_lpt"]) == written[latest]
         fees = [log.paid_wei for _, log in chain.tickets_paid]
         assert [int(each["fees_wei"]) for each in profile["past"]] == fees
         assert profile["past"][0]["delegators_lpt"] == str(rewards[0] - rewards[0] // 4)
