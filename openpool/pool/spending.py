@@ -69,12 +69,14 @@ class Spending:
 
     async def follow(self, batch: Sequence[StoredEvent]) -> None:
         """Take what was appended, and what is missing before it."""
-        while batch and self._seq < batch[0].seq - 1:
-            missed = EventFilter(
-                after_seq=self._seq, before_seq=batch[0].seq, limit=MISSED_MAX
-            )  # fmt: skip
-            self.count(await asyncio.to_thread(self._store.events, missed))
+        missed: Sequence[StoredEvent] = batch
+        while missed and batch and self._seq < batch[0].seq - 1:
+            missed = await asyncio.to_thread(self._store.events, self._gap(batch[0].seq))
+            self.count(missed)
         self.count(batch)
+
+    def _gap(self, before_seq: int) -> EventFilter:
+        return EventFilter(after_seq=self._seq, before_seq=before_seq, limit=MISSED_MAX)
 
     def count(self, batch: Sequence[StoredEvent]) -> None:
         """Take events in the order of the log; those known already change nothing."""
