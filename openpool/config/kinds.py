@@ -216,7 +216,7 @@ def _show_secret(value: object) -> str:
 
 
 def _address(text: str, _: Path) -> str:
-    return checked_address(text) if text else ""
+    return "" if text in {"", "none"} else checked_address(text)
 
 
 def _units(text: str, units: dict[str, int]) -> int:

@@ -31,13 +31,13 @@ class ChainSettings(Section, frozen=True, kw_only=True):
         int, Setting(kinds.integer(1, 2**53), "The chain that the endpoints must serve")
     ] = 42_161
     controller: Annotated[
-        str, Setting(kinds.ADDRESS, "The protocol's Controller; empty: a chain without it")
+        str, Setting(kinds.ADDRESS, "The protocol's Controller; none: a chain without it")
     ] = CONTROLLER
     price_feed: Annotated[
         str,
         Setting(
             kinds.ADDRESS,
-            "Contract with the price of an ETH in USD, if ai.usd_per_eth is 0; empty: none",
+            "Contract with the price of an ETH in USD, if ai.usd_per_eth is 0; or none",
         ),
     ] = PRICE_FEED
     price_keep_ms: Annotated[

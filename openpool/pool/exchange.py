@@ -147,8 +147,8 @@ class Exchange:
         the worker is told within moments.
         """
         self._serial += 1
+        quote = self._price(request.app, request.source)  # raises CallFailed if it is not known now
         spool = body if isinstance(body, Spool) else self.spool(body, kept=not request.lasting)
-        quote = self._price(request.app, request.source)
         call_id = f"call.{self._epoch}-{self._serial}"
         return OpenCall(self, call_id, request, spool, quote)
 
