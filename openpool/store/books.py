@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field, structs
 
 from openpool.core import events
-from openpool.core.accounts import CUSTOMER
+from openpool.core.accounts import CUSTOMER, LPT
 from openpool.core.events import Event
 from openpool.core.ledger import Balances, CarryKey, Transfer, carry_of, transfers_of
 from openpool.store.interface import AppRow, CustomerCallsRow, RollupPoint, WorkerRow
@@ -128,6 +128,7 @@ class Changes(Struct):
     tallies: set[TallyKey] = field(default_factory=set)
     workers: set[str] = field(default_factory=set)
     types: set[str] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
     apps: set[AppKey] = field(default_factory=set)
     customers: set[str] = field(default_factory=set)
@@ -157,6 +158,8 @@ class Books:
         self.tallies = Tallies() if tallies is None else tallies
         self.workers: dict[str, WorkerTally] = {}
         self.counts: dict[str, int] = {}
+        self.turnover: dict[str, int] = {}
+        """What all transfers of a kind moved; kinds of LPT stand behind `lpt/`."""
         self.open_jobs: dict[str, OpenJob] = {}
         self.apps: dict[AppKey, AppTally] = {}
         self.customers: dict[str, CustomerTally] = {}
@@ -173,6 +176,7 @@ class Books:
         for transfer in transfers:
             self.balances.post(transfer)
             self.changes.accounts.update((transfer.debit, transfer.credit))
+            self._turn_over(transfer)
         self._apply(seq, event)
         return transfers
 
@@ -180,6 +184,11 @@ class Books:
         """The touched keys since the last call."""
         changes, self.changes = self.changes, Changes()
         return changes
+
+    def _turn_over(self, transfer: Transfer) -> None:
+        kind = f"{LPT}{transfer.kind}" if transfer.debit.startswith(LPT) else transfer.kind
+        self.turnover[kind] = self.turnover.get(kind, 0) + transfer.amount_wei
+        self.changes.kinds.add(kind)
 
     def _apply(self, seq: int, event: Event) -> None:
         match event.data:

@@ -103,8 +103,27 @@ def _check_ours(connection: apsw.Connection, file: Path) -> None:
         )
 
 
+class _WeiSum:
+    """Adds up decimal text, of any length."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def step(self, *values: "apsw.SQLiteValue") -> None:
+        self._sum += int(str(values[0]))
+
+    def final(self) -> str:
+        return str(self._sum)
+
+
+def add_functions(connection: apsw.Connection) -> None:
+    """What migrations use beyond SQLite's own functions."""
+    connection.create_aggregate_function("wei_sum", _WeiSum, 1)
+
+
 def _migrate(connection: apsw.Connection) -> None:
     """Apply what is missing; each migration and its version number are one transaction."""
+    add_functions(connection)
     done = connection.pragma("user_version")
     for number, sql in migrations():
         if number > done:

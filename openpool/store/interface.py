@@ -210,6 +210,10 @@ class Reader(Protocol):
     def counts(self) -> dict[str, int]:
         """Events of each type over all time."""
 
+    def turnover(self) -> dict[str, int]:
+        """What all transfers of each kind moved over all time, in wei; kinds of LPT behind
+        `lpt/`."""
+
     def last_epoch(self) -> int: ...
     def open_jobs(self, now_ms: int) -> list[tuple[Event, list[tuple[int, str]]]]:
         """Jobs received, not settled, whose deadline is ahead; with (attempt, worker) of each."""

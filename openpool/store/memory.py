@@ -144,6 +144,9 @@ class MemoryLog:
     def counts(self) -> dict[str, int]:
         return dict(sorted(self._books.counts.items()))
 
+    def turnover(self) -> dict[str, int]:
+        return dict(self._books.turnover)
+
     def last_epoch(self) -> int:
         newest = self.events(EventFilter(types=("pool-started",), newest_first=True, limit=1))
         data = newest[0].event.data if newest else None

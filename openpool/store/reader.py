@@ -164,6 +164,9 @@ class SqliteReader:
     def counts(self) -> dict[str, int]:
         return dict(self._all("SELECT type, events FROM event_count ORDER BY type"))
 
+    def turnover(self) -> dict[str, int]:
+        return {k: int(v) for k, v in self._all("SELECT kind, amount_wei FROM turnover")}
+
     def last_epoch(self) -> int:
         newest = self.events(EventFilter(types=("pool-started",), newest_first=True, limit=1))
         data = newest[0].event.data if newest else None

@@ -101,6 +101,11 @@ CREATE TABLE event_count (
     events INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE turnover (                     -- what all transfers of a kind moved, over all time
+    kind       TEXT PRIMARY KEY,            -- of LPT behind lpt/
+    amount_wei TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE open_job (                     -- received, neither delivered nor failed
     job         TEXT PRIMARY KEY,
     seq         INTEGER NOT NULL,           -- of its job-received

@@ -41,6 +41,7 @@ COLUMNS = {
         " calls, calls_failed, call_worker_wei",
     ),
     "event_count": (1, "type, events"),
+    "turnover": (1, "kind, amount_wei"),
     "open_job": (1, "job, seq, deadline_ms, busy_ms, pixels"),
     "app": (2, "pipeline, model, calls, failed, took_ms, first_byte_ms, fee_wei"),
     "customer_calls": (1, "customer, calls, failed"),
@@ -121,6 +122,9 @@ def load_books(connection: apsw.Connection) -> Books:
     )
     books.workers.update((row[0], worker_of(row)) for row in run(SELECT_WORKER))
     books.counts.update(run("SELECT type, events FROM event_count"))
+    books.turnover.update(
+        (kind, int(amount)) for kind, amount in run("SELECT kind, amount_wei FROM turnover")
+    )
     jobs = run(f"SELECT {COLUMNS['open_job'][1]} FROM open_job")
     books.open_jobs.update((row[0], OpenJob(*row[1:])) for row in jobs)
     books.apps.update(((row[0], row[1]), app_of(row)) for row in run(SELECT_APP))
@@ -167,6 +171,7 @@ def rows_of(books: Books) -> dict[str, list[Row]]:
         "rollup": books.tallies,
         "worker": books.workers,
         "event_count": books.counts,
+        "turnover": books.turnover,
         "open_job": books.open_jobs,
         "app": books.apps,
         "customer_calls": books.customers,
@@ -191,6 +196,7 @@ def _keys(changes: Changes) -> dict[str, set[Any]]:
         "rollup": changes.tallies,
         "worker": changes.workers,
         "event_count": changes.types,
+        "turnover": changes.kinds,
         "open_job": changes.jobs,
         "app": changes.apps,
         "customer_calls": changes.customers,
@@ -219,6 +225,8 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
             return None if seq is None else (key, seq)
         case "event_count":
             return key, books.counts[key]
+        case "turnover":
+            return key, str(books.turnover[key])
         case _:
             job = books.open_jobs.get(key)
             return None if job is None else (key, *map(_fit, structs.astuple(job)))

@@ -171,7 +171,7 @@ class _Gauges(Collector):
             yield from revenue_gauges(self.revenue)
         seq, _ = self._deps.reader.head()
         yield _gauge("log_events", "Events in the log.", seq)
-        for name, wei in money(self._deps.reader.balances()).items():
+        for name, wei in money(self._deps.reader.turnover()).items():
             gwei = int(wei) / GWEI
             yield _gauge(
                 name.replace("_wei", "_gwei"), "From the ledger, as a float in gwei.", gwei

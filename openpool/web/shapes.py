@@ -4,7 +4,8 @@ Wei are decimal strings. Conversions from what the store and the core hold stand
 Read `web.views` next, which gathers them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +17,7 @@ from openpool.core.events import Event
 from openpool.core.ledger import Transfer
 from openpool.core.views import GroupView, PoolView, WorkerView
 from openpool.core.views import OrchestratorView as LiveOrchestrator
-from openpool.store.interface import Balance, RollupPoint, StoredEvent, WorkerRow
+from openpool.store.interface import RollupPoint, StoredEvent, WorkerRow
 from openpool.web.call_shapes import Server
 
 MINUTE_MS = 60_000
@@ -343,17 +344,17 @@ def transfer_view(entry: Transfer) -> TransferView:
     )
 
 
-def money(balances: Iterable[Balance]) -> dict[str, str]:
-    """What came in, what the pool keeps, and what workers earned, out of the balances."""
-    sums = {"fees": 0, "customer": 0, "commission": 0, "worker": 0}
-    for balance in balances:
-        kind = balance.account.partition(":")[0]
-        if kind in sums:
-            sums[kind] += balance.amount_wei
+def money(turnover: Mapping[str, int]) -> dict[str, str]:
+    """What work was worth, what the pool kept of that, and what workers earned, over all time:
+    paying it out changes none of it. What was accrued at expected value counts until a share of
+    what was realised takes its place."""
+    moved = defaultdict(int, turnover)
+    credited_wei = moved["fee"] - moved["release"] + moved["share"]
+    commission_wei = moved["commission"] - moved["release-commission"]
     return {
-        "fees_wei": str(-sums["fees"] - sums["customer"]),
-        "commission_wei": str(sums["commission"]),
-        "credited_wei": str(sums["worker"]),
+        "fees_wei": str(credited_wei + commission_wei),
+        "commission_wei": str(commission_wei),
+        "credited_wei": str(credited_wei),
     }
 
 

@@ -84,7 +84,7 @@ class Views:
             lambda: (
                 deps.reader.workers(),
                 deps.reader.counts(),
-                money(deps.reader.balances()),
+                money(deps.reader.turnover()),
                 _span(deps, now_ms - DAY_MS, now_ms),
             )
         )
@@ -105,7 +105,7 @@ class Views:
         rows, books, (events, head), hour, day = await asyncio.to_thread(
             lambda: (
                 deps.reader.workers(),
-                money(deps.reader.balances()),
+                money(deps.reader.turnover()),
                 deps.reader.head(),
                 _span(deps, now_ms - HOUR_MS, now_ms),
                 _span(deps, now_ms - DAY_MS, now_ms),

@@ -25,6 +25,8 @@ from stories import (
 
 from openpool.core import events as e
 from openpool.core.errors import Unavailable
+from openpool.core.events import Event
+from openpool.core.money_events import RewardShared
 from openpool.store.interface import (
     Balance,
     CustomerRow,
@@ -106,6 +108,19 @@ async def test_an_event_counts_once(store: Store) -> None:
     await store.append(list(reversed(events))).durable()
     after = (store.head(), store.balances(), store.counts(), store.workers(), store.transfers())
     assert after == before
+
+
+async def test_turnover_is_what_all_transfers_of_a_kind_moved(store: Store) -> None:
+    """It only ever grows, whatever becomes of the balances."""
+    await store.append(Story(2).events(jobs=30)).durable()
+    moved: dict[str, int] = {}
+    for transfer in store.transfers(limit=1_000):
+        moved[transfer.kind] = moved.get(transfer.kind, 0) + transfer.amount_wei
+    assert store.turnover() == moved
+    assert moved.keys() == {"fee", "commission"}
+    reward = RewardShared(orchestrator="o", round=1, address="0xa", amount_lpt=str(10**40))
+    await store.append([Event(id="r", time_ms=1, data=reward)]).durable()
+    assert store.turnover() == moved | {"lpt/reward": 10**40}
 
 
 async def test_the_first_event_with_an_id_stays(store: Store) -> None:

@@ -16,7 +16,8 @@ from faulty_disk import FullDisk
 from stories import START_MS, Story, at, received
 
 from openpool.core.errors import SetupError, Unavailable
-from openpool.store import database
+from openpool.core.money_events import RewardShared
+from openpool.store import database, replay
 from openpool.store.interface import EventFilter
 from openpool.store.memory import MemoryStore
 from openpool.store.reader import SqliteReader
@@ -33,6 +34,19 @@ def is_one_sentence(text: str) -> bool:
 
 
 # --- restarts ---
+
+
+def test_turnover_of_a_database_without_it_is_summed_up(tmp_path: Path) -> None:
+    """A database of the version before gets the exact sums of the transfers that it holds."""
+    reward = RewardShared(orchestrator="o", round=1, address="0xa", amount_lpt=str(10**40))
+    with closing(SqliteStore(tmp_path)) as store:
+        store.append([*Story(3).events(jobs=20), at("r1", reward), at("r2", reward)])
+    with closing(apsw.Connection(str(tmp_path / database.FILE))) as connection:
+        connection.execute("DROP TABLE turnover")
+        connection.pragma("user_version", 4)
+    with closing(SqliteStore(tmp_path)) as store:
+        assert store.turnover()["lpt/reward"] == 2 * 10**40
+    assert replay.check(tmp_path).faults == ()
 
 
 async def test_a_restart_continues_the_log_and_the_books(directory: Path) -> None:
@@ -330,6 +344,7 @@ def test_the_schema_file_is_what_all_migrations_add_up_to(tmp_path: Path) -> Non
 
     def tables(*scripts: str) -> list[tuple[str, str]]:
         with closing(apsw.Connection(":memory:")) as connection:
+            database.add_functions(connection)
             for script in scripts:
                 connection.execute(script)
             return list(connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name"))

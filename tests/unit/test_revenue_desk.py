@@ -13,12 +13,13 @@ import pytest
 from stories import START_MS
 from test_follow import NAME, Clock, balance, begun, credit, follower, told
 from toychain import ADDRESS, WALLET, ToyChain
-from webpool import OPERATOR, bearer, served, web_pool
+from webpool import OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.chain import contracts
 from openpool.cli import run
 from openpool.core import money_events as money
 from openpool.core.errors import BadMessage, NotAllowed, SetupError
+from openpool.core.events import Event
 from openpool.core.orders import Order
 from openpool.core.revenue_views import RevenueView
 from openpool.store.memory import MemoryStore
@@ -234,6 +235,31 @@ async def test_metrics_and_alerts_come_from_the_same_view(tmp_path: Path) -> Non
         assert not any(line.startswith("openpool_luck_ratio{") for line in lines), "no work yet"
         alerts = (await client.get("/api/v1/status")).json()["alerts"]
         assert "Reward of main was missed in round 1." in {each["title"] for each in alerts}
+
+
+async def test_what_was_earned_does_not_depend_on_what_was_realised(tmp_path: Path) -> None:
+    """Public totals are what work was worth over all time; revenue and payouts change them not."""
+    async with web_pool(tmp_path) as pool:
+        await pool.append(credit("a", 100, 75))
+        earned = (await pool_totals(pool)).json()
+        revenue = money.RevenueRealised(
+            orchestrator=NAME,
+            round=1,
+            from_block=1,
+            to_block=2,
+            amount_wei="1000",
+            paid_wei="1000",
+            tickets=1,
+        )
+        await pool.append(Event(id="r", time_ms=START_MS, data=revenue))
+        assert (await pool_totals(pool)).json() == earned
+        assert (earned["fees_wei"], earned["credited_wei"]) == ("75", "75")
+
+
+async def pool_totals(pool: WebPool) -> httpx.Response:
+    transport = httpx.ASGITransport(app=pool.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://pool") as client:
+        return (await client.get("/api/v1/public")).raise_for_status()
 
 
 async def test_the_command_shows_what_the_api_says(
