@@ -60,6 +60,18 @@ def test_weights_replace_the_split() -> None:
     assert (summary.rule, summary.rule_version, summary.rule_hash) == ("test", "1", "00")
 
 
+def test_weights_leave_alone_what_belongs_to_work_that_was_paid_at_once() -> None:
+    """In the round of a change of scheme a rule divides only the part of the others."""
+    log = RoundLog("proportional", rules=[weighing({A: 1})])
+    log.start(1)
+    log.work("a", 100, 0)
+    log.work("b", 300, 0, scheme="per-job")
+    log.win(800)
+    log.start(2)
+    assert (log.paid("a"), log.paid("b"), log.balance("fees:main")) == (200, 300, 300)
+    assert settled(log.events).carried_wei == "0"
+
+
 def test_adjustments_are_booked_beside_the_shares() -> None:
     """What a rule moves is an event of its own, which says why."""
     log = played(adjusting([pay(C, 10, "rent"), hold(A, 5, "for later")]))

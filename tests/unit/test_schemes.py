@@ -27,6 +27,13 @@ def test_a_pot_is_divided_by_work_and_commission_is_each_ones_own() -> None:
     assert (division.settled_wei, division.left_wei) == (0, 0)
 
 
+def test_a_share_is_rounded_down_and_commission_is_the_rest() -> None:
+    """With 100 % commission the worker gets nothing, and of a single wei the pool keeps it."""
+    claims, _ = proportional_claims({"a": work(4, 1_000_000), "b": work(4, 250_000)})
+    assert divide(8, claims).parts == {"a": (0, 4), "b": (3, 1)}
+    assert divide(2, claims).parts == {"a": (0, 1), "b": (0, 1)}
+
+
 def test_what_cannot_be_divided_is_left() -> None:
     """100 wei among three equals leave one."""
     claims, paid = proportional_claims({name: work(7) for name in "abc"})
@@ -275,6 +282,22 @@ def test_orchestrators_are_settled_apart() -> None:
     events = log.start(2)
     assert settled(events, "second").realised_wei == "0"
     assert (log.paid("a"), log.paid("b")) == (1_000, 0)
+
+
+def test_a_round_that_is_said_to_start_twice_goes_on() -> None:
+    """Its work is not cut in two."""
+    log = RoundLog("proportional")
+    log.start(1)
+    log.work("a", 10, 0)
+    assert log.start(1) == []
+    log.work("b", 10, 0)
+    log.win(100)
+    events = log.start(2)
+    assert (log.paid("a"), log.paid("b")) == (50, 50)
+    started = [event.time_ms for event in log.events if event.type == "round-started"]
+    summary = settled(events)
+    assert (summary.start_ms, summary.end_ms) == (started[0], started[2])
+    assert {event.time_ms for event in events} == {summary.end_ms}
 
 
 def test_a_round_that_was_settled_is_not_settled_again() -> None:
