@@ -274,7 +274,7 @@ def check_terms(statement: Statement, signer: str, signed: Signed) -> Iterator[F
         return
     if signed.signer != signer or terms.pool != statement.pool:
         yield Finding(path="terms", text="The terms are of another pool, or signed by another key.")
-    if terms.applies_ms > statement.from_ms:
+    if terms.previous and terms.applies_ms > statement.from_ms:
         return  # they began to apply in this statement: work before may be paid as it was before
     promise = terms.promise
     rates = {promise.commission_ppm, *(group.commission_ppm for group in promise.groups)}

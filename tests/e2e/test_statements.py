@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+from msgspec.structs import replace
 
 from openpool.core.events import Event
 from openpool.core.model import Segment
@@ -106,3 +107,34 @@ async def test_a_worker_checks_its_pay_on_its_own_machine(tmp_path: Path) -> Non
     (alone / "s.json").write_bytes(statement.replace(b'"closing_wei":"', b'"closing_wei":"1', 1))
     code, report = await asyncio.to_thread(verify, alone, *files)
     assert (code, report["ok"]) == (1, False)
+
+
+async def test_new_terms_reach_a_worker_that_stays_connected(tmp_path: Path) -> None:
+    """A change of commission counts from when it applies, without a new connection."""
+    async with StandIn("o-secret") as orchestrator:
+        file = write_config(tmp_path, [orchestrator], "statements: {notice_ms: 0}")
+        async with pool(file) as running:
+            terms = running.process.terms
+            applied, put_into_force = asyncio.Event(), terms.on_applied
+
+            def on_applied() -> None:
+                put_into_force()
+                applied.set()
+
+            terms.on_applied = on_applied
+            token = await running.enroll("box")
+            async with worker(running, token, honest):
+                await orchestrator.wait_registered(1)
+                (data,) = make_segments(320, 180, 30, 1, 1)
+                first = await orchestrator.submit("s", 0, data, 1000, PROFILES)
+                promise = terms.in_force().terms.promise
+                await terms.publish(replace(promise, commission_ppm=500_000))
+                async with asyncio.timeout(10):
+                    await applied.wait()
+                second = await orchestrator.submit("s", 1, data, 1000, PROFILES)
+                assert first.ok
+                assert second.ok
+                await running.settled()
+            fees = running.store.events(EventFilter(types=("fee-credited",)))
+    rates = [getattr(stored.event.data, "commission_ppm", 0) for stored in fees]
+    assert rates == [250_000, 500_000]

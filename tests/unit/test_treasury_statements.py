@@ -16,7 +16,13 @@ from openpool.core.errors import SetupError
 from openpool.core.events import Event
 from openpool.core.money_events import StatementMade
 from openpool.core.receipts import decode_proven
-from openpool.core.statement_check import check_previous, check_receipts, check_statement, read
+from openpool.core.statement_check import (
+    check_previous,
+    check_receipts,
+    check_statement,
+    check_terms,
+    read,
+)
 from openpool.core.statements import BYTES_MAX, Statement
 from openpool.core.terms import Promise
 from openpool.ethereum import encode_defunct
@@ -91,6 +97,12 @@ class Treasury:
         )
         await statements.start()
         return statements
+
+    def reloaded(self) -> PublishedTerms:
+        """The terms, read back out of the log."""
+        terms = self.terms()
+        terms.load()
+        return terms
 
     async def write(self) -> None:
         """Put what the log has gained into the store."""
@@ -281,6 +293,32 @@ async def test_run_makes_what_falls_due(tmp_path: Path) -> None:
                 if any(stored.event.type == "statement-made" for stored in batch):
                     break
             task.cancel()
+
+
+async def test_work_is_held_against_the_terms(tmp_path: Path) -> None:
+    """A commission or scheme that the terms in force do not have is found."""
+    async with treasury(tmp_path) as pool:
+        statements = await pool.statements()
+        pool.log.round(1)
+        pool.log.work(5)
+        pool.log.round(2)
+        await pool.write()
+        await statements.make_due()
+        statement = statement_in(statements.file(1))
+        terms = opened(pool.reloaded().file() or b"", bytes_max=10**6)
+        signer = PoolKey.address
+
+        def paths(**fields: object) -> set[str]:
+            row = replace(statement.work[0], **fields)
+            changed = replace(statement, work=(row, *statement.work[1:]))
+            return {finding.path for finding in check_terms(changed, signer, terms)}
+
+        assert paths() == set()
+        assert paths(commission_ppm=300_000) == {"work[0].commission_ppm"}
+        assert paths(scheme="window") == {"work[0].scheme"}
+        assert {f.path for f in check_terms(statement, BOB, terms)} == {"terms"}
+        other = replace(statement, terms="00" * 32)
+        assert {f.path for f in check_terms(other, signer, terms)} == {"terms"}
 
 
 # --- terms ---------------------------------------------------------------------------------------
