@@ -33,6 +33,7 @@ from openpool.chain.interface import (
 )
 from openpool.chain.rpc import Endpoint, EndpointFault, RpcError, TooLarge, data, fields, number
 from openpool.core.errors import BadMessage
+from openpool.core.units import GWEI
 
 logger = structlog.get_logger()
 
@@ -52,22 +53,33 @@ TELLING: tuple[SendFault, ...] = (
 
 @asynccontextmanager
 async def open_chain(
-    urls: Sequence[str], *, chain_id: int, agree: int = 2, timeout_s: float = 10.0
+    urls: Sequence[str],
+    *,
+    chain_id: int,
+    agree: int = 2,
+    timeout_s: float = 10.0,
+    priority_fee_max_wei: int = 2 * GWEI,
 ) -> AsyncIterator["EthereumChain"]:
-    """A chain behind these endpoints; nothing is asked before it is used."""
+    """A chain behind these endpoints; nothing is asked before it is used. Endpoints may suggest
+    any priority fee; `gas_price` says at most `priority_fee_max_wei`."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         endpoints = [
             Endpoint(url, chain_id=chain_id, session=session, timeout_s=timeout_s) for url in urls
         ]
-        yield EthereumChain(Endpoints(endpoints, agree=agree), chain_id=chain_id)
+        yield EthereumChain(
+            Endpoints(endpoints, agree=agree),
+            chain_id=chain_id,
+            priority_fee_max_wei=priority_fee_max_wei,
+        )
 
 
 class EthereumChain:
     """Implements `Chain`."""
 
-    def __init__(self, endpoints: Endpoints, *, chain_id: int) -> None:
+    def __init__(self, endpoints: Endpoints, *, chain_id: int, priority_fee_max_wei: int) -> None:
         self._ask = endpoints
         self._chain_id = chain_id
+        self._priority_fee_max_wei = priority_fee_max_wei
 
     @property
     def chain_id(self) -> int:
@@ -196,10 +208,11 @@ class EthereumChain:
             )
             if isinstance(block, RpcError):
                 raise block
+            # not every node has an opinion, and on Arbitrum none is needed
+            wanted_wei = 0 if isinstance(priority, RpcError) else number(priority)
             return GasPrice(
                 base_fee_wei=number(fields(block).get("baseFeePerGas")),
-                # not every node has an opinion, and on Arbitrum none is needed
-                priority_fee_wei=0 if isinstance(priority, RpcError) else number(priority),
+                priority_fee_wei=min(wanted_wei, self._priority_fee_max_wei),
             )
 
         return await self._ask.any(ask)

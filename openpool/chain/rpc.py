@@ -7,6 +7,7 @@ key, so only its host is ever shown. Must not decide whom to believe; that is `c
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ REST_S_MAX = 30.0
 TEXT_CHARS_MAX = 200
 TOO_MUCH = {429, 503}
 NO_ACCESS = {401, 403}
+FAILURES_MAX = 16
+NUMBER = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
 
 Request = tuple[str, list[object]]
 
@@ -131,6 +134,7 @@ class Endpoint:
             raise self._failed(str(error)) from None
         if served != self._chain_id:
             self.problem = f"it serves chain {served}, not {self._chain_id}"
+            self._failures = FAILURES_MAX  # it answers well, but is the last to be asked
             raise WrongChain(
                 f"The endpoint {self.name} serves chain {served}, but chain.id is "
                 f"{self._chain_id}; correct one of them."
@@ -192,7 +196,7 @@ class Endpoint:
     def _failed(self, why: str, kind: type[EndpointFault] = EndpointFault) -> EndpointFault:
         if not self.problem:
             log.warning("endpoint-failed", endpoint=self.name, problem=why)
-        self._failures = min(self._failures + 1, 16)
+        self._failures = min(self._failures + 1, FAILURES_MAX)
         self._checked = False
         self.problem = why
         return kind(f"The endpoint {self.name} cannot be used: {why}.")
@@ -229,7 +233,11 @@ def _matched(body: bytes, ids: list[int]) -> list[Any]:
     found = found if isinstance(found, list) else [found]
     if len(ids) > 1 and len(found) == 1 and isinstance(found[0], dict) and "error" in found[0]:
         raise _BatchRefused
-    by_id = {each.get("id"): each for each in found if isinstance(each, dict)}
+    by_id = {
+        each["id"]: each
+        for each in found
+        if isinstance(each, dict) and isinstance(each.get("id"), int)
+    }
     if len(found) != len(ids) or any(id_ not in by_id for id_ in ids):
         raise BadMessage("its answer does not belong to what was asked")
     return [_result(by_id[id_]) for id_ in ids]
@@ -261,12 +269,9 @@ def _error_data(value: object) -> bytes:
 
 def number(value: object) -> int:
     """A quantity `0x…`. Raises BadMessage."""
-    if not isinstance(value, str) or not value.startswith("0x") or not 2 < len(value) <= 66:
+    if not isinstance(value, str) or not NUMBER.fullmatch(value):
         raise BadMessage("its number is not 0x and up to 64 hexadecimal digits")
-    try:
-        return int(value[2:], 16)
-    except ValueError:
-        raise BadMessage("its number is not hexadecimal") from None
+    return int(value, 16)
 
 
 def data(value: object, size: int | None = None) -> bytes:
