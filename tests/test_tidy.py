@@ -100,6 +100,9 @@ MONEY = [
     "luck.py",
     "reconcile.py",
     "rewards.py",
+    "receipts.py",
+    "statements.py",
+    "settlement_check.py",
 ]
 LIVEPEER = [f"livepeer/{path.name}" for path in sorted((PACKAGE / "core/livepeer").glob("*.py"))]
 
