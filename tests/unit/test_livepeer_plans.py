@@ -72,6 +72,27 @@ async def test_an_unbonded_delegator_stakes_its_lock_anywhere() -> None:
     assert OTHER in plan.calls[0].what
 
 
+async def test_a_lock_goes_back_where_the_stake_is() -> None:
+    """Whoever delegates elsewhere stakes a lock there again, not with this pool."""
+    chain = quiet()
+    chain.protocol.bond(ANN, 0, OTHER)
+    chain.start_round()
+    (back,) = (await planned(chain, wish("restake"))).calls
+    assert OTHER in back.what
+
+
+async def test_the_loss_is_known_after_a_round_without_reward() -> None:
+    """The stake that a reward is reckoned from may have been written two rounds ago."""
+    chain = network(rounds=12, others=3)
+    chain.start_round()  # the round before had no reward
+    (warning, _) = (await planned(chain, wish("claim"))).warnings
+    hasty, patient = chain.protocol.copy(), chain.protocol.copy()
+    hasty.claim_earnings(ANN)
+    for protocol in (hasty, patient):
+        protocol.reward(POOL)
+    assert warning.loses_lpt == patient.earnings(ANN).stake - hasty.earnings(ANN).stake > 0
+
+
 async def test_ripe_locks_are_withdrawn_together() -> None:
     """Without a number all locks whose time has come are withdrawn, the others wait."""
     chain = quiet()
