@@ -75,6 +75,9 @@ def _settle_in(nice: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(nice)
+    # Read by libraries when they are loaded: threads that spin while they wait for each other take
+    # cores from the worker's video, and on a busy machine they mostly wait.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 class _Desk:

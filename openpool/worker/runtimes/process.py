@@ -234,15 +234,16 @@ class RuntimeProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)  # it may have started others
 
     async def close(self) -> None:
-        """Let it end by itself, or else kill it."""
+        """Let it end by itself, or else kill it; at once if the wait is cancelled."""
         if self._writer is None:
             self._sock.close()
         else:
             self._writer.close()
         try:
-            async with asyncio.timeout(STOP_S):
-                await self._process.wait()
-        except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self._process.wait()
+        finally:
             self.kill()
             await self._process.wait()
 
