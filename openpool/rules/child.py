@@ -8,9 +8,11 @@ nothing that comes out of here (`core.rules` checks it), and ends the process wh
 import json
 import os
 import resource
+import select
 import socket
 import struct
 import sys
+import threading
 import traceback
 from functools import cache
 from typing import Any
@@ -22,6 +24,7 @@ from openpool.rules.catalogue import LoadedRule, load
 
 LENGTH = struct.Struct("!I")
 MEMORY_BYTES_MAX = 2 << 30
+PROCESSOR_S_MAX = 600
 ERROR_CHARS_MAX = 300
 
 
@@ -31,11 +34,21 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_S_MAX, PROCESSOR_S_MAX))
+    threading.Thread(target=_end_with_pool, args=(connection.fileno(),), daemon=True).start()
     with connection, connection.makefile("rb") as questions:
         while length := questions.read(LENGTH.size):
             question = json.loads(questions.read(LENGTH.unpack(length)[0]))
             answer = _answer(sys.argv[2], question)
             connection.sendall(LENGTH.pack(len(answer)) + answer)
+
+
+def _end_with_pool(descriptor: int) -> None:
+    """A rule that hangs must not outlive a pool that was killed."""
+    hung_up = select.poll()
+    hung_up.register(descriptor, 0)  # that the other end has closed is always reported
+    hung_up.poll()
+    os._exit(1)
 
 
 def _answer(name: str, question: dict[str, Any]) -> bytes:

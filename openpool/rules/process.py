@@ -19,7 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from openpool.core.errors import SetupError
-from openpool.core.rules import Round, RuleFault
+from openpool.core.rules import Member, Round, RuleFault
 from openpool.rules.catalogue import RuleInfo
 from openpool.rules.child import LENGTH
 
@@ -72,20 +72,8 @@ class RuleProcess:
             info = self.describe()
             for name in self.options:
                 self._check_option(info, name)
-            nothing = Round(
-                orchestrator="none",
-                round=0,
-                scheme="proportional",
-                start_ms=0,
-                end_ms=0,
-                expected_wei=0,
-                realised_wei=0,
-                pot_wei=0,
-                commission_wei=0,
-                members=(),
-            )
-            self.weights(nothing)
-            self.adjustments(nothing)
+            self.weights(nothing())
+            self.adjustments(nothing())
         except RuleFault as fault:
             raise SetupError(f"revenue.hooks: the rule `{self.name}`: {fault}.") from None
         return info
@@ -95,6 +83,11 @@ class RuleProcess:
         if name not in info.options and not (families and name.startswith(families)):
             known = ", ".join(info.options) or "none"
             raise RuleFault(f"it has no option `{name}`; it has: {known}")
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0 while none runs."""
+        return self._process.pid if self._process is not None else 0
 
     def close(self) -> None:
         """End its process; the next question starts another, with a clean memory."""
@@ -161,6 +154,22 @@ class RuleProcess:
                 start_new_session=True,
             )
         return self._socket
+
+
+def nothing(members: tuple[Member, ...] = ()) -> Round:
+    """A round in which nothing happened."""
+    return Round(
+        orchestrator="none",
+        round=0,
+        scheme="proportional",
+        start_ms=0,
+        end_ms=0,
+        expected_wei=0,
+        realised_wei=0,
+        pot_wei=0,
+        commission_wei=0,
+        members=members,
+    )
 
 
 def prepared(hooks: Iterable[tuple[str, Mapping[str, str]]]) -> list[RuleProcess]:

@@ -1,9 +1,12 @@
 """A revenue rule in a process of its own: it may hang, crash or lie."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from roundlog import RoundLog, address, settled
 
@@ -29,6 +32,7 @@ def adjustments(round, options):
     someone = round.members[0].address
     return {
         "hang": lambda: time.sleep(600),
+        "tell and hang": lambda: [open("told", "w").close(), time.sleep(600)],
         "spin": lambda: [None for _ in iter(int, 1)],
         "raise": lambda: 1 // 0,
         "exit": lambda: sys.exit(0),
@@ -124,6 +128,29 @@ def test_a_hung_rule_does_not_hang_the_pool(plugins: Path, do: str) -> None:
     log, reason = told(do, timeout_ms=700)
     assert reason == "it did not answer within 0.7 s"
     assert log.paid("a") == 75
+
+
+PARENT = """
+from openpool.core.rules import Member
+from openpool.rules.process import RuleProcess, nothing
+
+rule = RuleProcess("obedient", {"do": "tell and hang"})
+rule.describe()
+print(rule.pid, flush=True)
+rule.adjustments(nothing(members=(Member(address="0xA"),)))
+"""
+
+
+def test_a_hung_rule_does_not_outlive_a_killed_pool(plugins: Path) -> None:
+    """After kill -9 of the process that asked, nothing of the rule is left."""
+    os.mkfifo(plugins / "told")
+    asking = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(asking, stdout=subprocess.PIPE, cwd=plugins) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        (plugins / "told").read_text()  # returns once the rule has opened it and goes to sleep
+        parent.kill()
+        child.wait(timeout=5)
 
 
 def test_a_good_rule_is_recorded_with_its_source(plugins: Path) -> None:
