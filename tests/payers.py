@@ -37,13 +37,18 @@ class Knife:
 
     def __init__(self, at: int = 0) -> None:
         self.at = at
+        self.word = ""
         self.dead = False
         self.steps: list[str] = []
+
+    def kill_at(self, word: str) -> None:
+        """Kill at the next step of this name."""
+        self.word = word
 
     def step(self, name: str) -> None:
         if not self.dead:
             self.steps.append(name)
-        self.dead = self.dead or len(self.steps) == self.at
+        self.dead = self.dead or len(self.steps) == self.at or name == self.word
         if self.dead:
             raise Killed(name)
 

@@ -5,7 +5,7 @@ failed write nothing is done any more: bytes that might not be on disk must neve
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from openpool.core import money_events as money
@@ -27,7 +27,12 @@ class Store(Appender, Protocol):
 class Journal:
     """The one writer of orders and of what concerns payouts."""
 
-    def __init__(self, store: Store, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, clock_ms: Callable[[], int], spending: asyncio.Lock | None = None
+    ) -> None:
+        """`spending` is held by everybody who takes money out of workers' accounts, from looking
+        at a balance until it is taken."""
+        self.spending = spending or asyncio.Lock()
         self.book = OrderBook()
         self.clock_ms = clock_ms
         self._store = store
@@ -63,6 +68,15 @@ class Journal:
         """Raises Unavailable after a failed write."""
         if self._broken:
             raise Unavailable("The pool's log cannot be written, so no money is moved.")
+
+    async def covers(self, debits: Mapping[str, int]) -> bool:
+        """Whether each account still holds what is to be taken from it."""
+        for account, amount_wei in debits.items():
+            found = await asyncio.to_thread(self._store.balances, account)
+            held = {each.account: each.amount_wei for each in found}.get(account, 0)
+            if held < amount_wei:
+                return False
+        return True
 
     async def owed(self, prefix: str) -> dict[str, int]:
         """What the accounts with this prefix hold, by the rest of their name."""

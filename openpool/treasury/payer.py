@@ -47,7 +47,7 @@ from openpool.core.payouts import (
 )
 from openpool.treasury.batch import BATCH_MIN, Batcher
 from openpool.treasury.journal import Journal, Store
-from openpool.treasury.planner import Planner, PlannerOptions, Prepared, Skipped
+from openpool.treasury.planner import Planner, PlannerOptions, Prepared, Skipped, debits_of
 from openpool.treasury.sender import GasOffer, Sender, TooMuchGas
 from openpool.treasury.sights import Look, look, receipt_of
 from openpool.treasury.swap import received_lpt
@@ -100,10 +100,12 @@ class Payer:
         clock_ms: Callable[[], int],
         options: PayerOptions,
         livepeer: Livepeer | None = None,
+        spending: asyncio.Lock | None = None,
     ) -> None:
+        """`livepeer` is needed for what concerns LPT only. `spending`: see `treasury.journal`."""
         self.options = options
         self.parts: list[Part] = []
-        self.journal = Journal(store, clock_ms)
+        self.journal = Journal(store, clock_ms, spending)
         self.sender = Sender(chain, signer, self.journal, options.gas)
         self.planner = Planner(self.sender, self.journal, options.planner)
         contract = options.batch_contract
@@ -497,9 +499,14 @@ class Payer:
         return True
 
     async def _carry_out(self, prepared: Prepared, seen: Look, fees: Fees) -> None:
+        """Take the money out of its accounts and sign in one, unless it is not there any more."""
+        planned = prepared.planned
         nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
-        await self.sender.plan_and_sign(prepared.planned, prepared.gas_limit, nonce, fees)
-        await self._send(self.journal.book.open[prepared.planned.order], seen)
+        async with self.journal.spending:
+            if not await self.journal.covers(debits_of(planned)):
+                return
+            await self.sender.plan_and_sign(planned, prepared.gas_limit, nonce, fees)
+        await self._send(self.journal.book.open[planned.order], seen)
 
     async def _skip(self, skipped: Skipped) -> None:
         self._skipped[skipped.address] = skipped.why

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from openpool.chain.interface import Call, Reverted
-from openpool.core.accounts import WORKER, worker_account
+from openpool.core.accounts import WORKER, in_asset, worker_account
 from openpool.core.money_events import OrderKind, OrderLine, OrderPlanned
 from openpool.core.payout_plan import Payment, Plan, Rules, Standing, plan, too_dear
 from openpool.core.payouts import Fees
@@ -150,6 +150,15 @@ class Planner:
             lines=tuple(lines),
             note=note,
         )
+
+
+def debits_of(planned: OrderPlanned) -> dict[str, int]:
+    """What an order takes out of which accounts."""
+    debits: dict[str, int] = {}
+    for line in planned.lines:
+        account = in_asset(planned.asset, line.account)
+        debits[account] = debits.get(account, 0) + int(line.amount_wei)
+    return debits
 
 
 def price_wei(look: Look) -> int:

@@ -18,6 +18,7 @@ from openpool.core.payout_plan import Payment, Standing, plan
 from openpool.core.payouts import Fees
 from openpool.core.swap import (
     AVERAGE_S,
+    Convert,
     Exchange,
     Refuse,
     SwapRules,
@@ -136,16 +137,23 @@ class Swaps:
                 left.append(payment)
                 continue
             spare_lpt -= converted.amount_lpt
+            await self._book(payment, converted, now_ms)
+        return left
+
+    async def _book(self, payment: Payment, converted: Convert, now_ms: int) -> None:
+        account = worker_account(payment.address)
+        async with self._journal.spending:
+            if not await self._journal.covers({account: payment.amount_wei}):
+                return
             await self._journal.record(
                 LptConverted(
                     conversion=f"{payment.address}/{now_ms}",
-                    account=worker_account(payment.address),
+                    account=account,
                     amount_wei=str(payment.amount_wei),
                     amount_lpt=str(converted.amount_lpt),
                     lpt_per_eth=str(Fraction(converted.amount_lpt, payment.amount_wei)),
                 )
             )
-        return left
 
     async def _spare_lpt(self) -> int:
         """The wallet's LPT, less what is owed to workers or on its way to them."""

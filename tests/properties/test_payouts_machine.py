@@ -25,7 +25,12 @@ PAYEES = [f"0x{number:040d}" for number in range(101, 106)]  # digits have no ch
 OPTIONS = PayerOptions(
     mode="on",
     planner=PlannerOptions(
-        rules=Rules(threshold_wei=MILLI, minimum_wei=1, gas_share_max_ppm=10**6)
+        rules=Rules(
+            threshold_wei=MILLI,
+            minimum_wei=1,
+            gas_share_max_ppm=10**6,
+            per_day_max_wei=1_000_000 * MILLI,  # no day passes here
+        )
     ),
     patience=Patience(max_fee_max_wei=1000 * GWEI),
     every_ms=1,

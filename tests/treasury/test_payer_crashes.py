@@ -17,6 +17,9 @@ from payers import MILLI, MINUTE_MS, Killed, Knife, Pool
 from openpool.chain.client import EthereumChain, open_chain
 from openpool.core.units import ETHER
 from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, address
+from openpool.store.database import FILE
+from openpool.store.interface import EventFilter
+from openpool.store.reader import SqliteReader
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A process dies here, not the machine, so files need not reach a disk."""
@@ -112,3 +115,47 @@ async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain, mined_meanw
             assert knife.dead
         await evm.revert(before)
         at += 1
+
+
+async def test_peers_11_a_payment_is_on_disk_before_it_is_sent(
+    evm: Evm, chain: EthereumChain, tmp_path: Path
+) -> None:
+    """An older pool sent first and wrote later, so a crash paid twice. Here another reader finds
+    the bytes in the log at the moment in which they go out."""
+    signer = ModelSigner()
+    await evm.set_balance(signer.address, 10 * ETHER)
+    pool = await Pool(tmp_path, evm, chain, signer).open()
+    await pool.owe(FIRST, 50 * MILLI)
+    on_disk: list[bool] = []
+    send = chain.send
+
+    async def watched(raw: bytes) -> str:
+        which = EventFilter(types=("order-signed",))
+        log = [each.event.data for each in SqliteReader(tmp_path / FILE).events(which)]
+        on_disk.append(f"0x{raw.hex()}" in [getattr(data, "raw", "") for data in log])
+        return await send(raw)
+
+    chain.send = watched  # type: ignore[method-assign]
+    await pool.settle()
+    assert on_disk == [True]
+    pool.close()
+
+
+async def test_peers_16_a_crash_in_the_middle_of_sending_needs_nobody(
+    evm: Evm, chain: EthereumChain, tmp_path: Path
+) -> None:
+    """An older pool left a payment that was being sent for a human to sort out. Here the next
+    start finds it, and it is paid once."""
+    signer = ModelSigner()
+    await evm.set_balance(signer.address, 10 * ETHER)
+    pool = await Pool(tmp_path, evm, chain, signer).open()
+    await pool.owe(FIRST, 50 * MILLI)
+    for word in ("before send", "after send"):
+        pool.knife.kill_at(word)
+        with pytest.raises(Killed):
+            await pool.tick()
+        await pool.crash()
+    await pool.settle()
+    assert await pool.got(FIRST) == 50 * MILLI
+    assert len(pool.payer.journal.book.ended) == 1
+    pool.close()
