@@ -57,11 +57,26 @@ class Settler:
         at a balance until the log has what follows from it."""
         self._store, self._rules, self._poll_s = store, rules, poll_s
         self._spending = spending or asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._settled_seq = 0
+        self._begin(scheme, window_rounds)
+
+    def _begin(self, scheme: Scheme, window_rounds: int) -> None:
         self._rounds = Rounds(scheme=scheme, window_rounds=window_rounds)
         self._window_rounds = window_rounds
-        self._seq = self._settled_seq = 0
+        self._seq = 0
         self._busy_seq = -1
         """Where the busy types begin to count; below 0 while that is not known."""
+
+    async def change(
+        self, *, scheme: Scheme, window_rounds: int, rules: Sequence[AskedRule]
+    ) -> None:
+        """Other terms are for rounds that end from now on; those that are over are settled first.
+        The log is read again, as after a restart, so that it makes no difference when that was."""
+        await self.settle_due()
+        async with self._turn:
+            self._rules = rules
+            self._begin(scheme, window_rounds)
 
     async def run(self) -> None:
         """Settle rounds as they end; ends by cancellation."""
@@ -72,16 +87,17 @@ class Settler:
     async def settle_due(self) -> int:
         """Settle every round that is over; how many that were. Raises Unavailable if the disk
         failed."""
-        await asyncio.to_thread(self._catch_up)
-        made = 0
-        while closings := self._rounds.due():
-            async with self._spending:
-                events = await asyncio.to_thread(self._settled, closings)
-                await self._store.append(events).durable()
-            self._say(events)
+        async with self._turn:
             await asyncio.to_thread(self._catch_up)
-            made += 1
-        self._settled_seq = self._seq
+            made = 0
+            while closings := self._rounds.due():
+                async with self._spending:
+                    events = await asyncio.to_thread(self._settled, closings)
+                    await self._store.append(events).durable()
+                self._say(events)
+                await asyncio.to_thread(self._catch_up)
+                made += 1
+            self._settled_seq = self._seq
         return made
 
     def is_settled(self, seq: int) -> bool:

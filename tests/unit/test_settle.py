@@ -97,6 +97,30 @@ async def test_two_settlers_count_once() -> None:
     assert alone.balances() == before
 
 
+@pytest.mark.parametrize("scheme", ["proportional", "window"])
+async def test_a_change_of_terms_is_like_a_restart_with_them(scheme: Scheme) -> None:
+    """A longer window and a rule count from the next round's end on, and it makes no difference
+    whether the pool lived through the change."""
+    for seed in range(15):
+        events = random_log(seed, scheme)
+        middle = len(events) // 2
+        lived, reborn = MemoryStore(), MemoryStore()
+        one = settler(lived, scheme)
+        for store in (lived, reborn):
+            store.append(events[:middle])
+        rules = [Asked(holdback, "holdback", rounds="2")]
+        await one.change(scheme=scheme, window_rounds=5, rules=rules)
+        await settler(reborn, scheme).settle_due()
+        assert decided(lived) == decided(reborn)
+        for store in (lived, reborn):
+            store.append(events[middle:])
+        await one.settle_due()
+        other = Settler(store=reborn, scheme=scheme, window_rounds=5, rules=rules)
+        await other.settle_due()
+        assert decided(lived) == decided(reborn)
+        assert lived.balances() == reborn.balances()
+
+
 async def test_the_books_on_disk_agree(tmp_path: Path) -> None:
     """With the real store: settled, opened again, and replayed from the log alone."""
     events = random_log(7, "window")
