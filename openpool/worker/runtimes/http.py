@@ -22,7 +22,7 @@ from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire import framing
 from openpool.worker.runtimes.base import BadRequest
 from openpool.worker.runtimes.spool import TooLarge, too_large
-from openpool.worker.runtimes.talk import Talk
+from openpool.worker.runtimes.websocket import SocketBody
 
 log = structlog.get_logger()
 
@@ -160,7 +160,7 @@ class Proxy:
         response: aiohttp.ClientResponse | None = None
         try:
             if self._settings.websocket and _is_messages(request):
-                return LineAnswer(200, MESSAGES, await self._talk(options, request))
+                return LineAnswer(200, MESSAGES, await self._converse(options, request))
             response = await self._ask(path, options, request)
             self._check_status(response)
             return LineAnswer(response.status, _passed_back(response), _Body(self, response))
@@ -220,7 +220,7 @@ class Proxy:
                     raise cause from None
             raise Unavailable(f"The server of {self.app} failed on this request.") from None
 
-    async def _talk(self, options: Mapping[str, str], request: LineRequest) -> "Talk":
+    async def _converse(self, options: Mapping[str, str], request: LineRequest) -> SocketBody:
         """A session over the server's WebSocket."""
         query = f"?{urlencode(options)}" if options else ""
         try:
@@ -233,9 +233,9 @@ class Proxy:
             )
         except (aiohttp.ClientError, TimeoutError, OSError):
             raise Unavailable(f"The server of {self.app} takes no session.") from None
-        talk = Talk(socket, self.release)
-        talk.listen(request.body, self._tasks)
-        return talk
+        said = SocketBody(socket, self.release)
+        said.listen(request.body, self._tasks)
+        return said
 
     async def _renamed(self, body: AsyncIterator[bytes]) -> bytes:
         """The JSON of a request, with the model's name as the server knows it."""

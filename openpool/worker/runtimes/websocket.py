@@ -17,7 +17,7 @@ IN_ORDER = (None, 1000, 1001, 1005)
 """Codes of a server that has no more to say."""
 
 
-class Talk(AsyncGenerator[bytes, None]):
+class SocketBody(AsyncGenerator[bytes, None]):
     """What the server says, as a framed body. Closing it, even unread, hangs up."""
 
     def __init__(
