@@ -150,7 +150,11 @@ async def open_money(
     settings = config.chain
     urls = [each.url.reveal() for each in settings.endpoints]
     async with open_chain(
-        urls, chain_id=settings.id, agree=settings.agree, timeout_s=settings.timeout_ms / 1000
+        urls,
+        chain_id=settings.id,
+        agree=settings.agree,
+        timeout_s=settings.timeout_ms / 1000,
+        priority_fee_max_wei=settings.priority_fee_max,
     ) as chain:
         yield _make(config, store, terms, key, chain)
 

@@ -21,7 +21,7 @@ def demo(
         bool, typer.Option("--json", help="End with one line of JSON on standard output.")
     ] = False,
     segments: Annotated[
-        int, typer.Option("--segments", min=6, max=10_000, help="How many to send.")
+        int, typer.Option("--segments", min=8, max=10_000, help="How many to send.")
     ] = 24,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="The dashboard's; 0 takes a free one.")

@@ -76,6 +76,13 @@ class ChainSettings(Section, frozen=True, kw_only=True):
     gas_price_max: Annotated[
         int, Setting(kinds.ETHER, "More than this is never paid for a unit of gas")
     ] = 5 * 10**9
+    priority_fee_max: Annotated[
+        int,
+        Setting(
+            kinds.ETHER,
+            "Part of it that goes to whoever makes the block, at most; Arbitrum ignores it",
+        ),
+    ] = 2 * 10**9
 
 
 class HookSettings(Section, frozen=True, kw_only=True):

@@ -115,6 +115,10 @@ class Children:
         self._all.append(child)
         return child
 
+    def forget(self, child: Child) -> None:
+        """It is about to be killed on purpose."""
+        self._all.remove(child)
+
     def check(self, expected_dead: Child | None = None) -> None:
         """Raises SetupError if another child has ended."""
         for child in self._all:

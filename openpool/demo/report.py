@@ -15,6 +15,7 @@ from openpool.cli.api import Api
 from openpool.demo.ai import Workload
 from openpool.demo.children import output_of
 from openpool.demo.gateway import Finished, Tally
+from openpool.demo.told import Payouts, Statements, Told
 from openpool.web.shapes import Balances, EventView, Series, Status, Worker
 
 PAGE = 500
@@ -53,6 +54,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     ledger_matches_log: bool
     workers: list[WorkerFigures]
     ai: dict[str, Workload] = {}
+    payouts: Payouts | None = None
+    """Null, as are the next two, where there is no local Ethereum."""
+    luck: float | None = None
+    statements: Statements | None = None
 
     @property
     def good(self) -> bool:
@@ -61,7 +66,14 @@ class Summary(Struct, frozen=True, kw_only=True):
         adds_up = int(wei.fees) == int(wei.commission) + int(wei.credited) > 0
         whole = self.segments.lost == 0 and self.segments.returned == self.segments.sent
         served = all(each.ok == each.jobs for each in self.ai.values())
-        return whole and adds_up and served and self.ledger_matches_log
+        return whole and adds_up and served and self.ledger_matches_log and self._paid
+
+    @property
+    def _paid(self) -> bool:
+        """Whether everybody was paid once, and it is proved."""
+        if self.payouts is None or self.luck is None or self.statements is None:
+            return True
+        return Told(payouts=self.payouts, luck=self.luck, statements=self.statements).good
 
 
 async def gather(
@@ -70,6 +82,7 @@ async def gather(
     finished: Sequence[Finished],
     ledger_matches_log: bool,
     ai: dict[str, Workload],
+    money: Told | None,
 ) -> Summary:
     """Ask the pool what happened."""
     status = await api.get(Status, "/status")
@@ -99,6 +112,9 @@ async def gather(
             for worker in workers
         ],
         ai=ai,
+        payouts=money.payouts if money else None,
+        luck=money.luck if money else None,
+        statements=money.statements if money else None,
     )
 
 

@@ -12,28 +12,27 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openpool.cli.api import Api
 from openpool.core.errors import OpenPoolError, SetupError
 from openpool.core.views import JobView
-from openpool.demo import ai, report
-from openpool.demo.ai import Workload
+from openpool.demo import ai, money, report
 from openpool.demo.children import Child, Children, free_port
 from openpool.demo.gateway import Gateway, StreamPlan, ladder, make_sources
 from openpool.demo.live_gateway import LiveGateway
 from openpool.demo.live_runner import LiveRunnerPort
+from openpool.demo.money_ground import Ground, open_ground
 from openpool.demo.orchestrator import Outcome, StandIn
 from openpool.demo.report import Summary
+from openpool.demo.stage import LOOK_S, Announcement, Delivered, Killed, Stage, say, until
 from openpool.ethereum import Account
 from openpool.private_files import read_private_text, write_private
 from openpool.web.shapes import Balances, EventView, Status, Worker
@@ -45,11 +44,12 @@ WORKERS = 3
 SESSIONS = 2
 STREAMS = 3
 SEGMENT_MS = 2000
+LATER = 2
+"""Segments of the second round."""
 KILL_AFTER = 4
 """Segments that are back before a worker is killed."""
 START_S = 60.0
 BOOKS_S = 15.0
-LOOK_S = 0.02
 PICTURE_WORKER, WORD_WORKER = "worker-1", "worker-2"
 """Between them they offer all AI workloads."""
 COLUMNS = (
@@ -59,60 +59,6 @@ COLUMNS = (
     TimeElapsedColumn(),
 )
 INTERRUPTED = 130
-
-
-class Announcement(Struct, frozen=True):
-    """What `openpool serve --json` says once it listens."""
-
-    web_url: str
-    worker_port: str
-    join_link: str
-    operator_token_file: str
-
-
-class Delivered(Struct, frozen=True):
-    """The part of a job-delivered event that is told."""
-
-    worker: str
-    took_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Killed:
-    """The victim, and what it was doing."""
-
-    child: Child
-    job: JobView
-
-
-@dataclass(slots=True)
-class Stage:
-    """Everything that runs, and how to speak to it."""
-
-    folder: Path
-    console: Console
-    orchestrator: StandIn
-    live: LiveRunnerPort
-    children: Children
-    pool: Announcement
-    api: Api
-    workers: dict[str, Child] = field(default_factory=dict)
-    """By name."""
-    killed: Killed | None = None
-    workloads: Sequence[str] = ()
-    """The AI work that is shown."""
-    ai: dict[str, Workload] = field(default_factory=dict)
-
-    def say(self, text: str) -> None:
-        _say(self.console, text)
-
-    def check(self) -> None:
-        """Raises SetupError if a process has ended that should still run."""
-        self.children.check(self.killed.child if self.killed else None)
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "openpool.yaml"
 
 
 async def run(
@@ -133,16 +79,17 @@ async def run(
     code = INTERRUPTED
     async with _until_signal():
         folder = _cleared(folder, keep)
-        plans = ladder(STREAMS, segments, SEGMENT_MS)
-        sources = await _make_sources(console, plans)
+        plans = ladder(STREAMS, segments - LATER, SEGMENT_MS)
+        later = msgspec.structs.replace(plans[-1], manifest="later", count=LATER, seed=STREAMS)
+        sources = await _make_sources(console, [*plans, later])
         async with _stage(console, folder, port) as stage:
-            summary, settled = await _show(stage, plans, sources)
+            summary, settled = await _show(stage, plans, later, sources)
             code = 0 if summary.good and settled else 1
             if as_json:
                 print(msgspec.json.encode(summary).decode(), flush=True)
             if not once:
                 await _go_on(stage, plans[-1], sources[plans[-1].manifest])
-    _say(console, "Everything is stopped.")
+    say(console, "Everything is stopped.")
     return code
 
 
@@ -191,7 +138,7 @@ def _cleared(folder: Path, keep: bool) -> Path:
 async def _make_sources(console: Console, plans: list[StreamPlan]) -> dict[str, list[bytes]]:
     count = sum(plan.count for plan in plans)
     sizes = ", ".join(f"{plan.manifest} {plan.height}p" for plan in plans)
-    _say(console, f"Making {count} segments of {SEGMENT_MS / 1000:g} s with sound: {sizes}")
+    say(console, f"Making {count} segments of {SEGMENT_MS / 1000:g} s with sound: {sizes}")
     return {plan.manifest: await asyncio.to_thread(make_sources, plan) for plan in plans}
 
 
@@ -201,39 +148,53 @@ async def _stage(console: Console, folder: Path, port: int) -> AsyncIterator[Sta
     children = Children(folder / "logs")
     async with AsyncExitStack() as stack:
         orchestrator = await stack.enter_async_context(StandIn(secret, price_wei=PRICE_WEI))
-        _say(console, f"Orchestrator stand-in on {orchestrator.address}, {PRICE_WEI} wei per pixel")
+        say(console, f"Orchestrator stand-in on {orchestrator.address}, {PRICE_WEI} wei per pixel")
         stack.push_async_callback(children.stop)
         live = await stack.enter_async_context(
             LiveRunnerPort(secret, wei_per_usd=Fraction(10**18, ai.USD_PER_ETH), interval_s=1.0)
         )
-        pool = await _start_pool(children, folder, orchestrator, live, port)
+        ground = await stack.enter_async_context(open_ground())
+        config = _write_config(folder, orchestrator, live, ground, port)
+        pool, child = await _start_pool(children, config, "pool")
         token = read_private_text(Path(pool.operator_token_file), "The operator's token")
         api = await stack.enter_async_context(Api(pool.web_url, token))
-        stage = Stage(folder, console, orchestrator, live, children, pool, api)
+        stage = Stage(folder, console, orchestrator, live, children, pool, child, api, ground)
         stage.workloads = await asyncio.to_thread(ai.wanted)
         stage.say(f"Pool on {pool.worker_port}, dashboard at [bold]{pool.web_url}[/bold]")
         for number in range(1, WORKERS + 1):
             await _start_worker(stage, f"worker-{number}")
-        await _wait_for_workers(stage)
+        await _wait_for_workers(stage, WORKERS)
+        await _tell_of_workers(stage)
         yield stage
 
 
-async def _start_pool(
-    children: Children, folder: Path, orchestrator: StandIn, live: LiveRunnerPort, port: int
-) -> Announcement:
+def _write_config(
+    folder: Path, orchestrator: StandIn, live: LiveRunnerPort, ground: Ground | None, port: int
+) -> Path:
     secret_file = folder / "orchestrator.secret"
     write_private(secret_file, orchestrator.secret.encode() + b"\n")
     config = folder / "openpool.yaml"
-    web_port = port or free_port()
-    config.write_text(_config(folder, orchestrator, live, secret_file, web_port))
-    pool = await children.start("pool", ["serve", "--config", str(config), "--json"], talks=True)
-    return msgspec.json.decode(await pool.first_line(START_S), type=Announcement)
+    # fixed ports, since workers look for the pool where it was before it was killed
+    ports = (port or free_port(), free_port())
+    config.write_text(_config(folder, orchestrator, live, ground, secret_file, ports))
+    return config
+
+
+async def _start_pool(children: Children, config: Path, name: str) -> tuple[Announcement, Child]:
+    child = await children.start(name, ["serve", "--config", str(config), "--json"], talks=True)
+    return msgspec.json.decode(await child.first_line(START_S), type=Announcement), child
 
 
 def _config(
-    folder: Path, orchestrator: StandIn, live: LiveRunnerPort, secret_file: Path, port: int
+    folder: Path,
+    orchestrator: StandIn,
+    live: LiveRunnerPort,
+    ground: Ground | None,
+    secret_file: Path,
+    ports: tuple[int, int],
 ) -> str:
     """Only what has to be said: everything else is the pool's own default."""
+    on_chain = f'\n    eth_address: "{ground.orchestrator}"' if ground else ""
     return f"""\
 data_dir: {json.dumps(str(folder / "data"))}
 pool:
@@ -243,16 +204,16 @@ orchestrators:
     address: {orchestrator.address}
     secret: {json.dumps(f"file:{secret_file}")}
     status_url: {orchestrator.cli_url}
-    live_runner_url: {live.url}
+    live_runner_url: {live.url}{on_chain}
 price:
   source: status
 workers:
-  listen: 127.0.0.1:0
+  listen: 127.0.0.1:{ports[1]}
 web:
-  listen: 127.0.0.1:{port}
+  listen: 127.0.0.1:{ports[0]}
 ai:
   live_runner: {{enabled: true, listen: "127.0.0.1:0"}}
-{ai.PRICES}"""
+{ai.PRICES}{ground.settings(folder) if ground else ""}"""
 
 
 async def _start_worker(stage: Stage, name: str) -> None:
@@ -280,39 +241,29 @@ def _workloads(stage: Stage, worker: str) -> list[str]:
     return [each for each in stage.workloads if (each in ai.PICTURES) is pictures]
 
 
-async def _wait_for_workers(stage: Stage) -> None:
+async def _wait_for_workers(stage: Stage, count: int) -> None:
     async def registered() -> bool:
         stage.check()
         status = await stage.api.get(Status, "/status")
-        return status.upstream_capacity >= WORKERS * SESSIONS
+        return status.upstream_capacity >= count * SESSIONS
 
-    await _until(registered, START_S, "the workers to join")
+    await until(registered, START_S, "the workers to join")
+
+
+async def _tell_of_workers(stage: Stage) -> None:
     for worker in await stage.api.get(list[Worker], "/workers"):
         stage.say(f"{worker.name} enrolled by wallet, is paid to {worker.address}")
-
-
-async def _until(holds: Callable[[], Awaitable[bool]], limit_s: float, what: str) -> None:
-    """Ask again and again: the pool is another process. Raises SetupError after `limit_s`."""
-    limit = asyncio.timeout(limit_s)
-    try:
-        async with limit:
-            while not await holds():  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_S)
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise SetupError(f"Waited {limit_s:g} s in vain for {what}; see the logs.") from None
 
 
 # --- the show ------------------------------------------------------------------------------------
 
 
 async def _show(
-    stage: Stage, plans: list[StreamPlan], sources: dict[str, list[bytes]]
+    stage: Stage, plans: list[StreamPlan], later: StreamPlan, sources: dict[str, list[bytes]]
 ) -> tuple[Summary, bool]:
     """The summary, and whether the pool's fees are what the orchestrator billed."""
     await _show_ai(stage)
-    total = sum(plan.count for plan in plans)
+    total = sum(plan.count for plan in [*plans, later])
     with Progress(*COLUMNS, console=stage.console) as progress:
         bar = progress.add_task("segments", total=total)
 
@@ -337,7 +288,24 @@ async def _show(
             raise _first(failed) from None
     settled = await _settled(stage)
     await _tell_of_rescue(stage)
+
+    async def work() -> None:
+        nonlocal settled
+        await gateway.run([later], sources)
+        settled = await _settled(stage) and settled
+
+    if stage.ground is None:
+        await work()
+        stage.say("No local Ethereum here, so payouts are left out: install npm, run it again")
+    else:
+        stage.money = await money.show(stage, stage.ground, lambda: _restart(stage), work)
     return await _report(stage, gateway), settled
+
+
+async def _restart(stage: Stage) -> None:
+    """Start the pool again; its workers and its orchestrator come back by themselves."""
+    stage.pool, stage.pool_child = await _start_pool(stage.children, stage.config, "pool-again")
+    await _wait_for_workers(stage, sum(worker.running for worker in stage.workers.values()))
 
 
 def _first(group: BaseExceptionGroup[OpenPoolError]) -> OpenPoolError:
@@ -417,7 +385,7 @@ async def _settled(stage: Stage) -> bool:
         return credited_wei == billed_wei
 
     try:
-        await _until(all_credited, BOOKS_S, "the fees")
+        await until(all_credited, BOOKS_S, "the fees")
     except SetupError:
         stage.say(f"[red]The pool has fees of {credited_wei} wei, billed were {billed_wei}[/red]")
         return False
@@ -427,7 +395,9 @@ async def _settled(stage: Stage) -> bool:
 async def _report(stage: Stage, gateway: Gateway) -> Summary:
     stage.check()
     matches, said = await report.replay_check(str(stage.config))
-    summary = await report.gather(stage.api, gateway.tally, gateway.finished, matches, stage.ai)
+    summary = await report.gather(
+        stage.api, gateway.tally, gateway.finished, matches, stage.ai, stage.money
+    )
     workers = await stage.api.get(list[Worker], "/workers")
     report.show_renditions(stage.console, gateway.finished)
     stage.say(f"They are in {stage.folder / 'renditions'}/<stream>/<rendition>/")
@@ -457,7 +427,3 @@ async def _go_on(stage: Stage, plan: StreamPlan, source: list[bytes]) -> None:
         for error in gateway.tally.errors:
             stage.say(f"[red]lost[/red] {error}")
         stage.check()
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(f"[green]•[/green] {text}", highlight=False, soft_wrap=True)

@@ -203,7 +203,10 @@ def test_the_demo_loses_nothing_and_its_books_add_up(tmp_path: Path) -> None:
     assert process.returncode == 0, progress
     (line,) = output.splitlines()
     told = json.loads(line)
-    assert set(told) == {"segments", "renditions", "wei", "ledger_matches_log", "workers", "ai"}
+    assert set(told) == {
+        *("segments", "renditions", "wei", "ledger_matches_log", "workers", "ai"),
+        *("payouts", "luck", "statements"),
+    }
     segments = told["segments"]
     assert (segments["sent"], segments["returned"], segments["lost"]) == (9, 9, 0)
     assert told["renditions"] == 18
@@ -219,6 +222,13 @@ def test_the_demo_loses_nothing_and_its_books_add_up(tmp_path: Path) -> None:
     assert all((each["jobs"], each["ok"]) == (1, 1) for each in told["ai"].values()), told["ai"]
     assert all(int(each["fees_wei"]) > 0 for each in told["ai"].values())
     assert all(worker in ai_table(progress) for worker in ("worker-1", "worker-2"))
+    paid = told["payouts"]
+    assert paid["planned"] == paid["confirmed"] > 0
+    assert (paid["voided"], paid["paid_twice"], paid["owed_wei"]) == (0, 0, "0")
+    assert int(paid["paid_wei"]) == credited
+    assert told["luck"] > 0
+    assert told["statements"] == {"made": 2, "verified": 2}
+    assert "pool killed" in progress
     assert "killed" in progress
     assert "came back from" in progress
 
