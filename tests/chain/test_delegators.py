@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from eth_utils.crypto import keccak
 from evm import *  # noqa: F403 - fixtures
 from msgspec.structs import replace
 
 from openpool.chain import contracts as c
+from openpool.chain.abi import Method
 from openpool.chain.client import open_chain
 from openpool.chain.interface import Call, Chain, DelegatorState, Reverted
 from openpool.chain.interface import Livepeer as Reading
@@ -22,13 +24,14 @@ from openpool.core.livepeer import bonding
 from openpool.core.livepeer.delegation import Plan, Wish
 from openpool.core.livepeer.outlook import project, with_more_stake
 from openpool.core.units import ETHER
-from openpool.demo.evm import CHAIN_ID, Evm, Livepeer, account, address, keystore_of
+from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, Livepeer, account, address, keystore_of
 from openpool.private_files import write_private
 from openpool.treasury.delegator_sending import Limits, send_all
 from openpool.treasury.delegators import Delegations, delegator_of, orchestrator_of, pool_of
 from openpool.wallet import Wallet
 
 LPT = ETHER
+SET_CONTRACT = Method("setContractInfo", "bytes32", "address", "bytes20")
 POOL, OTHER, ANN = address("pool"), address("other"), address("ann")
 
 
@@ -329,10 +332,31 @@ async def test_a_transaction_that_is_not_mined_is_told_by_its_hash(network: Live
             async for each in send_all(chain, signer, plan, Limits(wait_s=0.2, poll_s=0.05)):
                 sent.append(each.tx)
         assert await chain.nonce(ANN, at="pending") == 1
+        await anext(send_all(chain, signer, plan, Limits()))  # follows, and replaces nothing
+        assert await chain.nonce(ANN, at="pending") == 2
         await network.evm.mine()
         receipt = await chain.receipt(sent[0])
         assert receipt is not None
         assert receipt.ok
+
+
+async def test_a_call_that_fails_on_chain_is_told(network: Livepeer) -> None:
+    """Governance got there first, in the same block: the failure of the call is said."""
+    signer = WalletSigner(Wallet(account("ann")))
+    async with reading(network) as (known, chain, _):
+        await execute(network.evm, await known.plan(Wish(deed="stake", address=ANN)))
+        await a_round(network, 10**18)
+        plan = await known.plan(Wish(deed="withdraw-fees", address=ANN))
+        await network.evm.automine(False)
+        sending = send_all(chain, signer, plan, Limits(wait_s=5, poll_s=0.05))
+        sent = await anext(sending)
+        moved = SET_CONTRACT.encode(keccak(text="Minter"), OTHER, bytes(20))
+        first = {"maxFeePerGas": hex(10**12), "maxPriorityFeePerGas": hex(10**11)}
+        who = {"from": address(DEPLOYER), "to": network.addresses["Controller"]}
+        await network.evm.rpc("eth_sendTransaction", who | first | {"data": f"0x{moved.hex()}"})
+        await network.evm.mine()
+        with pytest.raises(NotAllowed, match=f"refused withdrawFees; see transaction {sent.tx}"):
+            await anext(sending)
 
 
 async def test_the_trap_is_refused_by_its_name(
