@@ -125,7 +125,7 @@ def next_terms(
     The first one applies at once; so does a return to what is in force, which changes nothing.
     Any other applies after the notice that the terms in force promise."""
     newest = versions[-1] if versions else None
-    if newest and (newest.terms.promise, newest.terms.signer) == (promise, signer):
+    if newest and _said(newest.terms) == (promise, signer, pool, chain_id):
         return None
     current = in_force(versions, now_ms)
     notice_ms = current.terms.promise.notice_ms if current else 0
@@ -140,6 +140,10 @@ def next_terms(
         signer=signer,
         promise=promise,
     )
+
+
+def _said(terms: Terms) -> tuple[Promise, str, str, int]:
+    return terms.promise, terms.signer, terms.pool, terms.chain_id
 
 
 def in_force(versions: Sequence[Published], now_ms: int) -> Published | None:

@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
-from openpool.core.documents import opened
+from openpool.core.documents import digest_of, opened, signed_bytes
 from openpool.core.errors import BadMessage, SetupError
 from openpool.core.events import Event, FeeCredited
 from openpool.core.hashchain import GENESIS
@@ -152,13 +152,21 @@ class Statements:
         content = read_whole(self.path(made.round))
         statement = _read(content, made.digest) if content else None
         if statement is None or not self.receipts_path(made.round).exists():
-            statement, content = self._make(made.round, made.seq)
-            if _read(content, made.digest) is None:
-                raise SetupError(
-                    f"The statement of round {made.round} cannot be made again as it was signed; "
-                    f"put back {self.path(made.round)}, or run `openpool replay --check`."
-                )
+            statement = self._make_again(made)
         self._keep(statement, made, made_ms)
+
+    def _make_again(self, made: StatementMade) -> Statement:
+        """What was signed, with the signature of then: the key may be another one now."""
+        statement, receipts = self._composed(made.round, made.seq)
+        document = encode_statement(statement)
+        if digest_of(document) != made.digest:
+            raise SetupError(
+                f"The statement of round {made.round} cannot be made again as it was signed; "
+                f"put back {self.path(made.round)}, or run `openpool replay --check`."
+            )
+        content = signed_bytes(document, made.signer, made.signature)
+        self._write(made.round, content, receipts)
+        return statement
 
     def _keep(self, statement: Statement, made: StatementMade, made_ms: int) -> None:
         self._opening = opening_after(statement, made.digest)
@@ -178,11 +186,17 @@ class Statements:
 
     def _make(self, number: int, seq: int) -> tuple[Statement, bytes]:
         """The statement and its file, which are in place when this returns."""
+        statement, receipts = self._composed(number, seq)
+        content = signed(self._signer, KIND, encode_statement(statement))
+        self._write(number, content, receipts)
+        return statement, content
+
+    def _composed(self, number: int, seq: int) -> tuple[Statement, list[bytes]]:
         last = self._event_at(seq)
         terms = self._terms.at(last.event.time_ms)
         closing = Closing(
-            pool=self._pool_name,
-            chain_id=self._chain_id,
+            pool=terms.terms.pool if terms else self._pool_name,
+            chain_id=terms.terms.chain_id if terms else self._chain_id,
             round=number,
             seq=seq,
             chain=last.chain,
@@ -191,12 +205,12 @@ class Statements:
             window_rounds=terms.terms.promise.window_rounds if terms else 0,
         )
         entries = ((e.seq, e.event) for e in self._pages(TYPES, self._opening.seq, seq + 1))
-        statement, receipts = make(self._opening, closing, entries)
-        content = signed(self._signer, KIND, encode_statement(statement))
+        return make(self._opening, closing, entries)
+
+    def _write(self, number: int, content: bytes, receipts: Sequence[bytes]) -> None:
         lines = [plain_line(receipt, index) + b"\n" for index, receipt in enumerate(receipts)]
         write_whole(self.receipts_path(number), b"".join(lines))
         write_whole(self.path(number), content)
-        return statement, content
 
     async def _record(self, statement: Statement, content: bytes) -> None:
         parts = opened(content, bytes_max=BYTES_MAX)

@@ -25,7 +25,7 @@ from openpool.core.statement_check import (
 )
 from openpool.core.statements import BYTES_MAX, Statement
 from openpool.core.terms import Promise
-from openpool.ethereum import encode_defunct
+from openpool.ethereum import Account, encode_defunct
 from openpool.store.interface import EventFilter
 from openpool.store.sqlite import SqliteStore
 from openpool.treasury.statements import Statements
@@ -56,8 +56,13 @@ class PoolKey:
 
     address = str(KEY.address)
 
+    def __init__(self, key: str = "") -> None:
+        self._key = Account.from_key(key) if key else KEY
+        self.address = str(self._key.address)
+
     def sign(self, message: str) -> str:
-        return "0x" + bytes(KEY.sign_message(encode_defunct(text=message)).signature).hex()
+        signature = self._key.sign_message(encode_defunct(text=message)).signature
+        return "0x" + bytes(signature).hex()
 
 
 @dataclass
@@ -69,13 +74,15 @@ class Treasury:
     now_ms: int = 1_794_000_000_000
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     log: MoneyLog = field(default_factory=MoneyLog)
+    name: str = "Northern Lights"
+    key: PoolKey = field(default_factory=PoolKey)
 
     def terms(self) -> PublishedTerms:
         return PublishedTerms(
             store=self.store,
-            signer=PoolKey(),
+            signer=self.key,
             clock_ms=lambda: self.now_ms,
-            pool_name="Northern Lights",
+            pool_name=self.name,
             chain_id=42161,
             on_applied=self.heard.set,
         )
@@ -87,10 +94,10 @@ class Treasury:
         await terms.publish(PROMISE)
         statements = Statements(
             store=self.store,
-            signer=PoolKey(),
+            signer=self.key,
             clock_ms=lambda: self.now_ms,
             folder=self.folder / "statements",
-            pool_name="Northern Lights",
+            pool_name=self.name,
             chain_id=42161,
             terms=terms,
             is_settled=is_settled,
@@ -197,6 +204,29 @@ async def test_lost_and_damaged_files_come_back(tmp_path: Path) -> None:
         assert [again.file(n) for n in (1, 2, 3)] == before
         assert [again.all_receipts(n) for n in (1, 2, 3)] == receipts
         assert await again.make_due() == 0
+
+
+async def test_a_lost_file_comes_back_after_name_and_key_have_changed(tmp_path: Path) -> None:
+    """As it was signed then; new statements have the new name."""
+    async with treasury(tmp_path) as pool:
+        statements = await pool.statements()
+        pool.log.round(1)
+        pool.log.work(3)
+        pool.log.round(2)
+        await pool.write()
+        await statements.make_due()
+        before = statements.file(1)
+        statements.path(1).unlink()
+        pool.now_ms = pool.log.entries[-1][1].time_ms + 1
+        pool.name, pool.key = "Southern Cross", PoolKey("0x" + "77" * 32)
+        again = await pool.statements()
+        assert again.file(1) == before
+        pool.log.round(3)
+        await pool.write()
+        await again.make_due()
+        second = statement_in(again.file(2))
+        assert second.pool == "Southern Cross"
+        assert again.rows[1].signer == pool.key.address != again.rows[0].signer
 
 
 async def test_a_log_that_gives_another_statement_than_was_signed_stops_the_start(
