@@ -168,13 +168,14 @@ class Pool:
         self.now_ms += wait_ms
         await self.payer.tick_safely()
 
-    async def settle(self, ticks: int = 30, wait_ms: int = MINUTE_MS) -> None:
+    async def settle(self, ticks: int = 40, wait_ms: int = MINUTE_MS) -> None:
         """An honest chain and time, until nothing is on its way and nothing is due."""
         for _ in range(ticks):
             await self.tick(wait_ms)
             if not self.payer.journal.book.open and self.payer.last_plan is not None:
                 plan = self.payer.last_plan
-                if not plan.payments and not plan.missing_wei:
+                waits = plan.payments or plan.missing_wei or self.payer.given_up_lately()
+                if not waits:
                     return
             await self.evm.finalize()
         raise AssertionError(f"not settled: {self.payer.problem}, {self.payer.journal.book.open}")

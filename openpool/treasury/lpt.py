@@ -59,6 +59,9 @@ class LptPayouts:
         """Who is not paid in ETH because of this: nobody, it is LPT that is owed."""
         return {}
 
+    def shown(self) -> list[tuple[Plan, Rules]]:
+        return [(plan, self.rules) for plan in self.plans]
+
     async def due(
         self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int
     ) -> AsyncIterator[Prepared]:

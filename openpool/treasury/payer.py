@@ -23,10 +23,10 @@ from openpool.chain.interface import (
     Signer,
 )
 from openpool.core import money_events as money
-from openpool.core.errors import OpenPoolError, Unauthorized
+from openpool.core.errors import OpenPoolError, Unauthorized, Unavailable
 from openpool.core.money_events import Asset, OrderKind, OrderLine
 from openpool.core.orders import GUARD, Order
-from openpool.core.payout_plan import Plan
+from openpool.core.payout_plan import Plan, Rules
 from openpool.core.payouts import (
     Confirm,
     Fees,
@@ -57,8 +57,8 @@ IN_FLIGHT_MAX = 32
 """Unmined transactions of one wallet; endpoints drop more than a few dozen."""
 BUSY_POLL_MS = 1_000
 """Time between two looks while something is on its way."""
-UNFUNDED_POLL_MS = 60_000
-"""How soon it is tried again where the wallet holds too little."""
+SOON_MS = 60_000
+"""How soon a run follows where somebody waits for nothing but the wallet, or for certainty."""
 Mode = Literal["off", "shadow", "on"]
 
 
@@ -67,6 +67,9 @@ class Part(Protocol):
 
     def elsewhere(self) -> dict[str, str]:
         """Whom plain payouts leave alone, and why."""
+
+    def shown(self) -> Sequence[tuple[Plan, Rules]]:
+        """The newest plans, for people."""
 
     def due(
         self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int
@@ -235,8 +238,7 @@ class Payer:
                 return
             fees = self._fees(seen)
             if fees is None:
-                self.problem = "Gas costs more than chain.gas_price_max allows; payouts wait."
-                return
+                raise Unavailable("Gas costs more than chain.gas_price_max allows; payouts wait.")
             if self.options.mode == "on":
                 await self._close_gap(seen, fees)
             if self._clock_ms() >= self.next_run_ms:
@@ -438,6 +440,16 @@ class Payer:
                 return True
         return False
 
+    def given_up_lately(self) -> dict[str, str]:
+        """Who is not paid anew yet, since what was given up is still looked for, for a while."""
+        since_ms = self._clock_ms() - self.options.patience.void_after_ms
+        return {
+            line.address: f"Order {order.order} was given up; it is looked for a little longer."
+            for order in self.journal.book.watched.values()
+            for line in order.lines
+            if order.ended_ms > since_ms
+        }
+
     # --- runs ------------------------------------------------------------------------------------
 
     async def _pay(self, seen: Look, fees: Fees) -> None:
@@ -480,7 +492,7 @@ class Payer:
 
     async def _make_plan(self, seen: Look, fees: Fees) -> Plan:
         self.funds_wei = await self.planner.funds_wei()
-        elsewhere = dict(self._skipped)
+        elsewhere = self._skipped | self.given_up_lately()
         for part in self.parts:
             elsewhere |= part.elsewhere()
         args = (seen, fees, self._clock_ms(), elsewhere)
@@ -516,8 +528,8 @@ class Payer:
 
     def _end_run(self, plan: Plan) -> None:
         wait_ms = self.options.every_ms
-        if plan.missing_wei:
-            wait_ms = min(wait_ms, UNFUNDED_POLL_MS)
+        if plan.missing_wei or self.given_up_lately():
+            wait_ms = min(wait_ms, SOON_MS)
         self._skipped = {}
         self.next_run_ms = self._clock_ms() + wait_ms
 

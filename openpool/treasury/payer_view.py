@@ -113,6 +113,9 @@ class PayerView:
         return chosen_by(address, rules, self._payer.journal.book)
 
     def _next(self) -> tuple[NextPayout, ...]:
-        book, rules = self._payer.journal.book, self._payer.planner.options.rules
-        plan = self._payer.last_plan
-        return next_payouts(plan, rules, book) if plan else ()
+        payer = self._payer
+        plans = [(payer.last_plan, payer.planner.options.rules)] if payer.last_plan else []
+        for part in payer.parts:
+            plans += part.shown()
+        book = payer.journal.book
+        return tuple(each for plan, rules in plans for each in next_payouts(plan, rules, book))

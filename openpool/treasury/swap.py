@@ -14,7 +14,7 @@ from openpool.chain.interface import Call, Livepeer, Receipt, Reverted
 from openpool.core.accounts import LPT, WORKER, worker_account
 from openpool.core.errors import BadMessage
 from openpool.core.money_events import LptConverted, OrderLine
-from openpool.core.payout_plan import Payment, Standing, plan
+from openpool.core.payout_plan import Payment, Plan, Rules, Standing, plan
 from openpool.core.payouts import Fees
 from openpool.core.swap import (
     AVERAGE_S,
@@ -72,6 +72,10 @@ class Swaps:
         choices = self._journal.book.choices
         said = f"{IN_LPT} {self.why}".strip()
         return {address: said for address, chosen in choices.items() if chosen.asset == "LPT"}
+
+    def shown(self) -> list[tuple[Plan, Rules]]:
+        """None: who waits for an exchange is in the plan of payouts in ETH."""
+        return []
 
     async def due(
         self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int

@@ -7,10 +7,11 @@ import pytest
 from evm import *  # noqa: F403
 from evm import Faulty, drop_answer, drop_request, http_status, lie, refuse
 from modelchain import ModelSigner
+from msgspec.structs import replace
 from payers import MILLI, MINUTE_MS, OPTIONS, Pool
 
 from openpool.chain.client import EthereumChain, open_chain
-from openpool.chain.interface import Call
+from openpool.chain.interface import Call, Signed, Transaction
 from openpool.core.orders import Order
 from openpool.core.units import ETHER, GWEI
 from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, address
@@ -212,6 +213,51 @@ async def test_a_nonce_used_elsewhere(evm: Evm, make_pool: MakePool) -> None:
     assert [o.state for o in ended.values()] == ["voided", "confirmed"]
     assert "A transaction from elsewhere" in ended["payout-1"].reason
     assert await pool.got(PAYEE) == 50 * MILLI
+
+
+async def test_given_up_and_mined_all_the_same(
+    evm: Evm, make_pool: MakePool, faulty: Faulty
+) -> None:
+    """Endpoints that lie in every way for a quarter of an hour bring the payer to give up what is
+    on its way. It pays nobody anew before it has looked again, and then pulls the brake."""
+    pool = await make_pool()
+    await pool.tick()
+    tx = only(pool).newest.tx
+    faulty.on("eth_getTransactionCount", lie(lambda told: hex(int(told, 16) + 1)))
+    faulty.on("eth_sendRawTransaction", refuse("nonce too low"))
+    for _ in range(5):
+        await pool.tick(4 * MINUTE_MS)
+    assert pool.payer.journal.book.ended[-1].state == "voided"
+    plan = pool.payer.last_plan
+    assert plan is not None
+    assert "was given up" in plan.waiting[0].why
+    faulty.heal()
+    await evm.mine()
+    await pool.tick(MINUTE_MS)
+    paused = pool.payer.journal.book.paused
+    assert paused is not None
+    assert "payout-1 had been given up" in paused.reason
+    await pool.crash()
+    for _ in range(3):
+        await pool.tick(30 * MINUTE_MS)
+    assert (await evm.rpc("eth_getTransactionReceipt", tx))["status"] == "0x1"
+    assert await pool.got(PAYEE) == 50 * MILLI
+
+
+async def test_a_signer_that_signs_something_else(make_pool: MakePool) -> None:
+    """A signature of another amount is not sent; the brake is pulled, and it is said why."""
+    pool = await make_pool()
+    sign = pool.signer.sign
+
+    async def more(transaction: Transaction) -> Signed:
+        return await sign(replace(transaction, value_wei=transaction.value_wei + 1))
+
+    pool.signer.sign = more
+    await pool.tick()
+    paused = pool.payer.journal.book.paused
+    assert paused is not None
+    assert "did not sign what it was asked to" in paused.reason
+    assert not pool.payer.journal.book.known
 
 
 async def test_a_nonce_used_elsewhere_while_idle(evm: Evm, make_pool: MakePool) -> None:
