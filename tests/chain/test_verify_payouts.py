@@ -7,13 +7,14 @@ from evm import *  # noqa: F403 - fixtures
 from msgspec.structs import replace
 from statement_log import BOB, MoneyLog, signed
 
-from openpool.chain.contracts import Multicall3
+from openpool.chain.contracts import Multicall3, Token
 from openpool.chain.interface import Call
 from openpool.cli.checking import Files, check
 from openpool.cli.onchain import MULTICALL3, check_payouts
 from openpool.core.errors import Unavailable
-from openpool.core.money_events import OrderConfirmed
+from openpool.core.money_events import OrderConfirmed, OrderLine
 from openpool.core.statements import Opening, Statement
+from openpool.core.units import ETHER
 from openpool.demo.evm import Evm, Livepeer, address
 
 PAID_WEI = 12_345
@@ -82,6 +83,20 @@ async def test_a_batch_counts_only_through_the_known_contract(
     assert await texts(stated(evm.chain_id, kind="batch-payout", **done), anvil_url) == []
     elsewhere = await pay(evm, await evm.deploy("Multicall3"), PAID_WEI + 5, data)
     (text,) = await texts(stated(evm.chain_id, kind="batch-payout", **elsewhere), anvil_url)
+    assert "did not give" in text
+
+
+async def test_lpt_counts_as_tokens_and_as_stake(
+    evm: Evm, protocol: Livepeer, anvil_url: str
+) -> None:
+    """What the token or the staking contract logged for the address, of that amount."""
+    await evm.actor("payer")
+    await protocol.give_lpt(address("payer"), 10 * ETHER)
+    got = await protocol.call("payer", "LivepeerToken", Token.transfer, BOB, PAID_WEI)
+    done = {"tx": got["transactionHash"], "block_hash": got["blockHash"], "asset": "LPT"}
+    assert await texts(stated(evm.chain_id, **done), anvil_url) == []
+    more = OrderLine(account=f"lpt/worker:{BOB}", address=BOB, amount_wei="99999", send_wei="99999")
+    (text,) = await texts(stated(evm.chain_id, lines=(more,), **done), anvil_url)
     assert "did not give" in text
 
 
