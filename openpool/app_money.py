@@ -19,6 +19,7 @@ from openpool.chain.signers import open_signer
 from openpool.config import Config
 from openpool.core.payout_plan import Rules
 from openpool.core.payouts import Patience
+from openpool.core.swap import SwapRules
 from openpool.core.terms import GroupTerms, Promise, RuleTerms
 from openpool.pool.driver import wall_ms
 from openpool.pool.usd import UsdRate
@@ -32,6 +33,7 @@ from openpool.treasury.delegators import Delegations
 from openpool.treasury.desk import RevenueDesk
 from openpool.treasury.disputes import Disputes
 from openpool.treasury.follow import Follower
+from openpool.treasury.lpt import LptOptions, LptPayouts
 from openpool.treasury.payer import Payer, PayerOptions
 from openpool.treasury.payer_view import PayerView
 from openpool.treasury.planner import PlannerOptions
@@ -40,6 +42,7 @@ from openpool.treasury.rounds import ClockRounds
 from openpool.treasury.sender import GasOffer
 from openpool.treasury.settle import Settler
 from openpool.treasury.statements import Statements
+from openpool.treasury.swap import Market, Swaps
 from openpool.treasury.terms import PublishedTerms
 from openpool.treasury.wallets import WalletWatch
 from openpool.wallet import Wallet, open_wallet
@@ -170,7 +173,9 @@ def _make(
     wallets = _wallets(config, books, chain, livepeer, signer)
     spending = asyncio.Lock()
     promised = terms.in_force().terms.promise
-    payer = _payer(config, promised, store, chain, signer) if chain and signer else None
+    payer = None
+    if chain and signer:
+        payer = _payer(config, promised, store, chain, signer, livepeer, spending)
     rewards = _rewards(config, livepeer, followed, payer) if livepeer else None
     closing = Closing(
         books=books,
@@ -247,7 +252,13 @@ def _signer(config: Config) -> Signer | None:
 
 
 def _payer(
-    config: Config, promised: Promise, store: SqliteStore, chain: Chain, signer: Signer
+    config: Config,
+    promised: Promise,
+    store: SqliteStore,
+    chain: Chain,
+    signer: Signer,
+    livepeer: LivepeerContracts | None,
+    spending: asyncio.Lock,
 ) -> Payer:
     payouts, settings = config.payouts, config.chain
     rules = Rules(
@@ -269,7 +280,48 @@ def _payer(
         every_ms=payouts.every_ms,
         poll_ms=settings.poll_ms,
     )
-    return Payer(chain=chain, signer=signer, store=store, clock_ms=wall_ms, options=options)
+    payer = Payer(
+        chain=chain,
+        signer=signer,
+        store=store,
+        clock_ms=wall_ms,
+        options=options,
+        livepeer=livepeer,
+        spending=spending,
+    )
+    if livepeer is not None:
+        _pay_lpt(config, payer, livepeer)
+    return payer
+
+
+def _pay_lpt(config: Config, payer: Payer, livepeer: LivepeerContracts) -> None:
+    """Exchanges come first: what they bring is paid like any other LPT."""
+    lpt = config.lpt
+    if lpt.swap:
+        payer.parts.append(
+            Swaps(
+                sender=payer.sender,
+                planner=payer.planner,
+                journal=payer.journal,
+                livepeer=livepeer,
+                market=Market(weth=lpt.weth, pool=lpt.pool, quoter=lpt.quoter, router=lpt.router),
+                rules=SwapRules(
+                    most_wei=lpt.swap_max,
+                    slippage_ppm=lpt.slippage,
+                    deviation_ppm=lpt.deviation,
+                    deadline_ms=lpt.deadline_ms,
+                ),
+            )
+        )
+    payer.parts.append(
+        LptPayouts(
+            sender=payer.sender,
+            planner=payer.planner,
+            journal=payer.journal,
+            livepeer=livepeer,
+            options=LptOptions(threshold_lpt=lpt.threshold, staked=lpt.staked),
+        )
+    )
 
 
 def _rewards(
