@@ -1,4 +1,4 @@
-"""What `openpool verify` finds out about a file: a statement, or a receipt signed by itself.
+"""What `openpool verify` finds out about a file: a statement, terms, or a receipt signed by itself.
 
 Reads files of strangers; sizes are bounded, and nothing of the pool is asked or needed. Must not
 print. Read next: `core.statement_check`.
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from msgspec import DecodeError, Struct
+from msgspec.json import decode
 
 from openpool.core import statement_check as checks
 from openpool.core.accounts import WORKER
@@ -20,6 +21,7 @@ from openpool.core.statement_check import Finding
 from openpool.core.statements import BYTES_MAX, KIND, Statement, Work
 from openpool.core.terms import BYTES_MAX as TERMS_BYTES_MAX
 from openpool.core.terms import KIND as TERMS_KIND
+from openpool.core.terms import Terms
 
 RECEIPTS_BYTES_MAX = 512_000_000
 
@@ -92,6 +94,8 @@ def check(files: Files) -> Report:
         signed = opened(_content(files.statement, BYTES_MAX), bytes_max=BYTES_MAX)
         if bytes(signed.document).startswith(b'{"pool":'):
             return _receipt_report(signed, files.signer)
+        if bytes(signed.document).startswith(b'{"format":"openpool-terms-'):
+            return _terms_report(signed, files.signer)
         return _statement_report(signed, files)
     except (BadMessage, Unauthorized) as error:
         return _unreadable(str(error))
@@ -127,6 +131,22 @@ def _receipt_report(signed: Signed, signer: str) -> Report:
     )
     found.skipped.append("Whether it is in a statement: that shows once its round has one.")
     return found.report(signed, pool=receipt.pool, round=receipt.round, rows=[])
+
+
+def _terms_report(signed: Signed, signer: str) -> Report:
+    """Of the pool's terms."""
+    check_signature(signed, TERMS_KIND)
+    try:
+        terms = decode(signed.document, type=Terms)
+    except DecodeError as error:
+        return _unreadable(f"The document is no terms: {error}.")
+    found = _Findings()
+    _signer(found, signed, signer)
+    found.checked.append(
+        f"Version {terms.version}: commission {terms.promise.commission_ppm} ppm, scheme "
+        f"{terms.promise.scheme}, paid from {terms.promise.threshold_wei} wei on."
+    )
+    return found.report(signed, pool=terms.pool, round=0, rows=[])
 
 
 def _signer(found: _Findings, signed: Signed, signer: str) -> None:

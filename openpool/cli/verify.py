@@ -1,4 +1,4 @@
-"""`openpool verify`: checks a statement of a pool on any machine, without asking the pool.
+"""`openpool verify`: checks what a pool signed, on any machine, without asking the pool.
 
 Exit codes: 0 everything that could be checked is right, 1 something is wrong, 2 a file cannot be
 read. What was not checked is said.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FileArgument = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="A statement, or a signed receipt; - is standard input."),
+    typer.Argument(metavar="FILE", help="A statement, terms or a signed receipt; - is stdin."),
 ]
 FileOption = Path | None
 COLUMNS = ("address", "jobs>", "fees, wei>", "commission, wei>", "paid, wei>", "owed, wei>", "~>")
@@ -106,7 +106,7 @@ def _show_statement(report: "Report", address: str) -> None:
     show_facts(
         [
             ("pool", report.pool),
-            ("round", report.round),
+            *([("round", report.round)] if report.round else []),
             ("digest", report.digest),
             ("signer", report.signer),
         ]

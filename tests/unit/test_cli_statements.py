@@ -164,6 +164,19 @@ def test_a_receipt_signed_by_itself_is_verified(
     assert json.loads(capfd.readouterr().out)["findings"][0]["path"] == "document"
 
 
+async def test_terms_are_verified_by_themselves(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Their signature, and what they promise in a line."""
+    async with proved(tmp_path) as web:
+        content = web.proofs.terms.file() or b""
+    (tmp_path / "t.json").write_bytes(content)
+    assert await asyncio.to_thread(run, ["verify", "t.json", "--signer", PoolKey.address]) == 0
+    assert "Version 1: commission 250000 ppm" in capfd.readouterr().out
+    (tmp_path / "t.json").write_bytes(content.replace(b"250000", b"250001"))
+    assert await asyncio.to_thread(run, ["verify", "t.json"]) == 1
+
+
 def test_a_missing_file_is_exit_code_2(capfd: pytest.CaptureFixture[str]) -> None:
     """It says which, in one sentence."""
     assert run(["verify", "nowhere.json"]) == 2
