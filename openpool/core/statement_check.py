@@ -310,8 +310,8 @@ def check_receipts(
         yield Finding(path="receipts", text=f"There are more than {RECEIPTS_MAX} receipts.")
         return
     read: list[Line] = []
-    for number, text in enumerate(lines):
-        line = _line(number, text)
+    for number, data in enumerate(lines):
+        line = _line(number, data)
         if isinstance(line, Finding):
             yield line
         else:

@@ -7,7 +7,7 @@ has, without one.
 import asyncio
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, get_args
 
 from openpool.core.accounts import COMMISSION, OPERATOR, worker_account
 from openpool.core.corrections import check_correction, correction_id
@@ -16,10 +16,7 @@ from openpool.core.money_events import CorrectionMade, MoneyPayload
 from openpool.store.interface import Appender, Balance, EventFilter, StoredEvent, WorkerRow
 
 PAGE = 5_000
-MONEY_TYPES = tuple(
-    str(kind.__struct_config__.tag)
-    for kind in MoneyPayload.__args__  # type: ignore[attr-defined]
-)
+MONEY_TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(MoneyPayload))
 
 
 class Store(Appender, Protocol):
