@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from roundlog import InProcess, RoundLog, address
 
@@ -24,6 +24,7 @@ from openpool.core.settlement import settle
 from openpool.core.units import PPM
 from openpool.rules import commission_by_group, holdback, performance_bonus, referral
 
+unhurried = settings(deadline=None)
 WINDOWS = 100_000
 BATCH = 5_000
 SIZES = (1, 3, 20, 70)
@@ -191,6 +192,7 @@ def play_rounds(scheme: Scheme, history: Sequence[tuple[Sequence[Job], int]]) ->
     return log
 
 
+@unhurried
 @given(st.sampled_from(SCHEMES), rounds)
 def test_what_was_realised_is_shared_or_carried(
     scheme: Scheme, history: list[tuple[list[Job], int]]
@@ -207,6 +209,7 @@ def test_what_was_realised_is_shared_or_carried(
         assert owed + int(carried[-1] if carried else 0) == realised
 
 
+@unhurried
 @given(sharing, rounds, st.randoms(use_true_random=False))
 def test_the_order_within_a_round_does_not_matter(
     scheme: Scheme, history: list[tuple[list[Job], int]], random: Random
@@ -221,6 +224,7 @@ def test_the_order_within_a_round_does_not_matter(
     assert made[0] == made[1]
 
 
+@unhurried
 @given(st.integers(0, 2**31), st.sampled_from(SCHEMES), st.sampled_from((None, *RULES)))
 def test_settling_twice_gives_the_same_events(seed: int, scheme: Scheme, rule: str | None) -> None:
     """Bytes and ids: so that the log keeps one of them."""
@@ -233,6 +237,7 @@ def test_settling_twice_gives_the_same_events(seed: int, scheme: Scheme, rule: s
     assert len({event.id for event in one}) == len(one)
 
 
+@unhurried
 @given(
     st.integers(0, 10**20),
     st.lists(st.tuples(st.integers(0, 10**18), st.integers(0, 10**18)), min_size=2, max_size=5),
@@ -267,6 +272,7 @@ def test_more_work_never_earns_less(
 # --- hopping ------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(rounds, st.integers(1, 10**20), st.sampled_from("abc"))
 def test_under_window_work_has_no_part_in_what_was_realised_before_it(
     history: list[tuple[list[Job], int]], fee: int, worker: str
