@@ -26,6 +26,8 @@ ROUND_BLOCKS = 1_000
 TICKETS = 40
 """Drawn for each round; every other one wins on average."""
 EVERY_OTHER = 2**255
+OTHERS_LPT = 14_000_000 * ETHER
+"""All other stake of the network, as if it were one orchestrator."""
 FLOAT_WEI = ETHER // 100
 """What the operator puts into the hot wallet: it carries gas and bad luck."""
 KEEP_WEI = ETHER // 1000
@@ -48,6 +50,7 @@ class Ground:
         """An active orchestrator, a gateway with a deposit, a hot wallet with a float."""
         await self.protocol.add_orchestrator(ORCHESTRATOR, reward_cut_ppm=100_000)
         await self.protocol.bond("delegator", 2_500 * ETHER, address(ORCHESTRATOR))
+        await self.protocol.add_orchestrator("others", stake_lpt=OTHERS_LPT)
         await self.protocol.fund_gateway(GATEWAY)
         await self.evm.set_balance(self.wallet, FLOAT_WEI)
         await self.protocol.next_round()

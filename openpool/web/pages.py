@@ -108,6 +108,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "duration": text.duration,
         "ether": lambda wei: text.ether(int(wei)),
         "counted": words.counted,
+        "entry": words.entry,
         "ether_exact": lambda wei: text.ether_exact(int(wei)),
         "grouped": text.grouped,
         "iso": text.iso,

@@ -269,3 +269,19 @@ def job_of(event_id: str) -> str:
     """The job that a fee's event is about, from the event's id; empty for anything else."""
     job, _, kind = event_id.rpartition("/")
     return job if kind == "fee-credited" else ""
+
+
+_ENTRIES = {
+    "fee": "work",
+    "share": "share of a round",
+    "set-aside": "payout",
+    "returned": "payout that came back",
+    "adjustment": "by the pool's rule",
+    "reward": "share of a reward",
+    "swapped": "bought with fees",
+}
+
+
+def entry(kind: str) -> str:
+    """What kind of entry in an owner's account it is."""
+    return _ENTRIES.get(kind, kind)
