@@ -27,6 +27,7 @@ from openpool.cli import (
     settings,
     statements,
     verify,
+    wallet,
     worker,
 )
 from openpool.cli.failures import exit_code_of
@@ -47,6 +48,7 @@ GROUPS = (
     customers,
     revenue,
     payouts,
+    wallet,
     rules,
     delegator,
     chain,
