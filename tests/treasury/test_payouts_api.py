@@ -1,5 +1,6 @@
 """The API about payouts, over a real store, a real web server and the payer."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pytest
 from modelchain import ModelChain, ModelSigner
 from payers import MILLI, OPTIONS
 from webpool import OPERATOR, WebPool, bearer, served, web_pool
 
+from openpool.cli import run
 from openpool.core.accounts import worker_account
 from openpool.core.events import Event
 from openpool.core.money_events import CorrectionMade
@@ -157,3 +160,30 @@ async def test_off_signs_nothing_and_says_so(tmp_path: Path) -> None:
         assert answer.status_code == 403
         assert "payouts.mode" in answer.json()["detail"]
         assert not pool.chain.signer.meant
+
+
+async def test_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator's commands against a running pool, for people and for programs."""
+    monkeypatch.setenv("OPENPOOL_OPERATOR_TOKEN", OPERATOR)
+    async with paying(tmp_path) as pool:
+
+        async def told(*words: str) -> str:
+            line = ["payouts", *words, "--url", str(pool.client.base_url)]
+            assert await asyncio.to_thread(run, line) == 0, capsys.readouterr().err
+            return capsys.readouterr().out
+
+        await told("choose", STRANGER, "--threshold", "1 ETH")
+        plan = json.loads(await told("run", "--dry-run", "--json"))
+        assert sorted(each["due"] for each in plan) == [False, True]
+        assert "0.98 ETH more" in await told("plan")
+        assert not pool.payer.journal.book.known
+        await told("pause", "--reason", "Moving house.")
+        assert json.loads(await told("status", "--json"))["paused"] == "Moving house."
+        await told("resume")
+        await told("run")
+        await pool.payer.tick_safely()
+        assert "payout-1" in await told("list")
+        assert "sent" in await told("show", "payout-1")
+        assert json.loads(await told("list", "--state", "sent", "--json"))[0]["nonce"] == 0
