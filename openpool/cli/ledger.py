@@ -61,6 +61,7 @@ def ledger(
                 "balances": balances.balances,
                 "sum_wei": balances.sum_wei,
                 "transfers": transfers,
+                **({} if account else {"reserve": _reserve(settings, balances)}),
             }
         )
         return
@@ -70,11 +71,28 @@ def ledger(
         empty="No money has moved yet.",
     )
     show(f"All balances together: {balances.sum_wei} wei (0, or the books are broken).")
+    if not account:
+        free = _reserve(settings, balances)
+        show(
+            f"Of the commission {ether(free['free_wei'])} may be taken out; "
+            f"{ether(free['reserve_wei'])} stay for {ether(free['unrealised_wei'])} that was paid "
+            "and is not realised yet (revenue.reserve)."
+        )
     show_table(
         ["time", "debit", "credit", "wei>", "kind"],
         [(clock(t.time_ms), t.debit, t.credit, grouped(t.amount_wei), t.kind) for t in transfers],
         empty="",
     )
+
+
+def _reserve(settings: "Config", balances: "Balances") -> dict[str, str]:
+    from msgspec.structs import asdict
+
+    from openpool.core.schemes import reserve
+
+    amounts = [(each.account, int(each.amount_wei)) for each in balances.balances]
+    found = reserve(amounts, settings.revenue.reserve)
+    return {name: str(wei) for name, wei in asdict(found).items()}
 
 
 def _books(

@@ -8,6 +8,7 @@ FEES = "fees:"
 CUSTOMER = "customer:"
 WORKER = "worker:"
 HOLDBACK = "holdback:"
+ACCRUED = "accrued:"
 LPT = "lpt/"
 """Before the name of an account in LPT."""
 
@@ -30,7 +31,7 @@ def holdback_account(address: str) -> str:
 
 def accrued_account(orchestrator: str, owner: str) -> str:
     """Work not yet paid off; `owner` is a payout address, or `commission`."""
-    return f"accrued:{orchestrator}:{owner}"
+    return f"{ACCRUED}{orchestrator}:{owner}"
 
 
 def claim_account(orchestrator: str) -> str:

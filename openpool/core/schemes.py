@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from openpool.core.accounts import COMMISSION, CUSTOMER, FEES
+from openpool.core.accounts import ACCRUED, COMMISSION, CUSTOMER, FEES, fees_account
 from openpool.core.money_events import Scheme
 from openpool.core.units import PPM
 
@@ -166,14 +166,19 @@ class Reserve(Struct, frozen=True, kw_only=True):
 def reserve(balances: Iterable[tuple[str, int]], reserve_ppm: int) -> Reserve:
     """The reserve rule: commission first covers `reserve_ppm` of what is not realised yet.
 
-    `balances` are (account, amount) of the ledger. The reserve is rounded up.
+    `balances` are (account, amount) of the ledger. What only accrued was not paid to anybody, so
+    it needs no reserve. The reserve is rounded up.
     """
-    commission_wei = unrealised_wei = 0
+    commission_wei, payers = 0, dict[str, int]()
     for account, amount_wei in balances:
         if account == COMMISSION:
             commission_wei = amount_wei
-        elif account.startswith((FEES, CUSTOMER)) and amount_wei < 0:
-            unrealised_wei -= amount_wei
+        elif account.startswith((FEES, CUSTOMER)):
+            payers[account] = payers.get(account, 0) + amount_wei
+        elif account.startswith(ACCRUED):
+            payer = fees_account(account.split(":")[1])
+            payers[payer] = payers.get(payer, 0) + amount_wei
+    unrealised_wei = sum(-amount_wei for amount_wei in payers.values() if amount_wei < 0)
     reserve_wei = -(-unrealised_wei * reserve_ppm // PPM)
     return Reserve(
         commission_wei=commission_wei,

@@ -335,6 +335,19 @@ def test_the_reserve_rule(ppm: int, free: int) -> None:
     assert (found.unrealised_wei, found.free_wei) == (1_000, free)
 
 
+def test_what_only_accrued_needs_no_reserve() -> None:
+    """Nobody has it yet. Of two orchestrators, one's luck does not cover for the other."""
+    balances = [
+        ("commission", 500),
+        ("fees:a", -900),
+        (f"accrued:a:{address('a')}", 600),
+        ("accrued:a:commission", 200),
+        ("fees:b", 5_000),
+    ]
+    found = schemes.reserve(balances, 1_000_000)
+    assert (found.unrealised_wei, found.reserve_wei, found.free_wei) == (100, 100, 400)
+
+
 # --- defects of earlier pools, by the numbers of the survey of the field ---------
 
 

@@ -171,6 +171,20 @@ def test_a_wrong_question_is_one_sentence(
     assert why in err
 
 
+def test_the_ledger_says_what_commission_is_free(
+    pool: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A quarter of what the customer owes stays; the orchestrator has brought more than it owes."""
+    _, out, _ = said(capfd, "ledger", "--offline", "--json")
+    assert json.loads(out)["reserve"] == {
+        "commission_wei": "1625",
+        "unrealised_wei": "1000",
+        "reserve_wei": "250",
+        "free_wei": "1375",
+    }
+    assert "may be taken out" in said(capfd, "ledger", "--offline")[1]
+
+
 def test_rules_are_listed(pool: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With version, hash, options, and whether the settings use them."""
     (pool / "openpool.yaml").write_text("revenue:\n  hooks:\n    - rule: holdback\n")
