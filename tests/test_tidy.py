@@ -103,6 +103,11 @@ MONEY = [
     "receipts.py",
     "statements.py",
     "settlement_check.py",
+    "orders.py",
+    "payouts.py",
+    "payout_plan.py",
+    "payout_views.py",
+    "swap.py",
 ]
 LIVEPEER = [f"livepeer/{path.name}" for path in sorted((PACKAGE / "core/livepeer").glob("*.py"))]
 

@@ -53,13 +53,13 @@ def tick_price(tick: int) -> Fraction:
         power = power * power >> _BITS
         left >>= 1
     price = Fraction(result, 1 << _BITS)
-    return price if tick >= 0 else 1 / price
+    return price if tick >= 0 else price**-1
 
 
 def average_price(older: int, newer: int, *, lpt_is_token0: bool) -> Fraction:
     """LPT per ETH, from two sums of ticks that are AVERAGE_S apart."""
     price = tick_price((newer - older) // AVERAGE_S)  # the pool rounds down as well
-    return 1 / price if lpt_is_token0 else price
+    return price**-1 if lpt_is_token0 else price
 
 
 def from_spare(amount_wei: int, average: Fraction, spare_lpt: int) -> Convert | None:

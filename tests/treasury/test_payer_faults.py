@@ -1,11 +1,13 @@
 """Paying on a real chain while everything around goes wrong. Each time: once, exact, no help."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evm import *  # noqa: F403
-from evm import Faulty, drop_answer, drop_request, http_status, lie, refuse
+from evm import Ask, Faulty, drop_answer, drop_request, http_status, lie, refuse
 from modelchain import ModelSigner
 from msgspec.structs import replace
 from payers import MILLI, MINUTE_MS, OPTIONS, Pool
@@ -14,7 +16,7 @@ from openpool.chain.client import EthereumChain, open_chain
 from openpool.chain.interface import Call, Signed, Transaction
 from openpool.core.orders import Order
 from openpool.core.units import ETHER, GWEI
-from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, address
+from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, account, address
 
 PAYEE, OTHER = address("somebody"), address("somebody else")
 MakeFaulty = Callable[[], Awaitable[Faulty]]
@@ -311,6 +313,63 @@ async def test_an_endpoint_that_is_gone_for_a_while(
     await pool.settle()
     assert pool.payer.problem == ""
     assert await pool.got(PAYEE) == 50 * MILLI
+
+
+async def test_an_endpoint_that_never_answers(make_pool: MakePool, faulty: Faulty) -> None:
+    """Every wait ends; what was asked for is asked again."""
+    pool = await make_pool()
+    answer = asyncio.Event()
+
+    async def slow(ask: Ask) -> dict[str, Any]:
+        await answer.wait()
+        return await ask()
+
+    faulty.on("eth_sendRawTransaction", slow, times=1)
+    await pool.tick()
+    assert pool.payer.problem
+    answer.set()
+    await pool.settle()
+    assert await pool.got(PAYEE) == 50 * MILLI
+
+
+async def test_another_wallet(evm: Evm, make_pool: MakePool) -> None:
+    """The settings name another key while a payment of the old one is on its way: that one is
+    followed to its end with the bytes that there are, new ones come from the new wallet."""
+    pool = await make_pool()
+    await pool.tick()
+    old = only(pool).newest
+    await evm.drop(old.tx)
+    pool.signer = ModelSigner(account("new wallet"))
+    await evm.set_balance(pool.signer.address, ETHER)
+    await pool.crash()
+    await pool.owe(OTHER, 20 * MILLI)
+    await pool.tick(10 * MINUTE_MS)
+    await pool.settle()
+    ended = {o.lines[0].address: o for o in pool.payer.journal.book.ended}
+    assert (ended[PAYEE].tx, len(ended[PAYEE].attempts)) == (old.tx, 1)
+    assert ended[OTHER].wallet == pool.signer.address
+    assert (await pool.got(PAYEE), await pool.got(OTHER)) == (50 * MILLI, 20 * MILLI)
+
+
+async def test_reward_through_the_same_machine(evm: Evm, make_pool: MakePool) -> None:
+    """An order of another kind is carried out once, however often it is asked for, also while
+    payouts are paused; one that the contract refuses is given up without a signature."""
+    pool = await make_pool()
+    await evm.set_balance(address(DEPLOYER), ETHER)
+    refuses = await evm.deploy("RefusesEther")
+    await pool.payer.pause("Moving house.")
+    asked = {"kind": "reward", "to": OTHER, "data": b"\x22\x8c\xb7\x33", "note": "round 7"}
+    assert await pool.payer.plan(order="reward/main/7", **asked)
+    assert not await pool.payer.plan(order="reward/main/7", **asked)
+    assert await pool.payer.plan(order="reward/main/8", **(asked | {"to": refuses}))
+    await pool.settle()
+    done, refused = (pool.payer.order(f"reward/main/{n}") for n in (7, 8))
+    assert done is not None
+    assert refused is not None
+    assert (done.state, refused.state, refused.attempts) == ("confirmed", "voided", ())
+    assert pool.balance("gas") == -done.fee_wei
+    assert not await pool.payer.plan(order="reward/main/7", **asked)
+    assert await pool.got(PAYEE) == 0
 
 
 @pytest.mark.parametrize("fault", [drop_answer, drop_request, refuse("internal error")])
