@@ -76,6 +76,7 @@ async def evm(anvil_url: str) -> AsyncIterator[Evm]:
         local = Evm(anvil_url, session)
         before = await local.snapshot()
         yield local
+        await local.rpc("anvil_dropAllTransactions")  # no snapshot knows of what waits
         await local.automine(True)
         await local.revert(before)
 
