@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
 from openpool.core.documents import digest_of, opened, signed_bytes
-from openpool.core.errors import BadMessage, SetupError
+from openpool.core.errors import SetupError, Unavailable
 from openpool.core.events import Event, FeeCredited
-from openpool.core.hashchain import GENESIS
+from openpool.core.hashchain import GENESIS, merkle_root
 from openpool.core.money_events import RoundSettled, RoundStarted, StatementMade
 from openpool.core.receipts import (
     RECEIPT_KIND,
     Receipt,
     decode_proven,
     decode_receipt,
+    leaf_of,
     plain_line,
     proven,
 )
@@ -48,6 +49,8 @@ log = structlog.get_logger()
 
 PAGE = 5_000
 POLL_S = 5.0
+DOCUMENT = b'{"document":'
+"""How the file of a statement begins."""
 
 
 class Store(Appender, Protocol):
@@ -144,18 +147,37 @@ class Statements:
 
     def _load(self) -> None:
         self._follow_rounds()
+        before: StatementMade | None = None
         for stored in self._pages(("statement-made",), 0, 0):
-            if isinstance(stored.event.data, StatementMade):
-                self._take_up(stored.event.data, stored.event.time_ms)
+            made = stored.event.data
+            if not isinstance(made, StatementMade):
+                continue
+            if not self._is_whole(made):
+                self._begin_after(before)
+                self._make_again(made)
+            self._rows.append(_row(made, stored.event.time_ms))
+            before = made
+        self._begin_after(before)
 
-    def _take_up(self, made: StatementMade, made_ms: int) -> None:
+    def _is_whole(self, made: StatementMade) -> bool:
+        """Whether the files of a statement are there as they were made. Quick: there may be
+        thousands."""
         content = read_whole(self.path(made.round))
-        statement = _read(content, made.digest) if content else None
-        if statement is None or not self.receipts_path(made.round).exists():
-            statement = self._make_again(made)
-        self._keep(statement, made, made_ms)
+        if content is None or not self.receipts_path(made.round).exists():
+            return False
+        around = len(signed_bytes(b"", made.signer, made.signature))
+        document = content[len(DOCUMENT) :][: max(len(content) - around, 0)]
+        whole = signed_bytes(document, made.signer, made.signature)
+        return whole == content and digest_of(document) == made.digest
 
-    def _make_again(self, made: StatementMade) -> Statement:
+    def _begin_after(self, made: StatementMade | None) -> None:
+        """The next statement goes on where this one ended."""
+        content = read_whole(self.path(made.round)) if made else None
+        if made is not None and content is not None:
+            statement = read(opened(content, bytes_max=BYTES_MAX))
+            self._opening = opening_after(statement, made.digest)
+
+    def _make_again(self, made: StatementMade) -> None:
         """What was signed, with the signature of then: the key may be another one now."""
         statement, receipts = self._composed(made.round, made.seq)
         document = encode_statement(statement)
@@ -164,23 +186,7 @@ class Statements:
                 f"The statement of round {made.round} cannot be made again as it was signed; "
                 f"put back {self.path(made.round)}, or run `openpool replay --check`."
             )
-        content = signed_bytes(document, made.signer, made.signature)
-        self._write(made.round, content, receipts)
-        return statement
-
-    def _keep(self, statement: Statement, made: StatementMade, made_ms: int) -> None:
-        self._opening = opening_after(statement, made.digest)
-        self._rows.append(
-            StatementRow(
-                round=made.round,
-                made_ms=made_ms,
-                receipts=made.receipts,
-                root=made.root,
-                digest=made.digest,
-                signer=made.signer,
-                seq=made.seq,
-            )
-        )
+        self._write(made.round, signed_bytes(document, made.signer, made.signature), receipts)
 
     # --- making one ----------------------------------------------------------------------------
 
@@ -227,7 +233,8 @@ class Statements:
         made_ms = self._clock_ms()
         event = Event(id=f"statement/{statement.round}", time_ms=made_ms, data=data)
         await self._store.append([event]).durable()
-        self._keep(statement, data, made_ms)
+        self._opening = opening_after(statement, data.digest)
+        self._rows.append(_row(data, made_ms))
         log.info("statement-made", round=statement.round, receipts=statement.receipts)
 
     def _event_at(self, seq: int) -> StoredEvent:
@@ -317,18 +324,35 @@ class Statements:
         return found[0] if isinstance(data, FeeCredited) and data.address == address else None
 
     def _proven(self, round: int, wanted: Callable[[Receipt], bool]) -> list[bytes] | None:
-        content = self.all_receipts(round)
-        if content is None:
+        content, row = self.all_receipts(round), self.row(round)
+        if content is None or row is None:
             return None
-        receipts = [bytes(decode_proven(line).receipt) for line in content.splitlines()]
+        receipts = self._whole_receipts(content, row)
         places = [place for place, data in enumerate(receipts) if wanted(decode_receipt(data))]
         return proven(receipts, places)
 
+    def _whole_receipts(self, content: bytes, row: StatementRow) -> list[bytes]:
+        """The receipts in a file. Raises Unavailable if they are not those that were signed."""
+        try:
+            receipts = [bytes(decode_proven(line).receipt) for line in content.splitlines()]
+        except DecodeError:
+            receipts = []
+        if merkle_root([leaf_of(receipt) for receipt in receipts]).hex() == row.root:
+            return receipts
+        self.receipts_path(row.round).unlink(missing_ok=True)
+        raise Unavailable(
+            f"The pool's file of receipts of round {row.round} is damaged; the pool makes it again "
+            "when it is started next."
+        )
 
-def _read(content: bytes | None, digest: str) -> Statement | None:
-    """The statement in a file if it is the one with this digest."""
-    try:
-        parts = opened(content or b"", bytes_max=BYTES_MAX)
-        return read(parts) if parts.digest == digest else None
-    except BadMessage:
-        return None
+
+def _row(made: StatementMade, made_ms: int) -> StatementRow:
+    return StatementRow(
+        round=made.round,
+        made_ms=made_ms,
+        receipts=made.receipts,
+        root=made.root,
+        digest=made.digest,
+        signer=made.signer,
+        seq=made.seq,
+    )

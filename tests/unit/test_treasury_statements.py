@@ -12,7 +12,7 @@ from statement_log import ANN, BOB, KEY, MoneyLog
 
 from openpool.cli.checking import check_signature
 from openpool.core.documents import opened
-from openpool.core.errors import SetupError
+from openpool.core.errors import SetupError, Unavailable
 from openpool.core.events import Event
 from openpool.core.money_events import StatementMade
 from openpool.core.receipts import decode_proven
@@ -204,6 +204,27 @@ async def test_lost_and_damaged_files_come_back(tmp_path: Path) -> None:
         assert [again.file(n) for n in (1, 2, 3)] == before
         assert [again.all_receipts(n) for n in (1, 2, 3)] == receipts
         assert await again.make_due() == 0
+
+
+async def test_a_damaged_file_of_receipts_is_not_handed_out(tmp_path: Path) -> None:
+    """Proofs that lead nowhere help nobody; a start makes the file again."""
+    async with treasury(tmp_path) as pool:
+        statements = await pool.statements()
+        pool.log.round(1)
+        pool.log.work(8)
+        pool.log.round(2)
+        await pool.write()
+        await statements.make_due()
+        before = statements.receipts_of(1, ANN)
+        for damage in (
+            b"x",
+            (statements.all_receipts(1) or b"").replace(b'"units":', b'"units":1'),
+        ):
+            statements.receipts_path(1).write_bytes(damage)
+            with pytest.raises(Unavailable, match="is damaged"):
+                statements.receipts_of(1, ANN)
+            statements = await pool.statements()
+            assert statements.receipts_of(1, ANN) == before
 
 
 async def test_a_lost_file_comes_back_after_name_and_key_have_changed(tmp_path: Path) -> None:
