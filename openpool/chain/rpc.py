@@ -81,7 +81,7 @@ class Endpoint:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._clock = clock
         self._batch_max = BATCH_MAX
-        self._checked = False
+        self._checked = self._is_wrong = False
         self._checking = asyncio.Lock()
         self._failures = 0
         self._rests_until = 0.0
@@ -135,10 +135,14 @@ class Endpoint:
         if served != self._chain_id:
             self.problem = f"it serves chain {served}, not {self._chain_id}"
             self._failures = FAILURES_MAX  # it answers well, but is the last to be asked
+            if not self._is_wrong:
+                log.error("endpoint-of-another-chain", endpoint=self.name, served=served)
+            self._is_wrong = True
             raise WrongChain(
                 f"The endpoint {self.name} serves chain {served}, but chain.id is "
                 f"{self._chain_id}; correct one of them."
             )
+        self._is_wrong = False
         return True
 
     async def _post(self, requests: Sequence[Request]) -> list[Any]:

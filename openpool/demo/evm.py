@@ -73,7 +73,7 @@ class Evm:
     def __init__(self, url: str, session: aiohttp.ClientSession, chain_id: int = CHAIN_ID) -> None:
         self.url = url
         self.chain_id = chain_id
-        self.endpoint = Endpoint(url, chain_id=chain_id, session=session, timeout_s=60)
+        self.endpoint = Endpoint(url, chain_id=chain_id, session=session, timeout_s=30)
         self._automines = True
 
     async def rpc(self, method: str, *parameters: object) -> Any:
