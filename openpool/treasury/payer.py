@@ -400,7 +400,9 @@ class Payer:
             o.nonce + 1 for o in book.open.values() if o.nonce is not None and o.wallet == wallet
         ]
         expected = max([book.consumed.get(wallet, 0), *mine])
-        foreign = seen.final_nonce - expected
+        # not yet mined ones count as well: what an old log does not know may be that new
+        pending = await self._chain.nonce(wallet, at="pending")
+        foreign = max(seen.latest_nonce, pending) - expected
         if foreign > 0 and expected:
             self.held = (
                 f"{foreign} transactions of the wallet are not in this pool's log: it was used "

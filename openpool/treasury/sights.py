@@ -79,7 +79,8 @@ async def receipt_of(chain: Chain, order: Order) -> Receipt | None:
 
 async def _check_canonical(chain: Chain, receipts: Sequence[Receipt]) -> None:
     """What is about to be final must be in the block that the chain has at that height."""
-    by_block = {(r.block, r.block_hash) for r in receipts}
-    for number, block_hash in sorted(by_block):
-        if (await chain.block(number)).hash != block_hash:
+    by_block = sorted({(r.block, r.block_hash) for r in receipts})
+    blocks = await ask_all(lambda each: chain.block(each[0]), by_block)
+    for (number, block_hash), block in zip(by_block, blocks, strict=True):
+        if block.hash != block_hash:
             raise Disagreement(f"A receipt names another block {number} than the chain has.")

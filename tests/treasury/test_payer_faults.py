@@ -16,7 +16,7 @@ from openpool.chain.client import EthereumChain, open_chain
 from openpool.chain.interface import Call, Signed, Transaction
 from openpool.core.orders import Order
 from openpool.core.units import ETHER, GWEI
-from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, account, address
+from openpool.demo.evm import CHAIN_ID, DEPLOYER, FEES, Evm, account, address
 
 PAYEE, OTHER = address("somebody"), address("somebody else")
 MakeFaulty = Callable[[], Awaitable[Faulty]]
@@ -272,13 +272,16 @@ async def test_a_nonce_used_elsewhere_while_idle(evm: Evm, make_pool: MakePool) 
     assert await pool.got(PAYEE) == 70 * MILLI
 
 
-async def test_an_old_copy_of_the_log(evm: Evm, make_pool: MakePool) -> None:
+@pytest.mark.parametrize("age", ["waiting", "mined", "final"])
+async def test_an_old_copy_of_the_log(evm: Evm, make_pool: MakePool, age: str) -> None:
     """A log that does not know the newest payouts pays nobody until the operator has looked:
     it would pay them again."""
     pool = await make_pool()
     await pool.settle()
-    await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
-    await evm.finalize()
+    tx = {"from": pool.signer.address, "to": OTHER, "value": "0x1"} | FEES
+    await evm.rpc("eth_sendTransaction", tx)
+    if age != "waiting":
+        await evm.mine(1 if age == "mined" else 4)
     await pool.owe(PAYEE, 20 * MILLI)
     await pool.crash()
     for _ in range(3):
