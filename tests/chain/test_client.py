@@ -168,10 +168,10 @@ async def test_one_lost_answer_is_asked_for_again(faulty: Faulty, chain_of: Open
 async def test_an_endpoint_of_another_chain_is_never_used(evm: Evm, chain_of: Open) -> None:
     """One sentence names the endpoint, its chain and the setting."""
     chain = await chain_of(evm.url, chain_id=42_161)
-    with pytest.raises(
-        WrongChain, match=r"127\.0\.0\.1:\d+ serves chain 31337, but chain\.id is 42161"
-    ):
+    sentence = r"127\.0\.0\.1:\d+ serves chain 31337, but chain\.id is 42161"
+    with structlog.testing.capture_logs() as logged, pytest.raises(WrongChain, match=sentence):
         await chain.block()
+    assert [each["event"] for each in logged] == ["endpoint-of-another-chain"]
     with pytest.raises(ChainUnavailable, match="serves chain 31337"):
         await chain.send(b"\x02")
 
