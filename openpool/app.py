@@ -555,7 +555,9 @@ async def build(config: Config, store: SqliteStore) -> PoolProcess:
         customers=make_customers(config, store, secret, usd),
         usd=usd,
     )
-    terms.on_applied = partial(put_into_force, terms, process.driver, store)
+    terms.on_applied = lambda: put_into_force(
+        terms, process.driver, store, process.money.payer if process.money else None
+    )
     return process
 
 
