@@ -45,6 +45,7 @@ from openpool.core.money_events import (
 )
 from openpool.web.format import duration_text, ether_text, grouped, large_text, significant_text
 from openpool.web.interface import OPERATOR_CUSTOMER
+from openpool.web.payout_words import of_payouts
 
 LEVELS = {
     "bad": {
@@ -54,8 +55,11 @@ LEVELS = {
         "orchestrator-down",
         "worker-banned",
         "rule-refused",
+        "order-voided",
+        "payouts-paused",
     },
     "warn": {
+        "address-blocked",
         "attempt-failed",
         "call-attempt-failed",
         "line-closed",
@@ -72,6 +76,7 @@ LEVELS = {
         "call-completed",
         "fee-credited",
         "customer-paid",
+        "order-confirmed",
         "orchestrator-up",
         "worker-approved",
     },
@@ -95,6 +100,7 @@ def describe(data: AnyPayload) -> str:
         or _of_calls(data)
         or _of_workers(data)
         or _of_shares(data)
+        or of_payouts(data)
         or _of_the_pool(data)
     )
 
