@@ -6,7 +6,7 @@ is `core.payouts`, nor whom to pay, which is `core.payout_plan`.
 """
 
 from collections import deque
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -42,6 +42,13 @@ ENDED_MAX = 1_000
 """How many orders that have ended are kept in full; older ones are in the log."""
 WATCHED_MS = 7 * DAY_MS
 """How long a signed order that was voided unseen is looked for all the same."""
+
+
+class Purse(NamedTuple):
+    """A wallet on one chain: nonces and money of the same key on another chain are other ones."""
+
+    wallet: str
+    chain_id: int
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -88,6 +95,10 @@ class Order(Struct, frozen=True, kw_only=True):
     """Why it was voided."""
 
     @property
+    def purse(self) -> Purse:
+        return Purse(self.wallet, self.chain_id)
+
+    @property
     def nonce(self) -> int | None:
         return self.attempts[0].nonce if self.attempts else None
 
@@ -127,8 +138,8 @@ class OrderBook:
         self.ended: deque[Order] = deque(maxlen=ENDED_MAX)
         self.known: set[str] = set()
         """Every order that ever was, so that none is planned twice."""
-        self.consumed: dict[str, int] = {}
-        """Per wallet: the nonce after the highest that a final block has taken."""
+        self.consumed: dict[Purse, int] = {}
+        """The nonce after the highest that a final block has taken."""
         self.watched: dict[str, Order] = {}
         """Orders voided because another transaction took their nonce; see WATCHED_MS."""
         self.spent: dict[str, tuple[int, int]] = {}
@@ -179,13 +190,22 @@ class OrderBook:
         since_ms = now_ms - DAY_MS
         return sum(amount for planned_ms, amount in self.spent.values() if planned_ms > since_ms)
 
-    def next_nonce(self, wallet: str, latest_nonce: int) -> int:
+    def of(self, purse: Purse) -> list[Order]:
+        """The open orders of a wallet."""
+        return [order for order in self.open.values() if order.purse == purse]
+
+    def next_nonce(self, purse: Purse, latest_nonce: int) -> int:
         """The lowest nonce that is free, `latest_nonce` being what the chain counts."""
-        taken = {o.nonce for o in self.open.values() if o.wallet == wallet}
-        nonce = max(latest_nonce, self.consumed.get(wallet, 0))  # an endpoint may lag
+        taken = {order.nonce for order in self.of(purse)}
+        nonce = max(latest_nonce, self.consumed.get(purse, 0))  # an endpoint may lag
         while nonce in taken:
             nonce += 1
         return nonce
+
+    def known_nonces(self, purse: Purse) -> int:
+        """How many transactions of the wallet the log knows of, as the chain counts them."""
+        signed = [order.nonce + 1 for order in self.of(purse) if order.nonce is not None]
+        return max([self.consumed.get(purse, 0), *signed])
 
     def _planned(self, data: money.OrderPlanned, time_ms: int) -> None:
         if data.order in self.known:
@@ -260,8 +280,8 @@ class OrderBook:
             return
         self.counts[order.state] -= 1
         if order.nonce is not None:
-            after = max(self.consumed.get(order.wallet, 0), order.nonce + 1)
-            self.consumed[order.wallet] = after
+            after = max(self.consumed.get(order.purse, 0), order.nonce + 1)
+            self.consumed[order.purse] = after
         ended = msgspec.structs.replace(
             order,
             state="confirmed" if isinstance(data, money.OrderConfirmed) else "voided",

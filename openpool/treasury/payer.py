@@ -308,7 +308,7 @@ class Payer:
             case Void():
                 await self._void(order, step)
             case Sign() if active:
-                nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
+                nonce = self.journal.book.next_nonce(self.sender.purse, seen.latest_nonce)
                 await self._sign(order, nonce, seen, sight.fees)
             case Send() if active:
                 await self._send(order, seen)
@@ -396,10 +396,7 @@ class Payer:
         book, wallet = self.journal.book, self.sender.wallet
         if self._checked_nonce:
             return
-        mine = [
-            o.nonce + 1 for o in book.open.values() if o.nonce is not None and o.wallet == wallet
-        ]
-        expected = max([book.consumed.get(wallet, 0), *mine])
+        expected = book.known_nonces(self.sender.purse)
         # not yet mined ones count as well: what an old log does not know may be that new
         pending = await self._chain.nonce(wallet, at="pending")
         foreign = max(seen.latest_nonce, pending) - expected
@@ -415,7 +412,7 @@ class Payer:
     async def _close_gap(self, seen: Look, fees: Fees) -> None:
         """Fill a nonce that nothing uses, if it keeps others waiting and stays so."""
         book, wallet, now_ms = self.journal.book, self.sender.wallet, self._clock_ms()
-        mine = [o for o in book.open.values() if o.wallet == wallet]
+        mine = book.of(self.sender.purse)
         nonce = gap(mine, seen.latest_nonce)
         if nonce is None:
             self._gap_since_ms = 0
@@ -515,7 +512,7 @@ class Payer:
     async def _carry_out(self, prepared: Prepared, seen: Look, fees: Fees) -> None:
         """Take the money out of its accounts and sign in one, unless it is not there any more."""
         planned = prepared.planned
-        nonce = self.journal.book.next_nonce(self.sender.wallet, seen.latest_nonce)
+        nonce = self.journal.book.next_nonce(self.sender.purse, seen.latest_nonce)
         async with self.journal.spending:
             if not await self.journal.covers(debits_of(planned)):
                 return
@@ -536,7 +533,7 @@ class Payer:
         self.next_run_ms = self._clock_ms() + wait_ms
 
     def _free_places(self) -> int:
-        mine = [o for o in self.journal.book.open.values() if o.wallet == self.sender.wallet]
+        mine = self.journal.book.of(self.sender.purse)
         return max(IN_FLIGHT_MAX - sum(o.waits_for_block for o in mine), 0)
 
     def _name(self, what: str) -> str:

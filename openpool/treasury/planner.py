@@ -83,7 +83,7 @@ class Planner:
     async def funds_wei(self) -> int:
         """What the wallet may still spend: less what it keeps, and what is on its way."""
         balance = await self._sender.chain.balance(self._sender.wallet)
-        mine = (o for o in self._journal.book.open.values() if o.wallet == self._sender.wallet)
+        mine = self._journal.book.of(self._sender.purse)
         on_its_way = sum(order.most_wei for order in mine if order.state != "mined")
         return balance - on_its_way - self.options.keep_wei
 

@@ -20,7 +20,7 @@ from openpool.chain.signers import checked
 from openpool.core import money_events as money
 from openpool.core.errors import OpenPoolError
 from openpool.core.money_events import OrderPlanned, OrderSigned
-from openpool.core.orders import Attempt, Order
+from openpool.core.orders import Attempt, Order, Purse
 from openpool.core.payouts import Fees
 from openpool.core.units import PPM
 from openpool.treasury.journal import Journal
@@ -52,6 +52,10 @@ class Sender:
     @property
     def wallet(self) -> str:
         return self.signer.address
+
+    @property
+    def purse(self) -> Purse:
+        return Purse(self.wallet, self.chain.chain_id)
 
     async def estimate(self, call: Call) -> int:
         """The gas that the chain expects. Raises Reverted, TooMuchGas, ChainUnavailable."""

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from openpool.core import money_events as money
 from openpool.core.events import Event
 from openpool.core.money_events import OrderLine
-from openpool.core.orders import DAY_MS, Attempt, Order, OrderBook
+from openpool.core.orders import DAY_MS, Attempt, Order, OrderBook, Purse
 from openpool.core.payouts import (
     Confirm,
     Fees,
@@ -30,6 +30,7 @@ from openpool.core.payouts import (
 
 PAYEE = "0x0000000000000000000000000000000000000101"
 WALLET = "0x0000000000000000000000000000000000000001"
+PURSE = Purse(WALLET, 1)
 LINE = OrderLine(account=f"worker:{PAYEE}", address=PAYEE, amount_wei="100", send_wei="90")
 PATIENCE = Patience(
     replace_after_ms=300_000, resend_after_ms=60_000, void_after_ms=600_000, max_fee_max_wei=1000
@@ -277,15 +278,16 @@ def test_the_fold_keeps_every_attempt_and_every_fact_counts_once() -> None:
 def test_nonces_are_taken_in_order() -> None:
     """The lowest that is free; what is final stays used even if an endpoint lags or lies."""
     book = OrderBook()
-    assert book.next_nonce(WALLET, 5) == 5
+    assert book.next_nonce(PURSE, 5) == 5
     for number, nonce in enumerate((5, 6, 8)):
         book.apply(fact(planned(f"o{number}")))
         book.apply(fact(signed(f"o{number}", nonce, f"0x{number}")))
-    assert book.next_nonce(WALLET, 5) == 7
-    assert book.next_nonce(WALLET, 0) == 0
+    assert book.next_nonce(PURSE, 5) == 7
+    assert book.next_nonce(PURSE, 0) == 0
     book.apply(fact(confirmed("o0", "0x0")))
-    assert book.next_nonce(WALLET, 0) == 7
-    assert book.next_nonce(WALLET, 9) == 9
+    assert book.next_nonce(PURSE, 0) == 7
+    assert book.next_nonce(PURSE, 9) == 9
+    assert book.next_nonce(Purse(WALLET, 2), 0) == 0
 
 
 def test_the_last_day() -> None:
