@@ -145,7 +145,6 @@ async def test_another_endpoint_takes_over(evm: Evm, faulty: Faulty, chain_of: O
         hang,
         huge,
         http_status(500),
-        http_status(302, Location=evm.url),
         refuse("internal error"),
         lie(lambda _: {"number": "latest"}),
         lie(lambda _: None),
@@ -156,6 +155,14 @@ async def test_another_endpoint_takes_over(evm: Evm, faulty: Faulty, chain_of: O
     asked = len(faulty.seen)
     await chain.block()
     assert len(faulty.seen) == asked
+
+
+async def test_a_redirect_is_not_followed(evm: Evm, faulty: Faulty, chain_of: Open) -> None:
+    """What was configured is asked, and nobody else."""
+    chain = await chain_of(faulty.url)
+    faulty.on("*", http_status(307, Location=evm.url))
+    with pytest.raises(ChainUnavailable, match="answered with status 307"):
+        await chain.block()
 
 
 async def test_one_lost_answer_is_asked_for_again(faulty: Faulty, chain_of: Open) -> None:
