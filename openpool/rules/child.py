@@ -85,7 +85,7 @@ def _told(error: BaseException) -> str:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         at = f" ({os.path.basename(frame.filename)}, line {frame.lineno})"
         text = f"{type(error).__name__}: {text}{at}"
-    return " ".join(text.split())[:ERROR_CHARS_MAX]
+    return " ".join(text.encode(errors="replace").decode().split())[:ERROR_CHARS_MAX]
 
 
 if __name__ == "__main__":

@@ -55,7 +55,11 @@ class RuleProcess:
         """What identifies it. Raises RuleFault if it cannot be loaded."""
         if self._info is None:
             answer = self._ask("describe", None)
-            self._info = msgspec.convert(answer, RuleInfo)
+            try:
+                self._info = msgspec.convert(answer, RuleInfo)
+            except msgspec.ValidationError as error:
+                self.close()
+                raise RuleFault(f"it does not say what it is: {error}") from None
         return self._info
 
     def weights(self, round: Round) -> object:
@@ -199,6 +203,7 @@ def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
 def _decoded(data: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(data)
+        json.dumps(answer, ensure_ascii=False).encode()  # half a character fits into no log
     except (ValueError, RecursionError):
         raise RuleFault("its answer is not JSON") from None
     if not isinstance(answer, dict):

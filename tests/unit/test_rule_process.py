@@ -11,6 +11,7 @@ import pytest
 from roundlog import RoundLog, address, settled
 
 from openpool.core.errors import SetupError
+from openpool.core.events import encode_payload
 from openpool.core.money_events import RuleRefused
 from openpool.rules.catalogue import names
 from openpool.rules.process import RuleProcess, prepared
@@ -48,6 +49,8 @@ def adjustments(round, options):
         "deep": lambda: nested(),
         "pay": lambda: [pay(someone, 1, "a wei")],
         "secrets": lambda: [pay(someone, len([k for k in os.environ if "OPENPOOL" in k]), "x")],
+        "half": lambda: sys.exit("\\ud800"),
+        "half reason": lambda: [pay(someone, 1, "\\ud800")],
         "tamper": lambda: [pay(someone, 10**30, setattr(round, "commission_wei", 10**40))],
     }[options["do"]]()
 
@@ -111,6 +114,8 @@ def told(do: str, timeout_ms: int = 5_000) -> tuple[RoundLog, str]:
         ("huge", "the amount of adjustment 1 is larger than 2**256"),
         ("object", "holds object, which is no plain value"),
         ("deep", "it failed: RecursionError"),
+        ("half", "it failed: SystemExit: ?"),
+        ("half reason", "its answer is not JSON"),
         ("tamper", "it failed: AttributeError: immutable type"),
         ("unknown", "it failed: KeyError"),
     ],
@@ -118,6 +123,7 @@ def told(do: str, timeout_ms: int = 5_000) -> tuple[RoundLog, str]:
 def test_a_bad_rule_costs_only_itself(plugins: Path, do: str, why: str) -> None:
     """The round is settled without it, to the wei, and says why."""
     log, reason = told(do)
+    assert all(encode_payload(event.data) for event in log.events)
     assert why in reason
     assert (log.paid("a"), log.balance("commission"), settled(log.events).rule) == (75, 25, "none")
 
