@@ -14,8 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core import money_events as money
+from openpool.core.accounts import WORKER, worker_account
 from openpool.core.documents import Signed, check_canonical
 from openpool.core.errors import BadMessage
+from openpool.core.ledger import wei
+from openpool.core.postings import postings_of
 from openpool.core.receipts import (
     LINE_BYTES_MAX,
     Levels,
@@ -46,6 +49,7 @@ from openpool.core.terms import Terms
 
 RECEIPTS_MAX = 2_000_000
 FINDINGS_MAX = 20
+Ordered = money.OrderPlanned | money.OrderConfirmed | money.OrderVoided
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -124,24 +128,48 @@ def _facts(statement: Statement) -> Iterator[Finding]:
         if isinstance(fact.data, money.OrderPlanned):
             planned[fact.data.order] = fact.data
         if isinstance(fact.data, money.OrderConfirmed):
-            yield from _confirmed(path, fact.data, planned.get(fact.data.order))
-    yield from (
-        Finding(path="facts", text=f"Event {name} is in it twice.") for name in _twice(statement)
-    )
+            yield from _confirmed(path, fact.data)
+        if isinstance(fact.data, Ordered):
+            yield from _lines(path, fact.data, planned.get(fact.data.order))
+        yield from _amounts(path, fact)
+    yield from _twice(statement)
 
 
-def _twice(statement: Statement) -> list[str]:
-    counts = Counter(fact.id for fact in statement.facts)
-    return sorted(name for name, count in counts.items() if count > 1)
+def _amounts(path: str, fact: Fact) -> Iterator[Finding]:
+    """Less than nothing would turn a movement round."""
+    for posting in postings_of(fact.data):
+        try:
+            wei(posting.amount_wei)
+        except ValueError:
+            text = f"{posting.amount_wei[:40]!r} is not an amount of whole wei."
+            yield Finding(path=f"{path}.data", text=text)
 
 
-def _confirmed(
-    path: str, order: money.OrderConfirmed, planned: money.OrderPlanned | None
-) -> Iterator[Finding]:
+def _twice(statement: Statement) -> Iterator[Finding]:
+    """One event, one end of an order, one transaction for it: each proves one thing."""
+    counts = Counter(f"Event {fact.id}" for fact in statement.facts)
+    for fact in statement.facts:
+        if isinstance(fact.data, money.OrderConfirmed | money.OrderVoided):
+            counts[f"The end of order {fact.data.order}"] += 1
+            counts[f"The transaction {fact.data.tx}"] += bool(fact.data.tx)
+    for name, count in sorted(counts.items()):
+        if count > 1:
+            yield Finding(path="facts", text=f"{name} is in it twice."[:200])
+
+
+def _confirmed(path: str, order: money.OrderConfirmed) -> Iterator[Finding]:
     for number, line in enumerate(order.lines):
         amount, sent, gas = int(line.amount_wei), int(line.send_wei), int(line.gas_wei)
         if min(amount, sent, gas) < 0 or sent + gas > amount:
             text = f"More than the {amount} that were set aside was used."
+            yield Finding(path=f"{path}.data.lines[{number}]", text=text)
+
+
+def _lines(path: str, order: Ordered, planned: money.OrderPlanned | None) -> Iterator[Finding]:
+    """Whoever is debited is whoever is paid, from the plan to the end."""
+    for number, line in enumerate(order.lines):
+        if line.account.startswith(WORKER) and line.account != worker_account(line.address):
+            text = f"What {line.account} had is sent to {line.address}."
             yield Finding(path=f"{path}.data.lines[{number}]", text=text)
     if planned is not None:
         before = [(each.account, each.address, each.amount_wei) for each in planned.lines]
@@ -370,8 +398,12 @@ def _proofs(statement: Statement, lines: Sequence[Line]) -> Iterator[Finding]:
 def _each(statement: Statement, lines: Sequence[Line]) -> Iterator[Finding]:
     round_at = _rounds(statement.facts)
     last = statement.after_seq
+    jobs: set[str] = set()
     for number, _, receipt in lines:
         path = f"receipts[{number}]"
+        if receipt.job in jobs:
+            yield Finding(path=path, text=f"Job {receipt.job[:80]} was paid before.")
+        jobs.add(receipt.job)
         if receipt.pool != statement.pool:
             yield Finding(path=f"{path}.pool", text=f"It is of the pool {receipt.pool[:40]}.")
         if not last < receipt.seq <= statement.seq:
