@@ -9,7 +9,7 @@ from aiohttp import web
 from conftest import Open
 from eth_utils.crypto import keccak
 from evm import *  # noqa: F403
-from evm import Faulty, drop_answer, drop_request, hang, http_status, huge, lie, refuse
+from evm import Fault, Faulty, drop_answer, drop_request, hang, http_status, huge, lie, refuse
 
 from openpool.chain.contracts import Token
 from openpool.chain.interface import (
@@ -157,6 +157,34 @@ async def test_another_endpoint_takes_over(evm: Evm, faulty: Faulty, chain_of: O
     assert len(faulty.seen) == asked
 
 
+@pytest.mark.parametrize(
+    ("method", "fault", "problem"),
+    [
+        ("eth_getBlockByNumber", huge, "its answer is too large"),
+        (
+            "eth_getBlockByNumber",
+            lie(lambda block: block | {"number": "0x7"}),
+            "it gave another block than was asked for",
+        ),
+        (
+            "eth_getTransactionReceipt",
+            lie(lambda receipt: receipt | {"transactionHash": "0x" + "12" * 32}),
+            "its receipt is that of another transaction",
+        ),
+    ],
+)
+async def test_an_answer_to_something_else_is_none(
+    evm: Evm, faulty: Faulty, chain_of: Open, method: str, fault: Fault, problem: str
+) -> None:
+    """Too much, another block, the receipt of somebody else's transaction: told as just that."""
+    chain = await chain_of(faulty.url)
+    tx = await chain.send(await raw_transfer(evm, "ann"))
+    await evm.settled()
+    faulty.on(method, fault)
+    with pytest.raises(ChainUnavailable, match=problem):
+        await (chain.block(1) if "Block" in method else chain.receipt(tx))
+
+
 async def test_a_redirect_is_not_followed(evm: Evm, faulty: Faulty, chain_of: Open) -> None:
     """What was configured is asked, and nobody else."""
     chain = await chain_of(faulty.url)
@@ -208,6 +236,7 @@ async def test_an_endpoint_that_asks_for_patience_gets_it(
     asked = len(faulty.seen)
     await chain.block()
     await chain.gas_price()
+    assert await chain.nonce(BOB, at="pending") == 0  # asks all that may be asked
     assert len(faulty.seen) == asked
     assert chain.endpoints[0].rests_s > 15
 
