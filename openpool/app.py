@@ -450,7 +450,7 @@ class PoolProcess:
             clock_ms=wall_ms,
             pool_name=self.config.pool.name,
             version=__version__,
-            commission_ppm=self.config.commission,
+            commission_ppm=self.terms.commission_ppm(""),
             worker_port=str(self._worker_address()),
             customers=self.customers if self.config.ai.enabled else None,
             exchange=self.exchange,
@@ -555,9 +555,7 @@ async def build(config: Config, store: SqliteStore) -> PoolProcess:
         customers=make_customers(config, store, secret, usd),
         usd=usd,
     )
-    terms.on_applied = lambda: put_into_force(
-        terms, process.driver, store, process.money.payer if process.money else None
-    )
+    terms.on_applied = lambda: put_into_force(terms, process.driver, store, process.money)
     return process
 
 

@@ -24,7 +24,7 @@ from openpool.core.terms import GroupTerms, Promise, RuleTerms
 from openpool.pool.driver import wall_ms
 from openpool.pool.usd import UsdRate
 from openpool.private_files import ensure_secret
-from openpool.rules.process import RuleProcess
+from openpool.rules.process import prepared
 from openpool.store.sqlite import SqliteStore
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
@@ -58,6 +58,7 @@ class Money:
     terms: PublishedTerms
     statements: Statements
     settler: Settler
+    closing: Closing
     rounds: Follower | ClockRounds
     revenue: RevenueDesk
     proofs: Proofs
@@ -194,6 +195,7 @@ def _make(
         terms=terms,
         statements=statements,
         settler=settler,
+        closing=closing,
         rounds=rounds,
         revenue=RevenueDesk(
             books=books,
@@ -391,7 +393,7 @@ def _settler(promised: Promise, store: SqliteStore, spending: asyncio.Lock) -> S
         store=store,
         scheme=promised.scheme,
         window_rounds=promised.window_rounds,
-        rules=[RuleProcess(each.rule, dict(each.options)) for each in promised.rules],
+        rules=prepared((each.rule, dict(each.options)) for each in promised.rules),
         spending=spending,
     )
 

@@ -1,9 +1,8 @@
 """The part of the composition root that puts terms into force. Used by `openpool.app`.
 
-When an announced version begins to apply, the core is told: how orchestrators' fees are paid, and
-the commission of every worker, also of those whose connections stay open for weeks. Payouts go by
-the new thresholds from the next run on. Rules and the length of the window are those of the start:
-a round is not divided by two of them.
+When an announced version begins to apply, everybody is told who acts by it: how orchestrators' fees
+are paid, the commission of every worker, also of those whose connections stay open for weeks; the
+next payout run; and the next settlement. Rounds that are over are settled by the terms before.
 """
 
 from dataclasses import replace
@@ -11,25 +10,27 @@ from dataclasses import replace
 import msgspec
 import structlog
 
+from openpool.app_money import Money
 from openpool.core.facts import WorkerKnown
 from openpool.core.terms import Promise
 from openpool.pool.driver import Driver
+from openpool.rules.process import RuleProcess
 from openpool.store.interface import Reader
-from openpool.treasury.payer import Payer
 from openpool.treasury.planner import Planner
 from openpool.treasury.terms import PublishedTerms
 
 log = structlog.get_logger()
 
 
-def put_into_force(
-    terms: PublishedTerms, driver: Driver, reader: Reader, payer: Payer | None
+async def put_into_force(
+    terms: PublishedTerms, driver: Driver, reader: Reader, money: Money | None
 ) -> None:
     """From here on jobs and calls are paid by the terms in force."""
     current = terms.in_force()
-    if payer is not None:
-        _pay_by(current.terms.promise, payer.planner)
-    driver.pool.fees.scheme = current.terms.promise.scheme
+    promise = current.terms.promise
+    driver.pool.fees.scheme = promise.scheme
+    if money is not None:
+        await _divide_by(promise, money)
     for row in reader.workers():
         if row.enrolled_ms:
             driver.feed(
@@ -40,6 +41,16 @@ def put_into_force(
                 )
             )
     log.info("terms-apply", version=current.terms.version, digest=current.digest)
+
+
+async def _divide_by(promise: Promise, money: Money) -> None:
+    rules = [RuleProcess(each.rule, dict(each.options)) for each in promise.rules]
+    await money.settler.change(
+        scheme=promise.scheme, window_rounds=promise.window_rounds, rules=rules
+    )
+    money.closing.lpt_share_ppm = promise.reward_share_ppm
+    if money.payer is not None:
+        _pay_by(promise, money.payer.planner)
 
 
 def _pay_by(promise: Promise, planner: Planner) -> None:

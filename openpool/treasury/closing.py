@@ -30,7 +30,7 @@ class Closing:
         self._books = books
         self._orchestrators = tuple(orchestrators)
         self._clock_ms = clock_ms
-        self._lpt_share_ppm = lpt_share_ppm
+        self.lpt_share_ppm = lpt_share_ppm
 
     async def close(self) -> None:
         """Close every round that is over and not closed yet."""
@@ -44,7 +44,7 @@ class Closing:
 
     async def _closed(self, standing: Standing, row: Round) -> list[Event]:
         name, prefix = standing.orchestrator, f"round/{standing.orchestrator}/{row.number}"
-        parts = share_reward(row.reward_own_lpt, self._lpt_share_ppm, row.work_wei)
+        parts = share_reward(row.reward_own_lpt, self.lpt_share_ppm, row.work_wei)
         facts: list[tuple[str, AnyPayload]] = [
             (
                 f"{prefix}/reward/{address}",

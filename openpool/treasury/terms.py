@@ -5,7 +5,7 @@ signed and written to the log before anybody is told. Must not read settings its
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -44,6 +44,10 @@ class Store(Appender, Protocol):
     def events(self, which: EventFilter) -> list[StoredEvent]: ...
 
 
+async def nothing() -> None:
+    """What happens when terms apply, unless somebody has something to do then."""
+
+
 class PublishedTerms:
     """All versions of the terms. `load` reads what was published, `publish` adds to it."""
 
@@ -55,7 +59,7 @@ class PublishedTerms:
         clock_ms: Callable[[], int],
         pool_name: str,
         chain_id: int,
-        on_applied: Callable[[], None] = lambda: None,
+        on_applied: Callable[[], Awaitable[None]] = nothing,
     ) -> None:
         self.on_applied = on_applied
         """Called when an announced version begins to apply."""
@@ -123,7 +127,7 @@ class PublishedTerms:
             now = self.in_force().digest
             if now != known:
                 known = now
-                self.on_applied()
+                await self.on_applied()
 
     async def _change(self) -> None:
         """Wait until other terms may be in force."""

@@ -117,8 +117,8 @@ async def test_new_terms_reach_a_worker_that_stays_connected(tmp_path: Path) -> 
             terms = running.process.terms
             applied, put_into_force = asyncio.Event(), terms.on_applied
 
-            def on_applied() -> None:
-                put_into_force()
+            async def on_applied() -> None:
+                await put_into_force()
                 applied.set()
 
             terms.on_applied = on_applied

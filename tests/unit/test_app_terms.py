@@ -18,14 +18,20 @@ from openpool.pool.driver import Driver
 from openpool.treasury.planner import PlannerOptions
 
 
-class FakePayer:
-    """As much of a payer as has options."""
+class FakeMoney:
+    """As much of money as acts by terms: it is its own payer, planner, closing and settler."""
+
+    lpt_share_ppm = 0
 
     def __init__(self) -> None:
-        self.planner = self
+        self.payer = self.planner = self.closing = self.settler = self
+        self.divided_by: dict[str, object] = {}
         self.options = PlannerOptions(
             rules=Rules(threshold_wei=1, minimum_wei=1, per_day_max_wei=7), keep_wei=5
         )
+
+    async def change(self, **terms: object) -> None:
+        self.divided_by = terms
 
 
 async def test_terms_reach_fees_workers_and_payouts(tmp_path: Path) -> None:
@@ -38,11 +44,13 @@ async def test_terms_reach_fees_workers_and_payouts(tmp_path: Path) -> None:
         core = Pool(PoolSettings(), orchestrators={}, epoch=1)
         driver = Driver(core, Desk(DeskSettings(), 1, Fees()), pool.store)
         driver.feed(WorkerKnown(worker="w_b", address=BOB, commission_ppm=1))
-        payer = FakePayer()
-        put_into_force(terms, driver, pool.store, payer)  # type: ignore[arg-type]
+        money = FakeMoney()
+        await put_into_force(terms, driver, pool.store, money)  # type: ignore[arg-type]
         assert core.fees.scheme == "window"
         assert core.roster.workers["w_b"].commission_ppm == PROMISE.commission_ppm
-        rules = payer.options.rules
+        assert (money.divided_by["scheme"], money.divided_by["rules"]) == ("window", [])
+        assert money.lpt_share_ppm == PROMISE.reward_share_ppm
+        rules = money.options.rules
         assert (rules.threshold_wei, rules.minimum_wei) == (1000, 10)
         assert rules.gas_paid_by_worker
-        assert (rules.per_day_max_wei, payer.options.keep_wei) == (7, 5)
+        assert (rules.per_day_max_wei, money.options.keep_wei) == (7, 5)

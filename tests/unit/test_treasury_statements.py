@@ -77,6 +77,9 @@ class Treasury:
     name: str = "Northern Lights"
     key: PoolKey = field(default_factory=PoolKey)
 
+    async def hear(self) -> None:
+        self.heard.set()
+
     def terms(self) -> PublishedTerms:
         return PublishedTerms(
             store=self.store,
@@ -84,7 +87,7 @@ class Treasury:
             clock_ms=lambda: self.now_ms,
             pool_name=self.name,
             chain_id=42161,
-            on_applied=self.heard.set,
+            on_applied=self.hear,
         )
 
     async def statements(self, is_settled: Callable[[int], bool] = lambda seq: True) -> Statements:
