@@ -116,6 +116,9 @@ async def _payout(
     if str(receipt["blockHash"]).lower() != order.block_hash.lower():
         text = f"The transaction {order.tx} is in another block than the statement says."
         yield Finding(path=f"{path}.block_hash", text=text)
+    if str(receipt["from"]).lower() != order.wallet.lower():
+        text = f"The transaction {order.tx} was not made by the pool's wallet {order.wallet}."
+        yield Finding(path=f"{path}.wallet", text=text)
     if order.asset == "ETH":
         sent = _sent(await endpoint.ask("eth_getTransactionByHash", order.tx))
     else:

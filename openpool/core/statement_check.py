@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core import money_events as money
-from openpool.core.accounts import WORKER, worker_account
+from openpool.core.accounts import LPT, WORKER, worker_account
 from openpool.core.documents import Signed, check_canonical
 from openpool.core.errors import BadMessage
 from openpool.core.ledger import wei
@@ -168,7 +168,8 @@ def _confirmed(path: str, order: money.OrderConfirmed) -> Iterator[Finding]:
 def _lines(path: str, order: Ordered, planned: money.OrderPlanned | None) -> Iterator[Finding]:
     """Whoever is debited is whoever is paid, from the plan to the end."""
     for number, line in enumerate(order.lines):
-        if line.account.startswith(WORKER) and line.account != worker_account(line.address):
+        account = line.account.removeprefix(LPT)
+        if account.startswith(WORKER) and account != worker_account(line.address):
             text = f"What {line.account} had is sent to {line.address}."
             yield Finding(path=f"{path}.data.lines[{number}]", text=text)
     if planned is not None:
@@ -245,6 +246,9 @@ def check_previous(statement: Statement, previous: Statement, digest: str) -> It
         yield Finding(path="after_seq", text=f"The one before ended at event {opening.seq}.")
     if statement.number != opening.number + 1:
         yield Finding(path="number", text=f"The one before has number {opening.number}.")
+    for tx in sorted(_transactions(statement) & _transactions(previous)):
+        text = f"The statement before names the transaction {tx[:80]} already."
+        yield Finding(path="facts", text=text)
     yield from _history(statement, opening)
     yield from _carried(statement, previous)
     for account in sorted(stated.keys() | opening.balances.keys()):
@@ -252,6 +256,11 @@ def check_previous(statement: Statement, previous: Statement, digest: str) -> It
         if before != now:
             text = f"{account} begins at {now}, but the statement before ended at {before}."
             yield Finding(path="accounts", text=text)
+
+
+def _transactions(statement: Statement) -> set[str]:
+    """Those that paid somebody."""
+    return {f.data.tx for f in statement.facts if isinstance(f.data, money.OrderConfirmed)}
 
 
 def _history(statement: Statement, opening: Opening) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """`openpool verify --rpc`: what a statement says was paid, against a real chain."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,16 @@ async def pay(evm: Evm, to: str, value_wei: int, data: bytes = b"") -> dict[str,
     """What a confirmation says of a transaction that really happened."""
     await evm.actor("payer")
     call = Call(to=to, value_wei=value_wei, data=data)
-    receipt = await evm.send(address("payer"), call)
-    return {"tx": receipt["transactionHash"], "block_hash": receipt["blockHash"]}
+    return told(await evm.send(address("payer"), call))
+
+
+def told(receipt: Mapping[str, str]) -> dict[str, str]:
+    """What a confirmation says of it."""
+    return {
+        "tx": receipt["transactionHash"],
+        "block_hash": receipt["blockHash"],
+        "wallet": address("payer"),
+    }
 
 
 async def texts(statement: Statement, url: str) -> list[str]:
@@ -69,6 +78,8 @@ async def test_what_did_not_happen_like_that_is_found(evm: Evm, anvil_url: str) 
     assert "another block" in text
     (text,) = await texts(stated(evm.chain_id, tx="0x" + "12" * 32), anvil_url)
     assert "knows no transaction" in text
+    (text,) = await texts(stated(evm.chain_id, **right | {"wallet": BOB}), anvil_url)
+    assert "was not made by the pool's wallet" in text
 
 
 async def test_a_batch_counts_only_through_the_known_contract(
@@ -93,7 +104,7 @@ async def test_lpt_counts_as_tokens_and_as_stake(
     await evm.actor("payer")
     await protocol.give_lpt(address("payer"), 10 * ETHER)
     got = await protocol.call("payer", "LivepeerToken", Token.transfer, BOB, PAID_WEI)
-    done = {"tx": got["transactionHash"], "block_hash": got["blockHash"], "asset": "LPT"}
+    done = told(got) | {"asset": "LPT"}
     assert await texts(stated(evm.chain_id, **done), anvil_url) == []
     more = OrderLine(account=f"lpt/worker:{BOB}", address=BOB, amount_wei="99999", send_wei="99999")
     (text,) = await texts(stated(evm.chain_id, lines=(more,), **done), anvil_url)

@@ -11,7 +11,8 @@ from openpool.core import money_events as money
 from openpool.core.events import AnyPayload
 from openpool.core.money_events import OrderLine
 from openpool.core.receipts import plain_line
-from openpool.core.statement_check import check_receipts, check_statement
+from openpool.core.statement_check import check_previous, check_receipts, check_statement
+from openpool.core.statements import opening_after
 
 
 def texts(log: MoneyLog) -> str:
@@ -50,6 +51,9 @@ def test_what_ann_earned_cannot_be_sent_to_bob(log: MoneyLog) -> None:
     log.add("order/p1/planned", order(money.OrderPlanned, "p1", line(address=BOB)))
     log.add("order/p1/ended", order(money.OrderConfirmed, "p1", line(address=BOB)))
     assert f"What worker:{ANN} had is sent to {BOB}." in texts(log)
+    in_lpt = replace(line(address=BOB), account=f"lpt/worker:{ANN}")
+    log.add("order/p2/planned", order(money.OrderPlanned, "p2", in_lpt, asset="LPT"))
+    assert f"What lpt/worker:{ANN} had is sent to {BOB}." in texts(log)
 
 
 def test_a_payout_that_was_given_up_returns_all_that_was_set_aside(log: MoneyLog) -> None:
@@ -65,6 +69,18 @@ def test_one_transaction_proves_one_payout(log: MoneyLog) -> None:
     assert texts(log) == ""
     log.paid("p2", ANN, 1_000)
     assert "The transaction 0xabab" in texts(log)
+
+
+def test_a_transaction_of_the_round_before_proves_nothing_again(log: MoneyLog) -> None:
+    """Neither does one that the statement before named."""
+    log.paid("p1", ANN, 1_000)
+    log.round(8)
+    before, _ = log.statement(7)
+    log.paid("p2", ANN, 1_000)
+    log.round(9)
+    after, _ = log.statement(8, opening_after(before, "d"))
+    found = " ".join(finding.text for finding in check_previous(after, before, "d"))
+    assert "The statement before names the transaction 0xabab" in found
 
 
 def test_an_order_ends_once(log: MoneyLog) -> None:
