@@ -1,12 +1,15 @@
 """What the operator should look at, from the pool's state. Pure."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.events import Event
 from openpool.core.money_events import RoundSettled, RuleRefused
+from openpool.core.payout_views import PayoutsView
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
+from openpool.web.format import ether_text
 from openpool.web.shapes import Alert, Figures, online, serving
 
 
@@ -139,3 +142,27 @@ def rule_alerts(newest: Sequence[Event]) -> list[Alert]:
         for event in newest
         if isinstance(event.data, RuleRefused) and event.data.round == last
     ]
+
+
+def payout_alerts(view: PayoutsView) -> list[Alert]:
+    """What keeps workers from being paid."""
+    if view.mode == "off":
+        return []
+    found = []
+    if view.held:
+        found.append(_money("bad", "Nothing new is paid.", view.held))
+    if view.missing_wei != "0":
+        text = f"It lacks {ether_text(int(view.missing_wei))} to pay all who are due."
+        found.append(_money("bad", "The hot wallet holds too little.", text))
+    if view.problem:
+        found.append(_money("warn", "Payouts wait.", view.problem))
+    if view.paused:
+        found.append(_money("warn", "Payouts are paused.", view.paused))
+    if view.blocked:
+        text = "Nothing is sent to them until somebody acts; the money page says why."
+        found.append(_money("info", f"{len(view.blocked)} addresses are blocked.", text))
+    return found
+
+
+def _money(level: Literal["bad", "warn", "info"], title: str, text: str) -> Alert:
+    return Alert(level=level, title=title, text=text, link="/money")

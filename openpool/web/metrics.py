@@ -23,12 +23,13 @@ from openpool.core.events import (
     JobFailed,
     JobVerified,
 )
+from openpool.core.payout_views import PayoutsView
 from openpool.core.revenue_views import RevenueView
 from openpool.core.units import GWEI
 from openpool.core.views import PoolView
 from openpool.store.interface import StoredEvent
 from openpool.web.interface import Deps
-from openpool.web.revenue_metrics import revenue_gauges
+from openpool.web.money_metrics import payout_gauges, revenue_gauges
 from openpool.web.shapes import money
 
 SECONDS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12)
@@ -134,6 +135,8 @@ class Metrics:
             self._gauges.desk = self._deps.desk.snapshot(self._deps.clock_ms())
         if self._deps.revenue is not None:
             self._gauges.revenue = await self._deps.revenue.view()
+        if self._deps.payouts is not None:
+            self._gauges.payouts = await self._deps.payouts.view()
         self._gauges.viewers = viewers
         return await asyncio.to_thread(generate_latest, self._registry)
 
@@ -146,6 +149,7 @@ class _Gauges(Collector):
         self.live: PoolView | None = None
         self.desk: DeskView | None = None
         self.revenue: RevenueView | None = None
+        self.payouts: PayoutsView | None = None
         self.viewers = 0
 
     def describe(self) -> list[Metric]:
@@ -169,6 +173,8 @@ class _Gauges(Collector):
             yield from _models(self.desk)
         if self.revenue is not None:
             yield from revenue_gauges(self.revenue)
+        if self.payouts is not None:
+            yield from payout_gauges(self.payouts)
         seq, _ = self._deps.reader.head()
         yield _gauge("log_events", "Events in the log.", seq)
         for name, wei in money(self._deps.reader.turnover()).items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from openpool.core.events import OrchestratorDown, OrchestratorUp, PriceChanged
 from openpool.core.views import JobView, PoolView
 from openpool.store.interface import EventFilter, RollupPoint, StoredEvent
-from openpool.web.alerts import alerts, rule_alerts
+from openpool.web.alerts import alerts, payout_alerts, rule_alerts
 from openpool.web.call_shapes import offers_of
 from openpool.web.call_views import CallViews
 from openpool.web.interface import Deps
@@ -135,6 +135,7 @@ class Views:
             alerts=[
                 *await self._revenue_alerts(),
                 *await self._rule_alerts(),
+                *await self._payout_alerts(),
                 *alerts(live, desk, rows, hour, deps.runners()),
             ],
             **books,
@@ -144,6 +145,10 @@ class Views:
         revenue = self._deps.revenue
         found = (await revenue.view()).alerts if revenue is not None else []
         return [Alert(level=each.level, title=each.title, text=each.text) for each in found]
+
+    async def _payout_alerts(self) -> list[Alert]:
+        payouts = self._deps.payouts
+        return payout_alerts(await payouts.view()) if payouts is not None else []
 
     async def _rule_alerts(self) -> list[Alert]:
         kinds = ("rule-refused", "round-settled")

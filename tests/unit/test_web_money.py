@@ -202,6 +202,20 @@ async def test_pages_without_a_chain_say_so(tmp_path: Path) -> None:
         assert "makes no statements" in page
 
 
+async def test_what_keeps_workers_from_being_paid_is_an_alert_and_a_gauge(tmp_path: Path) -> None:
+    """On the overview, in the API and for Prometheus."""
+    async with money(tmp_path) as (_, client, payouts, _):
+        await payouts.pause("a look at the books")
+        status = (await client.get("/api/v1/status", headers=bearer(OPERATOR))).json()
+        told = {alert["title"]: alert["text"] for alert in status["alerts"]}
+        assert told["Payouts are paused."] == "a look at the books"
+        assert "12" in told["The hot wallet holds too little."]
+        metrics = (await client.get("/metrics", headers=bearer(OPERATOR))).text
+        assert "openpool_payouts_paused 1.0" in metrics
+        assert 'openpool_orders{state="planned"} 1.0' in metrics
+        assert "openpool_wallet_missing_gwei 1.2e-08" in metrics
+
+
 def test_bars_keep_their_proportions() -> None:
     """The highest amount fills the chart, half of it half, and the smallest can still be seen."""
     chart = bars_of([("round 1", 100, 50), ("round 2", 1, 0)])

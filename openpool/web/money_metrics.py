@@ -1,11 +1,14 @@
-"""Gauges of revenue for Prometheus, from the same view that the API shows. Floats in gwei and LPT:
-for graphs and alarms; the exact figures are the API's."""
+"""Gauges of revenue and payouts for Prometheus, from the same views that the API shows.
+
+Floats in gwei and LPT: for graphs and alarms; the exact figures are the API's.
+"""
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from openpool.core.payout_views import PayoutsView
 from openpool.core.revenue_views import OrchestratorRevenue, RevenueView
 from openpool.core.units import ETHER, GWEI, PPM
 
@@ -58,6 +61,25 @@ def revenue_gauges(view: RevenueView) -> Iterator[Metric]:
             if value is not None:
                 family.add_metric([each.orchestrator], value)
         yield family
+
+
+def payout_gauges(view: PayoutsView) -> Iterator[Metric]:
+    """What is owed, what the wallet holds, how orders stand."""
+    yield _one("payouts_owed_gwei", "Owed to workers.", _gwei(view.owed_wei))
+    yield _one(
+        "payouts_in_flight_gwei", "In payouts that are not final.", _gwei(view.in_flight_wei)
+    )
+    yield _one("payouts_paid_gwei", "Sent to workers over all time.", _gwei(view.paid_wei))
+    yield _one("wallet_free_gwei", "What the hot wallet may still send.", _gwei(view.funds_wei))
+    yield _one(
+        "wallet_missing_gwei", "What it lacks to pay all who are due.", _gwei(view.missing_wei)
+    )
+    yield _one("payouts_paused", "1 while the brake is on.", bool(view.paused))
+    yield _one("payouts_stalled", "1 while something keeps them.", bool(view.problem or view.held))
+    family = GaugeMetricFamily("openpool_orders", "Orders over all time.", labels=["state"])
+    for state, count in view.counts.items():
+        family.add_metric([state], count)
+    yield family
 
 
 def _one(name: str, text: str, value: float) -> Metric:
