@@ -17,8 +17,6 @@ from openpool.treasury.journal import Journal
 from openpool.treasury.sender import Sender, TooMuchGas
 from openpool.treasury.sights import Look
 
-PLAIN = b""
-
 
 class Prepared(Struct, frozen=True, kw_only=True):
     """An order that only wants a nonce and a signature."""
