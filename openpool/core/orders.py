@@ -304,7 +304,8 @@ class OrderBook:
             self.paid[key] = self.paid.get(key, 0) + int(line.send_wei)
 
     def _voided(self, order: Order, time_ms: int) -> None:
-        self.spent.pop(order.order, None)
+        if order.tx or not order.attempts:  # else only endpoints say that nothing was sent
+            self.spent.pop(order.order, None)
         if order.kind == "batch-payout":
             self.singles.update(line.address for line in order.lines)
         if order.attempts and not order.tx:

@@ -328,7 +328,8 @@ class Payer:
 
     async def _confirm(self, order: Order, outcome: Outcome, seen: Look) -> None:
         receipt = seen.receipts[order.order]
-        received_lpt = await self._received_lpt(receipt) if order.kind == "swap" else 0
+        is_swap = order.kind == "swap"
+        received_lpt = await self._received_lpt(receipt, order.wallet) if is_swap else 0
         await self.journal.record(
             money.OrderConfirmed(
                 order=order.order,
@@ -343,13 +344,13 @@ class Payer:
             )
         )
 
-    async def _received_lpt(self, receipt: Receipt) -> int:
+    async def _received_lpt(self, receipt: Receipt, wallet: str) -> int:
         """What an exchange brought. Raises ChainUnavailable: without an answer it stays open."""
         if self._livepeer is None:
             raise ChainUnavailable("An exchange cannot be settled without chain.controller.")
         await self._livepeer.round()  # whoever asks first finds the contracts
         token = self._livepeer.addresses["LivepeerToken"]
-        if not (amount := received_lpt(receipt, token, self.sender.wallet)):
+        if not (amount := received_lpt(receipt, token, wallet)):
             raise ChainUnavailable(f"The receipt of the exchange {receipt.tx} names no LPT.")
         return amount
 

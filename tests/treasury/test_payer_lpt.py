@@ -122,6 +122,23 @@ async def test_from_what_the_pool_has(protocol: Livepeer, make_pool: MakePool) -
     assert [o.kind for o in pool.payer.journal.book.ended] == ["payout"]
 
 
+async def test_another_wallet_after_an_exchange(protocol: Livepeer, make_pool: MakePool) -> None:
+    """An exchange of the wallet before is settled with what that one got, and stops nobody."""
+    pool = await make_pool()
+    await pool.owe(ANN, 135 * MILLI)
+    await pool.payer.choose(ANN, "LPT", 0, staked=False)
+    await pool.tick()
+    (swap,) = pool.payer.journal.book.open.values()
+    pool.signer = ModelSigner(account("new wallet"))
+    await pool.crash()
+    for _ in range(6):
+        await pool.tick(MINUTE_MS)
+        await pool.evm.finalize()
+    ended = pool.payer.journal.book.ended[0]
+    assert (ended.order, ended.kind, ended.state) == (swap.order, "swap", "confirmed")
+    assert pool.balance(f"lpt/worker:{ANN}") == await lpt_of(protocol, WALLET) > 0
+
+
 async def test_from_the_market(protocol: Livepeer, make_pool: MakePool) -> None:
     """Two owners' fees are exchanged together; each gets the part of the LPT that really came."""
     pool = await make_pool()

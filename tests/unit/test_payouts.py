@@ -302,3 +302,15 @@ def test_the_last_day() -> None:
     )
     book.apply(fact(voided, T0 + DAY_MS // 2))
     assert book.spent_wei(T0 + DAY_MS) == 0
+
+
+def test_endpoints_that_lie_can_cost_no_more_than_a_day_s_limit() -> None:
+    """What was signed and is given up without a trace may be mined all the same, so it counts."""
+    book = OrderBook()
+    book.apply(fact(planned("a", 1000), T0))
+    book.apply(fact(signed("a", 0, "0x1"), T0))
+    voided = money.OrderVoided(
+        order="a", wallet=WALLET, kind="payout", asset="ETH", reason="x", lines=(LINE,)
+    )
+    book.apply(fact(voided, T0 + 1))
+    assert book.spent_wei(T0 + 2) == 1000
