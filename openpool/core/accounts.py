@@ -9,6 +9,7 @@ CUSTOMER = "customer:"
 WORKER = "worker:"
 HOLDBACK = "holdback:"
 ACCRUED = "accrued:"
+ACCRUED = "accrued:"
 LPT = "lpt/"
 """Before the name of an account in LPT."""
 

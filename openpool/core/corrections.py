@@ -8,13 +8,15 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from openpool.core.accounts import LPT, may_go_negative
+from openpool.core.accounts import ACCRUED, HOLDBACK, IN_FLIGHT, LPT, may_go_negative
 from openpool.core.errors import NotAllowed
 from openpool.core.ledger import wei
 from openpool.core.money_events import CorrectionMade
 
 REASON_CHARS_MAX = 500
 ACCOUNT_CHARS_MAX = 200
+BOUND = (IN_FLIGHT, ACCRUED, HOLDBACK)
+"""Accounts that somebody empties by what the log says was put in, whatever they hold."""
 
 
 class Mending(Struct, frozen=True, kw_only=True):
@@ -48,6 +50,11 @@ def check_correction(
         if account not in balances:
             raise NotAllowed(
                 f"There is no account `{account[:80]}` in the books; `openpool ledger` shows all."
+            )
+        if account.removeprefix(LPT).startswith(BOUND):
+            raise NotAllowed(
+                f"What `{account[:80]}` holds is bound: an order or a settlement takes out exactly "
+                "what was put in. Correct the account that it comes to, like `worker:…`."
             )
     if correction.debit == correction.credit:
         raise NotAllowed("Debit and credit are the same account, so nothing would move.")

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from statement_log import ANN, BOB, HOT, MoneyLog
 
 from openpool.core import money_events as money
+from openpool.core.corrections import check_correction
+from openpool.core.errors import NotAllowed
 from openpool.core.events import AnyPayload
 from openpool.core.money_events import OrderLine
 from openpool.core.receipts import plain_line
@@ -112,3 +114,16 @@ def test_a_job_is_paid_once(log: MoneyLog) -> None:
     lines = [plain_line(receipt, index) for index, receipt in enumerate(receipts)]
     found = " ".join(finding.text for finding in check_receipts(statement, lines))
     assert "was paid before" in found
+
+
+@pytest.mark.parametrize("bound", ["in-flight", f"accrued:orch:{ANN}", f"holdback:{ANN}"])
+def test_a_correction_cannot_take_what_something_else_will_take(bound: str) -> None:
+    """What is set aside, accrued or held back leaves whole later: without it that would end below
+    zero, and all books with it."""
+    balances = {bound: 100, f"worker:{ANN}": 100, "operator": 0}
+    for debit, credit in ((bound, "operator"), (f"worker:{ANN}", bound)):
+        correction = money.CorrectionMade(
+            correction="c", corrects="x", debit=debit, credit=credit, amount_wei="1", reason="x"
+        )
+        with pytest.raises(NotAllowed, match="is bound"):
+            check_correction(correction, balances=balances, event_known=True)
