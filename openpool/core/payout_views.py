@@ -173,10 +173,12 @@ def orders_shown(
     )
 
 
-def next_payouts(plan: Plan, rules: Rules, book: OrderBook) -> tuple[NextPayout, ...]:
-    """Everybody of a plan, by address."""
-    due = {p.address: (p.amount_wei, "") for p in plan.payments}
-    waiting = {w.address: (w.amount_wei, w.why) for w in plan.waiting}
+def next_payouts(
+    plan: Plan, rules: Rules, book: OrderBook, only: str = ""
+) -> tuple[NextPayout, ...]:
+    """Everybody of a plan, by address, or one of them."""
+    due = {p.address: (p.amount_wei, "") for p in plan.payments if only in ("", p.address)}
+    waiting = {w.address: (w.amount_wei, w.why) for w in plan.waiting if only in ("", w.address)}
     return tuple(
         NextPayout(
             address=address,

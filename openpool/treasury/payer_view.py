@@ -78,7 +78,7 @@ class PayerView:
 
     async def owner(self, address: str) -> OwnerView:
         rules = self._payer.planner.options.rules
-        return owner_view(address, self._next(), rules, self._payer.journal.book)
+        return owner_view(address, self._next(address), rules, self._payer.journal.book)
 
     async def plan_now(self) -> tuple[NextPayout, ...]:
         """What a run would pay now; nothing is signed or sent."""
@@ -112,10 +112,12 @@ class PayerView:
         await self._payer.choose(address, asset, threshold_wei, staked=staked)
         return chosen_by(address, rules, self._payer.journal.book)
 
-    def _next(self) -> tuple[NextPayout, ...]:
+    def _next(self, only: str = "") -> tuple[NextPayout, ...]:
         payer = self._payer
         plans = [(payer.last_plan, payer.planner.options.rules)] if payer.last_plan else []
         for part in payer.parts:
             plans += part.shown()
         book = payer.journal.book
-        return tuple(each for plan, rules in plans for each in next_payouts(plan, rules, book))
+        return tuple(
+            each for plan, rules in plans for each in next_payouts(plan, rules, book, only)
+        )

@@ -118,8 +118,8 @@ class Statements:
         """Make every statement that is due; how many that were."""
         made = 0
         while (due := await asyncio.to_thread(self._due)) is not None:
-            statement, content = await asyncio.to_thread(self._make, *due)
-            await self._record(statement, content)
+            data, opening = await asyncio.to_thread(self._make, *due)
+            await self._record(data, opening)
             made += 1
         return made
 
@@ -190,12 +190,24 @@ class Statements:
 
     # --- making one ----------------------------------------------------------------------------
 
-    def _make(self, number: int, seq: int) -> tuple[Statement, bytes]:
-        """The statement and its file, which are in place when this returns."""
+    def _make(self, number: int, seq: int) -> tuple[StatementMade, Opening]:
+        """What is to be written down of a statement, and where the next one begins. Its files are
+        in place when this returns."""
         statement, receipts = self._composed(number, seq)
         content = signed(self._signer, KIND, encode_statement(statement))
         self._write(number, content, receipts)
-        return statement, content
+        parts = opened(content, bytes_max=BYTES_MAX)
+        data = StatementMade(
+            orchestrator="",
+            round=statement.round,
+            receipts=statement.receipts,
+            root=statement.root,
+            digest=parts.digest,
+            signer=parts.signer,
+            signature=parts.signature,
+            seq=statement.seq,
+        )
+        return data, opening_after(statement, data.digest)
 
     def _composed(self, number: int, seq: int) -> tuple[Statement, list[bytes]]:
         last = self._event_at(seq)
@@ -218,24 +230,13 @@ class Statements:
         write_whole(self.receipts_path(number), b"".join(lines))
         write_whole(self.path(number), content)
 
-    async def _record(self, statement: Statement, content: bytes) -> None:
-        parts = opened(content, bytes_max=BYTES_MAX)
-        data = StatementMade(
-            orchestrator="",
-            round=statement.round,
-            receipts=statement.receipts,
-            root=statement.root,
-            digest=parts.digest,
-            signer=parts.signer,
-            signature=parts.signature,
-            seq=statement.seq,
-        )
+    async def _record(self, data: StatementMade, opening: Opening) -> None:
         made_ms = self._clock_ms()
-        event = Event(id=f"statement/{statement.round}", time_ms=made_ms, data=data)
+        event = Event(id=f"statement/{data.round}", time_ms=made_ms, data=data)
         await self._store.append([event]).durable()
-        self._opening = opening_after(statement, data.digest)
+        self._opening = opening
         self._rows.append(_row(data, made_ms))
-        log.info("statement-made", round=statement.round, receipts=statement.receipts)
+        log.info("statement-made", round=data.round, receipts=data.receipts)
 
     def _event_at(self, seq: int) -> StoredEvent:
         (found,) = self._store.events(EventFilter(after_seq=seq - 1, before_seq=seq + 1, limit=1))
