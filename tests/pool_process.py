@@ -9,11 +9,13 @@ import signal
 import sys
 from pathlib import Path
 
+from openpool.logs import configure
 from tests.network import pool
 
 
 async def main() -> None:
     """Serve until SIGTERM."""
+    configure("warning")  # to standard error: standard output is for the answer
     config = Path(sys.argv[1])
     kept = config.with_suffix(".token")
     stop = asyncio.Event()

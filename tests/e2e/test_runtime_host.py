@@ -385,22 +385,29 @@ async def test_a_bad_message_ends_its_session_with_a_line(tmp_path: Path) -> Non
         assert (refused.status, b"not today" in await whole(refused)) == (400, True)
 
 
+def children() -> set[int]:
+    """Processes that this one, or one of its own, has started."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
 async def test_a_process_that_is_ending_is_not_left_behind(tmp_path: Path) -> None:
     """Also when the worker stops just while one of its processes does."""
     for _ in range(5):
+        before = children()
         async with host_of(settings(options={"missing": "yes"}), cache=tmp_path).running() as host:
             await until(lambda: bool(host.faults))
-            started = [child.pid for child in psutil.Process().children(recursive=True)]
+            started = children() - before
         assert not [pid for pid in started if psutil.pid_exists(pid)]
 
 
 async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     """Every process ends with the host, also one that hangs in a call."""
+    before = children()
     async with host_of(settings(Odd, processes=2), cache=tmp_path).running() as host:
         await wait_capacity(host, 2)
         answer = await host.answer(request("/stuck"))
         await anext(answer.body)
-        started = [child.pid for child in psutil.Process().children(recursive=True)]
+        started = children() - before
         assert len(started) == 2
     assert not [pid for pid in started if psutil.pid_exists(pid)]
 
