@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import typer.core
 
-from openpool.cli.ledger import Offline, ledger
-from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
-from openpool.cli.output import note, print_json, show
+from openpool.cli.asking import Asked, Booked, as_operator, on_books
+from openpool.cli.ledger import ledger
+from openpool.cli.options import examples
+from openpool.cli.output import print_json, show
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -57,45 +58,28 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="ledger")
 
 
+@on_books
 def export(
+    asked: Booked,
     address: Annotated[str, typer.Option("--address", metavar="0x…", help="A payout address.")],
     year: Annotated[int, typer.Option("--year", min=0, max=9998, help="UTC; 0 is all.")] = 0,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, which is the default.")] = False,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    offline: Offline = False,
-    as_json: Json = False,
 ) -> None:
     """Everything that an address earned and was paid, for a tax office: CSV on standard output."""
     from openpool.core.enrolment import checked_address
-
-    if as_csv and as_json:
-        raise typer.BadParameter("say either --csv or --json")
-    settings, wanted = load(config, assignments).config, checked_address(address)
-    if as_json:
-        print_json([_row(row) for row in _stored_rows(settings, wanted, year)])
-        return
-    typer.echo(_csv(settings, wanted, year, url, offline), nl=False)
-
-
-def _csv(settings: "Config", address: str, year: int, url: str, offline: bool) -> str:
-    from openpool.cli.api import NotRunning, operator_api
     from openpool.web.earnings import csv_text
 
-    async def ask() -> str:
-        async with operator_api(settings, url) as api:
-            content = await api.download("/earnings.csv", address=address, year=year)
-            return content.decode()
-
-    if not offline:
-        try:
-            return asyncio.run(ask())
-        except NotRunning:
-            if url:
-                raise
-            note("The pool is not running; this is what its data folder says.")
-    return csv_text(_stored_rows(settings, address, year))
+    if as_csv and asked.as_json:
+        raise typer.BadParameter("say either --csv or --json")
+    wanted = checked_address(address)
+    if asked.as_json:
+        print_json([_row(row) for row in _stored_rows(asked.settings, wanted, year)])
+        return
+    text = asked.ask_or_read(
+        lambda api: api.download("/earnings.csv", address=wanted, year=year),
+        lambda settings: csv_text(_stored_rows(settings, wanted, year)).encode(),
+    )
+    typer.echo(text.decode(), nl=False)
 
 
 def _stored_rows(settings: "Config", address: str, year: int) -> "list[Row]":
@@ -117,7 +101,9 @@ def _row(row: "Row") -> dict[str, object]:
     return facts | wei
 
 
+@as_operator
 def correct(
+    asked: Asked,
     corrects: Annotated[
         str,
         typer.Option("--corrects", metavar="EVENT", help="Id or number of the event to be mended."),
@@ -131,13 +117,9 @@ def correct(
     name: Annotated[
         str, typer.Option("--id", help="A name of your own; the same name counts once.")
     ] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
     offline: Annotated[
         bool, typer.Option("--offline", help="Write to the data folder of a stopped pool.")
     ] = False,
-    as_json: Json = False,
 ) -> None:
     """Mend an entry of the books by a new one. The old entry stays; both are in the log."""
     body: dict[str, str | int] = {
@@ -148,23 +130,17 @@ def correct(
         "reason": reason,
         "correction": name,
     }
-    settings = load(config, assignments).config
-    made, is_new = _offline(settings.data_dir, body) if offline else _online(settings, url, body)
-    if as_json:
+    made, is_new = _offline(asked.settings.data_dir, body) if offline else _online(asked, body)
+    if asked.as_json:
         print_json({"correction": made, "is_new": is_new})
     else:
         show(f"Correction {made} {'is made.' if is_new else 'was made before; nothing moved.'}")
 
 
-def _online(settings: "Config", url: str, body: dict[str, str | int]) -> tuple[str, bool]:
-    from openpool.cli.api import operator_api
+def _online(asked: Asked, body: dict[str, str | int]) -> tuple[str, bool]:
     from openpool.web.api_statements import CorrectionView
 
-    async def ask() -> CorrectionView:
-        async with operator_api(settings, url) as api:
-            return await api.post(CorrectionView, "/corrections", body)
-
-    view = asyncio.run(ask())
+    view = asked.ask(lambda api: api.post(CorrectionView, "/corrections", body))
     return view.correction, view.is_new
 
 

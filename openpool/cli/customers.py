@@ -3,21 +3,18 @@
 For the operator, through the REST API of the running pool. Must not print a key but once.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.asking import Asked, as_operator
+from openpool.cli.options import examples
 from openpool.cli.output import ago, ether, note, print_json, show_facts, show_table
 
 if TYPE_CHECKING:
-    from openpool.cli.api import Api, CustomerView, KeyView
+    from openpool.cli.api import CustomerView, KeyView
     from openpool.core.customers import NewKey
 
-T = TypeVar("T")
 customers = typer.Typer(no_args_is_help=True)
 
 CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, c_….")]
@@ -43,14 +40,12 @@ def register(app: typer.Typer) -> None:
         "openpool customers add Ben --requests-per-minute 60 --spend-limit '20 USD'",
     ),
 )
+@as_operator
 def add(
+    asked: Asked,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whatever you call them.")],
     requests_per_minute: PerMinute = None,
     spend_limit: SpendLimit = "none",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Add a customer and show its API key, this once."""
     from openpool.core.customers import NewKey
@@ -60,21 +55,20 @@ def add(
         "requests_per_minute": requests_per_minute or 0,
         "spend_limit": spend_limit,
     }
-    made = _ask(config, assignments, url, lambda api: api.post(NewKey, "/customers", body))
-    _show_key(made, as_json)
+    made = asked.ask(lambda api: api.post(NewKey, "/customers", body))
+    asked.show(made, _show_key)
 
 
 @customers.command(
     "list", epilog=examples("openpool customers list", "openpool customers list --json")
 )
-def list_customers(
-    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
-) -> None:
+@as_operator
+def list_customers(asked: Asked) -> None:
     """List the customers, their limits and what they owe."""
     from openpool.cli.api import CustomerView
 
-    found = _ask(config, assignments, url, lambda api: api.get(list[CustomerView], "/customers"))
-    if as_json:
+    found = asked.ask(lambda api: api.get(list[CustomerView], "/customers"))
+    if asked.as_json:
         print_json(found)
         return
     now_ms = _now_ms()
@@ -99,40 +93,36 @@ def list_customers(
 
 
 @customers.command("rotate", epilog=examples("openpool customers rotate c_abc…"))
+@as_operator
 def rotate(
+    asked: Asked,
     customer: CustomerId,
     label: Annotated[str, typer.Option("--label", help="A note on the new key.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Make a new key; the old ones go on working for a grace period, so nothing stops."""
     from openpool.core.customers import NewKey
 
     path = f"/customers/{customer}/keys"
-    made = _ask(config, assignments, url, lambda api: api.post(NewKey, path, {"label": label}))
-    _show_key(made, as_json)
+    made = asked.ask(lambda api: api.post(NewKey, path, {"label": label}))
+    asked.show(made, _show_key)
 
 
 @customers.command(
     "revoke",
     epilog=examples("openpool customers revoke c_abc…", "openpool customers revoke c_abc… --key k"),
 )
+@as_operator
 def revoke(
+    asked: Asked,
     customer: CustomerId,
     key: Annotated[str, typer.Option("--key", help="One key by its id; else all.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Make the keys of a customer worthless at once."""
     from openpool.cli.api import Revoked
 
     path = f"/customers/{customer}/keys"
-    ended = _ask(config, assignments, url, lambda api: api.delete(Revoked, path, key=key))
-    if as_json:
+    ended = asked.ask(lambda api: api.delete(Revoked, path, key=key))
+    if asked.as_json:
         print_json(ended)
     else:
         typer.echo(f"Keys that ended: {ended.keys}.")
@@ -145,14 +135,12 @@ def revoke(
         "openpool customers limits c_abc… --requests-per-minute 0 --spend-limit none",
     ),
 )
+@as_operator
 def limits(
+    asked: Asked,
     customer: CustomerId,
     requests_per_minute: PerMinute = None,
     spend_limit: SpendLimit = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Show what a customer may ask and owe, or change it."""
     from openpool.cli.api import CustomerView
@@ -161,8 +149,8 @@ def limits(
     if requests_per_minute is not None:
         body["requests_per_minute"] = requests_per_minute
     path = f"/customers/{customer}/limits"
-    found = _ask(config, assignments, url, lambda api: api.post(CustomerView, path, body))
-    _show(found, as_json)
+    found = asked.ask(lambda api: api.post(CustomerView, path, body))
+    asked.show(found, _show)
 
 
 @customers.command(
@@ -172,45 +160,24 @@ def limits(
         "openpool customers paid c_abc… '0.01 ETH' --reference 0x5c5…",
     ),
 )
+@as_operator
 def paid(
+    asked: Asked,
     customer: CustomerId,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like '20 USD' or '0.5 ETH'.")],
     reference: Annotated[
         str, typer.Option("--reference", help="Your own name for the payment; it counts once.")
     ],
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Record that a customer paid you. The same reference again changes nothing."""
     from openpool.cli.api import CustomerView
 
     body = {"amount": amount, "reference": reference}
     path = f"/customers/{customer}/payments"
-    _show(_ask(config, assignments, url, lambda api: api.post(CustomerView, path, body)), as_json)
+    asked.show(asked.ask(lambda api: api.post(CustomerView, path, body)), _show)
 
 
-def _ask(
-    config: Path | None,
-    assignments: list[str] | None,
-    url: str,
-    question: "Callable[[Api], Coroutine[object, object, T]]",
-) -> T:
-    """What the pool answers its operator."""
-    from openpool.cli.api import operator_api
-
-    async def ask() -> T:
-        async with operator_api(load(config, assignments).config, url) as api:
-            return await question(api)
-
-    return asyncio.run(ask())
-
-
-def _show(found: "CustomerView", as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-        return
+def _show(found: "CustomerView") -> None:
     limit = "none" if found.spend_limit_wei is None else ether(found.spend_limit_wei)
     show_facts(
         [
@@ -226,10 +193,7 @@ def _show(found: "CustomerView", as_json: bool) -> None:
     )
 
 
-def _show_key(made: "NewKey", as_json: bool) -> None:
-    if as_json:
-        print_json(made)
-        return
+def _show_key(made: "NewKey") -> None:
     show_facts([("customer", made.customer), ("key", made.key), ("secret", made.secret)])
     note("The secret is shown this once; the customer uses it as an OpenAI API key.")
 

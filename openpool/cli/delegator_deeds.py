@@ -6,17 +6,15 @@ unless `--anyway` is given. Must not keep anything.
 """
 
 import asyncio
-import inspect
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Set, examples, load
+from openpool.cli.options import ConfigFile, Json, Set, examples, load, options
 from openpool.cli.output import ether, note, print_json, show_table
 from openpool.core.errors import NotAllowed, SetupError
 
@@ -75,20 +73,7 @@ class Way:
     as_json: Json = False
 
 
-def deed(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes the options of `Way`, and hands them on as one."""
-    shared = list(inspect.signature(Way).parameters.values())
-    own = [p for p in inspect.signature(function).parameters.values() if p.name != "way"]
-    named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *shared]]
-
-    def command(**given: Any) -> None:
-        way = Way(**{p.name: given.pop(p.name) for p in shared})
-        function(way=way, **given)
-
-    command.__doc__ = function.__doc__
-    command.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]  # typer reads it
-    command.__annotations__ = {p.name: p.annotation for p in named}
-    return command
+deed = options(Way)
 
 
 def register(delegator: typer.Typer) -> None:

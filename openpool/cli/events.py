@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.ledger import Offline
-from openpool.cli.options import ConfigFile, Json, Limit, Set, Url, examples, load
+from openpool.cli.asking import Booked, on_books
+from openpool.cli.options import Limit, examples
 from openpool.cli.output import clock, note, plain, print_json, print_json_line, show
 
 if TYPE_CHECKING:
@@ -37,54 +37,33 @@ def register(app: typer.Typer) -> None:
     )(events)
 
 
+@on_books
 def events(
+    asked: Booked,
     follow: Follow = False,
     types: Types = "",
     worker: Worker = "",
     job: Job = "",
     limit: Limit = 20,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    offline: Offline = False,
-    as_json: Json = False,
 ) -> None:
     """Show the newest events, oldest first; with --follow also those to come.
 
     With --json a list; with --follow --json one event a line.
     """
-    settings = load(config, assignments).config
     wanted = {"kinds": types, "worker": worker, "job": job}
     if follow:
-        asyncio.run(_follow(settings, url, wanted, limit, as_json))
+        asyncio.run(_follow(asked, wanted, limit))
         return
-    found = _newest(settings, url, wanted, limit, offline)
-    if as_json:
+    found = asked.ask_or_read(
+        lambda api: _get(api, wanted, limit), lambda settings: _stored(settings, wanted, limit)
+    )
+    if asked.as_json:
         print_json(found)
         return
     for event in found:
         _show(event)
     if not found:
         show("No such event yet.")
-
-
-def _newest(
-    settings: "Config", url: str, wanted: dict[str, str], limit: int, offline: bool
-) -> "list[EventView]":
-    from openpool.cli.api import NotRunning, operator_api
-
-    async def ask() -> "list[EventView]":
-        async with operator_api(settings, url) as api:
-            return await _get(api, wanted, limit)
-
-    if not offline:
-        try:
-            return asyncio.run(ask())
-        except NotRunning:
-            if url:
-                raise
-            note("The pool is not running; this is what its data folder says.")
-    return _stored(settings, wanted, limit)
 
 
 async def _get(api: "Api", wanted: dict[str, str], limit: int) -> "list[EventView]":
@@ -115,18 +94,14 @@ def _stored(settings: "Config", wanted: dict[str, str], limit: int) -> "list[Eve
     return [event_view(stored) for stored in found][::-1]
 
 
-async def _follow(
-    settings: "Config", url: str, wanted: dict[str, str], limit: int, as_json: bool
-) -> None:
-    from openpool.cli.api import operator_api
-
-    async with operator_api(settings, url) as api:
+async def _follow(asked: Booked, wanted: dict[str, str], limit: int) -> None:
+    async with asked.api() as api:
         last = 0
         for event in await _get(api, wanted, limit):
             last = event.seq
-            _show_live(event, as_json)
+            _show_live(event, asked.as_json)
         async for event in _live(api, wanted, last):
-            _show_live(event, as_json)
+            _show_live(event, asked.as_json)
 
 
 async def _live(api: "Api", wanted: dict[str, str], last: int) -> "AsyncIterator[EventView]":

@@ -3,18 +3,17 @@
 Both also work while the pool is stopped, on its data folder.
 """
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Limit, Set, Url, examples, load
+from openpool.cli.asking import Booked, on_books
+from openpool.cli.options import ConfigFile, Json, Limit, Set, examples, load
 from openpool.cli.output import (
     clock,
     ether,
     grouped,
-    note,
     print_json,
     show,
     show_facts,
@@ -23,13 +22,10 @@ from openpool.cli.output import (
 from openpool.core.errors import OpenPoolError
 
 if TYPE_CHECKING:
+    from openpool.cli.api import Api
     from openpool.config import Config
     from openpool.store.replay import ReplayReport
     from openpool.web.shapes import Balances, TransferView
-
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Read the data folder, also while the pool runs.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,25 +39,24 @@ def register(app: typer.Typer) -> None:
     )(replay)
 
 
+@on_books
 def ledger(
+    asked: Booked,
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Only this one.")] = "",
     limit: Limit = 20,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    offline: Offline = False,
-    as_json: Json = False,
 ) -> None:
     """Show the balances of all accounts and the newest transfers, in whole wei."""
-    settings = load(config, assignments).config
-    balances, transfers = _books(settings, account, limit, url, offline)
-    if as_json:
+    balances, transfers = asked.ask_or_read(
+        lambda api: _books(api, account, limit),
+        lambda settings: _stored_books(settings.data_dir, account, limit),
+    )
+    if asked.as_json:
         print_json(
             {
                 "balances": balances.balances,
                 "sum_wei": balances.sum_wei,
                 "transfers": transfers,
-                **({} if account else {"reserve": _reserve(settings, balances)}),
+                **({} if account else {"reserve": _reserve(asked.settings, balances)}),
             }
         )
         return
@@ -72,7 +67,7 @@ def ledger(
     )
     show(f"All balances together: {balances.sum_wei} wei (0, or the books are broken).")
     if not account:
-        free = _reserve(settings, balances)
+        free = _reserve(asked.settings, balances)
         show(
             f"Of the commission {ether(free['free_wei'])} may be taken out; "
             f"{ether(free['reserve_wei'])} stay for {ether(free['unrealised_wei'])} that was paid "
@@ -95,27 +90,12 @@ def _reserve(settings: "Config", balances: "Balances") -> dict[str, str]:
     return {name: str(wei) for name, wei in asdict(found).items()}
 
 
-def _books(
-    settings: "Config", account: str, limit: int, url: str, offline: bool
-) -> "tuple[Balances, list[TransferView]]":
-    from openpool.cli.api import NotRunning, operator_api
+async def _books(api: "Api", account: str, limit: int) -> "tuple[Balances, list[TransferView]]":
     from openpool.web.shapes import Balances, TransferView
 
-    async def ask() -> tuple[Balances, list[TransferView]]:
-        async with operator_api(settings, url) as api:
-            return await api.get(Balances, "/ledger/balances"), await api.get(
-                list[TransferView], "/ledger/transfers", account=account, limit=limit
-            )
-
-    if not offline:
-        try:
-            balances, transfers = asyncio.run(ask())
-            return _only(balances, account), transfers
-        except NotRunning:
-            if url:
-                raise
-            note("The pool is not running; this is what its data folder says.")
-    return _stored_books(settings.data_dir, account, limit)
+    balances = await api.get(Balances, "/ledger/balances")
+    transfers = await api.get(list[TransferView], "/ledger/transfers", account=account, limit=limit)
+    return _only(balances, account), transfers
 
 
 def _stored_books(

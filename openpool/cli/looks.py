@@ -1,11 +1,11 @@
 """`openpool status` and `openpool workers`: a running pool at this moment."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.asking import Asked, as_operator
+from openpool.cli.options import examples
 from openpool.cli.output import (
     ago,
     ether,
@@ -19,6 +19,7 @@ from openpool.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from openpool.cli.api import Api
     from openpool.web.shapes import Figures, OrchestratorView, Status, Worker, WorkerDetail
 
 
@@ -28,21 +29,18 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("openpool workers", "openpool workers w_abc… --json"))(workers)
 
 
-def status(
-    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
-) -> None:
+@as_operator
+def status(asked: Asked) -> None:
     """Show what is connected, how fast, how full, and what needs attention."""
-    from openpool.cli.api import operator_api
     from openpool.web.shapes import OrchestratorView, Status
 
-    async def ask() -> tuple[Status, list[OrchestratorView]]:
-        async with operator_api(load(config, assignments).config, url) as api:
-            return await api.get(Status, "/status"), await api.get(
-                list[OrchestratorView], "/orchestrators"
-            )
+    async def question(api: "Api") -> tuple[Status, list[OrchestratorView]]:
+        return await api.get(Status, "/status"), await api.get(
+            list[OrchestratorView], "/orchestrators"
+        )
 
-    now, orchestrators = asyncio.run(ask())
-    if as_json:
+    now, orchestrators = asked.ask(question)
+    if asked.as_json:
         print_json({"status": now, "orchestrators": orchestrators})
     else:
         _show_status(now, orchestrators)
@@ -97,27 +95,22 @@ def _figures(figures: "Figures") -> str:
     )
 
 
+@as_operator
 def workers(
+    asked: Asked,
     worker: Annotated[str, typer.Argument(metavar="WORKER", help="Only this one.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """List the workers; or show one, and why it gets work or none."""
-    from openpool.cli.api import operator_api
     from openpool.web.shapes import Status, Worker, WorkerDetail
 
-    async def ask() -> tuple[int, list[Worker] | WorkerDetail]:
-        async with operator_api(load(config, assignments).config, url) as api:
-            if worker:
-                detail = await api.get(WorkerDetail, f"/workers/{worker}")
-                return 0, detail
-            now = await api.get(Status, "/status")
-            return now.now_ms, await api.get(list[Worker], "/workers")
+    async def question(api: "Api") -> tuple[int, list[Worker] | WorkerDetail]:
+        if worker:
+            return 0, await api.get(WorkerDetail, f"/workers/{worker}")
+        now = await api.get(Status, "/status")
+        return now.now_ms, await api.get(list[Worker], "/workers")
 
-    now_ms, found = asyncio.run(ask())
-    if as_json:
+    now_ms, found = asked.ask(question)
+    if asked.as_json:
         print_json(found)
     elif isinstance(found, list):
         _show_workers(found, now_ms)

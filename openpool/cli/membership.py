@@ -4,22 +4,19 @@ Owners of workers speak for themselves with the token that enrolling left on the
 (`--pool`); the operator speaks for any worker with the operator's token.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.asking import Asked, Spoken, as_anyone, as_operator
+from openpool.cli.options import Json, examples
 from openpool.cli.output import ago, note, print_json, show_facts, show_table
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
-    from openpool.cli.api import Api, TokenView
-    from openpool.identity import Identity
+    from openpool.cli.api import TokenView
 
-T = TypeVar("T")
 tokens = typer.Typer(no_args_is_help=True)
 
 
@@ -40,10 +37,6 @@ Yes = Annotated[bool, typer.Option("--accept-terms", help="Accept the pool's ter
 WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="The worker's id, w_….")]
 MaybeWorker = Annotated[
     str, typer.Argument(metavar="WORKER", help="The worker's id; not needed with --pool.")
-]
-Pool = Annotated[
-    str,
-    typer.Option("--pool", metavar="HOST:PORT", help="Speak as the worker enrolled from here."),
 ]
 
 
@@ -101,20 +94,17 @@ def enroll(
         "openpool tokens list w_abc…", "openpool tokens list --pool pool.example.org:8936"
     ),
 )
+@as_anyone
 def list_tokens(
+    asked: Spoken,
     worker: MaybeWorker = "",
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """List the tokens of a worker, without their secrets."""
     from openpool.cli.api import TokenView
 
-    speaker = _Speaker(pool, worker, config, assignments, url)
-    found = speaker.ask(lambda api, w: api.get(list[TokenView], f"/workers/{w}/tokens"))
-    if as_json:
+    of = _meant(asked, worker)
+    found = asked.ask(lambda api: api.get(list[TokenView], f"/workers/{of}/tokens"))
+    if asked.as_json:
         print_json(found)
         return
     now_ms = _now_ms()
@@ -135,144 +125,94 @@ def list_tokens(
 
 
 @tokens.command("rotate", epilog=examples("openpool tokens rotate --pool pool.example.org:8936"))
+@as_anyone
 def rotate_token(
+    asked: Spoken,
     worker: MaybeWorker = "",
-    pool: Pool = "",
     label: Annotated[str, typer.Option("--label", help="A note on the new token.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Make a new token; the old ones go on working for a grace period, so nothing stops."""
     from openpool.core.enrolment import Enrolled
 
-    speaker = _Speaker(pool, worker, config, assignments, url)
-    made = speaker.ask(lambda api, w: api.post(Enrolled, f"/workers/{w}/tokens", {"label": label}))
-    speaker.keep(made.secret)
-    if as_json:
+    of = _meant(asked, worker)
+    made = asked.ask(lambda api: api.post(Enrolled, f"/workers/{of}/tokens", {"label": label}))
+    _keep(asked, of, made.secret)
+    if asked.as_json:
         print_json({"worker": made.worker, "token": made.secret, "state": made.state})
     else:
         show_facts([("worker", made.worker), ("token", made.secret)])
 
 
 @tokens.command("revoke", epilog=examples("openpool tokens revoke abcd… w_abc…"))
+@as_anyone
 def revoke_token(
+    asked: Spoken,
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id, from the list.")],
     worker: MaybeWorker = "",
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Make a token worthless at once; what runs with it is disconnected."""
-    speaker = _Speaker(pool, worker, config, assignments, url)
-    speaker.ask(lambda api, w: api.send("DELETE", f"/workers/{w}/tokens/{token}"))
-    _done(as_json, f"The token {token} is revoked.")
+    of = _meant(asked, worker)
+    asked.ask(lambda api: api.send("DELETE", f"/workers/{of}/tokens/{token}"))
+    asked.done(f"The token {token} is revoked.")
 
 
+@as_operator
 def invite(
+    asked: Asked,
     text: Annotated[str, typer.Option("--note", help="For whom it is; only you see it.")] = "",
     group: Annotated[str, typer.Option("--group", help="The group of whoever uses it.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Make an invitation that is good once, and the join link that holds it."""
-    from openpool.cli.api import Invitation, operator_api
+    from openpool.cli.api import Invitation
 
     body = {"note": text} | ({"group": group} if group else {})
-
-    async def ask() -> Invitation:
-        async with operator_api(load(config, assignments).config, url) as api:
-            return await api.post(Invitation, "/invites", body)
-
-    made = asyncio.run(ask())
-    if as_json:
-        print_json(made)
-    else:
-        typer.echo(made.join_link)
+    made = asked.ask(lambda api: api.post(Invitation, "/invites", body))
+    asked.show(made, lambda made: typer.echo(made.join_link))
 
 
+@as_operator
 def approve(
+    asked: Asked,
     worker: WorkerId,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Let a pending worker work, or take back a ban."""
-    speaker = _Speaker("", worker, config, assignments, url)
-    speaker.ask(lambda api, w: api.send("POST", f"/workers/{w}/approve"))
-    _done(as_json, f"The worker {worker} is approved.")
+    asked.ask(lambda api: api.send("POST", f"/workers/{worker}/approve"))
+    asked.done(f"The worker {worker} is approved.")
 
 
+@as_operator
 def ban(
+    asked: Asked,
     worker: WorkerId,
     reason: Annotated[str, typer.Option("--reason", help="Why; recorded in the log.")],
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Shut a worker out at once. What it has earned stays its own."""
-    speaker = _Speaker("", worker, config, assignments, url)
-    speaker.ask(lambda api, w: api.send("POST", f"/workers/{w}/ban", {"reason": reason}))
-    _done(as_json, f"The worker {worker} is banned.")
+    asked.ask(lambda api: api.send("POST", f"/workers/{worker}/ban", {"reason": reason}))
+    asked.done(f"The worker {worker} is banned.")
 
 
-class _Speaker:
-    """Whoever gives the command: the operator, or a worker that was enrolled from this machine."""
-
-    def __init__(
-        self,
-        pool: str,
-        worker: str,
-        config: Path | None,
-        assignments: list[str] | None,
-        url: str,
-    ) -> None:
-        from openpool.cli.api import operator_api
-
-        self._identity = _identity_of(pool) if pool else None
-        self._worker = worker or (self._identity.worker if self._identity else "")
-        if not self._worker:
-            raise SetupError("Say which worker, by its id (w_…), or speak for one with --pool.")
-        if self._identity is not None:
-            from openpool.cli.enrolling import worker_api
-
-            self._api = worker_api(self._identity, url)
-        else:
-            self._api = operator_api(load(config, assignments).config, url)
-
-    def ask(self, question: "Callable[[Api, str], Coroutine[object, object, T]]") -> T:
-        """What the pool answers."""
-
-        async def ask() -> T:
-            async with self._api as api:
-                return await question(api, self._worker)
-
-        return asyncio.run(ask())
-
-    def keep(self, secret: str) -> None:
-        """Remember a new token of our own."""
-        from msgspec.structs import replace
-
-        from openpool.identity import save_identity
-
-        if self._identity is not None and self._worker == self._identity.worker:
-            save_identity(replace(self._identity, token=secret))
+def _meant(asked: Spoken, worker: str) -> str:
+    """The id of the worker that is named, or that speaks. Raises SetupError."""
+    identity = asked.identity
+    meant = worker or (identity.worker if identity else "")
+    if not meant:
+        raise SetupError("Say which worker, by its id (w_…), or speak for one with --pool.")
+    return meant
 
 
-def _identity_of(pool: str) -> "Identity":
-    from openpool.identity import load_identity
+def _keep(
+    asked: Spoken,
+    worker: str,
+    secret: str,
+) -> None:
+    """Remember a new token of our own."""
+    from msgspec.structs import replace
 
-    identity = load_identity(pool)
-    if identity is None:
-        raise SetupError(f"This machine is not enrolled at {pool}; `openpool enroll` does that.")
-    return identity
+    from openpool.identity import save_identity
+
+    identity = asked.identity
+    if identity is not None and worker == identity.worker:
+        save_identity(replace(identity, token=secret))
 
 
 def _now_ms() -> int:
@@ -287,10 +227,3 @@ def _state(token: "TokenView", now_ms: int) -> str:
     if not token.expires_ms:
         return "good"
     return "expired" if token.expires_ms <= now_ms else "rotated, good for a while"
-
-
-def _done(as_json: bool, sentence: str) -> None:
-    if as_json:
-        print_json({"ok": True})
-    else:
-        typer.echo(sentence)

@@ -1,7 +1,9 @@
 """Options that several commands share, and how they become a configuration."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +31,25 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How 
 def examples(*lines: str) -> str:
     """The epilog of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def options(kind: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorates a command whose first parameter is a `kind`: its fields become options."""
+    shared = list(inspect.signature(kind).parameters.values())
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())[1:]
+        named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *shared]]
+
+        def command(**given: Any) -> None:
+            function(kind(**{p.name: given.pop(p.name) for p in shared}), **given)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = {p.name: p.annotation for p in named}
+        return command
+
+    return decorate
 
 
 def load(file: Path | None, assignments: list[str] | None, *, serving: bool = False) -> "Loaded":

@@ -3,21 +3,18 @@
 For the operator, through the REST API of the running pool, which alone has the wallet's lock.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Limit, Set, Url, examples, load
+from openpool.cli.asking import Asked, as_operator
+from openpool.cli.options import Limit, examples
 from openpool.cli.output import clock, ether, note, print_json, show, show_facts, show_table
 
 if TYPE_CHECKING:
-    from openpool.cli.api import Api
     from openpool.core.payout_views import NextPayout, OrderView, PayoutsView
 
-T = TypeVar("T")
 payouts = typer.Typer(no_args_is_help=True)
 
 Address = Annotated[str, typer.Option("--address", metavar="0x…", help="Only to this address.")]
@@ -32,40 +29,33 @@ def register(app: typer.Typer) -> None:
 @payouts.command(
     "status", epilog=examples("openpool payouts status", "openpool payouts status --json")
 )
-def status(
-    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
-) -> None:
+@as_operator
+def status(asked: Asked) -> None:
     """Show what is owed, what the wallet holds, and what keeps payouts from going on."""
     from openpool.core.payout_views import PayoutsView
 
-    found = _ask(config, assignments, url, lambda api: api.get(PayoutsView, "/payouts"))
-    if as_json:
-        print_json(found)
-    else:
-        _show_status(found)
+    found = asked.ask(lambda api: api.get(PayoutsView, "/payouts"))
+    asked.show(found, _show_status)
 
 
 @payouts.command("plan", epilog=examples("openpool payouts plan", "openpool payouts plan --json"))
-def plan(
-    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
-) -> None:
+@as_operator
+def plan(asked: Asked) -> None:
     """Show whom a run would pay now, and why nobody else. Nothing is signed or sent."""
-    _plan(config, assignments, url, as_json)
+    _plan(asked)
 
 
 @payouts.command("run", epilog=examples("openpool payouts run", "openpool payouts run --dry-run"))
+@as_operator
 def run(
+    asked: Asked,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only, like `plan`.")] = False,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Pay now instead of at the next time. Limits and thresholds count as ever."""
     if dry_run:
-        _plan(config, assignments, url, as_json)
+        _plan(asked)
     else:
-        _change(config, assignments, url, as_json, "/payouts/run", {}, "A run starts.")
+        _change(asked, "/payouts/run", {}, "A run starts.")
 
 
 @payouts.command(
@@ -76,80 +66,61 @@ def run(
         "openpool payouts list --address 0x… --json",
     ),
 )
+@as_operator
 def list_orders(
+    asked: Asked,
     state: Annotated[str, typer.Option("--state", help="planned, signed, sent, mined …")] = "",
     address: Address = "",
     limit: Limit = 50,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """List orders: open ones, then those that ended last."""
     from openpool.core.payout_views import OrderView
 
     query: dict[str, str | int] = {"state": state, "address": address, "limit": limit}
-    found = _ask(
-        config, assignments, url, lambda api: api.get(list[OrderView], "/payouts/orders", **query)
-    )
-    if as_json:
-        print_json(found)
-    else:
-        _show_orders(found)
+    found = asked.ask(lambda api: api.get(list[OrderView], "/payouts/orders", **query))
+    asked.show(found, _show_orders)
 
 
 @payouts.command("show", epilog=examples("openpool payouts show payout-17"))
+@as_operator
 def show_order(
+    asked: Asked,
     order: OrderName,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Show one order, with every transaction that was signed for it."""
     from openpool.core.payout_views import OrderView
 
-    found = _ask(
-        config, assignments, url, lambda api: api.get(OrderView, "/payouts/order", name=order)
-    )
-    if as_json:
-        print_json(found)
-        return
-    _show_order(found)
+    found = asked.ask(lambda api: api.get(OrderView, "/payouts/order", name=order))
+    asked.show(found, _show_order)
 
 
 @payouts.command("pause", epilog=examples("openpool payouts pause --reason 'Wallet is moved.'"))
+@as_operator
 def pause(
+    asked: Asked,
     reason: Annotated[str, typer.Option("--reason", help="Everybody who waits reads it.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Sign nothing new from now on; what is on its way is followed to its end."""
     body = {"reason": reason}
-    _change(config, assignments, url, as_json, "/payouts/pause", body, "Payouts are paused.")
+    _change(asked, "/payouts/pause", body, "Payouts are paused.")
 
 
 @payouts.command("resume", epilog=examples("openpool payouts resume"))
-def resume(
-    config: ConfigFile = None, assignments: Set = None, url: Url = "", as_json: Json = False
-) -> None:
+@as_operator
+def resume(asked: Asked) -> None:
     """Go on paying."""
-    _change(config, assignments, url, as_json, "/payouts/resume", {}, "Payouts go on.")
+    _change(asked, "/payouts/resume", {}, "Payouts go on.")
 
 
 @payouts.command("unblock", epilog=examples("openpool payouts unblock 0x…"))
+@as_operator
 def unblock(
+    asked: Asked,
     address: Annotated[str, typer.Argument(metavar="0x…")],
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Send again to an address that could not be paid."""
     body = {"address": address}
-    _change(config, assignments, url, as_json, "/payouts/unblock", body, "It is paid again.")
+    _change(asked, "/payouts/unblock", body, "It is paid again.")
 
 
 @payouts.command(
@@ -159,17 +130,15 @@ def unblock(
         "openpool payouts choose 0x… --asset LPT --staked",
     ),
 )
+@as_operator
 def choose(
+    asked: Asked,
     address: Annotated[str, typer.Argument(metavar="0x…")],
     threshold: Annotated[
         str, typer.Option("--threshold", metavar="AMOUNT", help="Like '0.02 ETH'; or pool.")
     ] = "pool",
     asset: Annotated[str, typer.Option("--asset", help="ETH or LPT.")] = "ETH",
     staked: Annotated[bool, typer.Option("--staked", help="LPT as stake, not liquid.")] = False,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Say for an owner how an address is to be paid; owners do that on their own page."""
     from openpool.core.payout_views import Chosen
@@ -180,39 +149,31 @@ def choose(
         "asset": asset.upper(),
         "staked": staked,
     }
-    made = _ask(config, assignments, url, lambda api: api.post(Chosen, "/payouts/choice", body))
-    if as_json:
+    made = asked.ask(lambda api: api.post(Chosen, "/payouts/choice", body))
+    if asked.as_json:
         print_json(made)
     else:
         how = f"{made.asset}{' as stake' if made.staked else ''}"
         show_facts([("paid in", how), ("from", ether(made.threshold_wei))])
 
 
-def _plan(config: Path | None, assignments: list[str] | None, url: str, as_json: bool) -> None:
+def _plan(asked: Asked) -> None:
     from openpool.core.payout_views import NextPayout
 
-    found = _ask(
-        config, assignments, url, lambda api: api.post(list[NextPayout], "/payouts/plan", {})
-    )
-    if as_json:
-        print_json(found)
-    else:
-        _show_plan(found)
+    found = asked.ask(lambda api: api.post(list[NextPayout], "/payouts/plan", {}))
+    asked.show(found, _show_plan)
 
 
 def _change(
-    config: Path | None,
-    assignments: list[str] | None,
-    url: str,
-    as_json: bool,
+    asked: Asked,
     path: str,
     body: Mapping[str, str | int],
     sentence: str,
 ) -> None:
     from openpool.web.api_payouts import Done
 
-    done = _ask(config, assignments, url, lambda api: api.post(Done, path, body))
-    if as_json:
+    done = asked.ask(lambda api: api.post(Done, path, body))
+    if asked.as_json:
         print_json(done)
     else:
         typer.echo(sentence)
@@ -310,19 +271,3 @@ def _amount(wei: str, asset: str) -> str:
     from openpool.core.payout_plan import amount_text
 
     return ether(wei) if asset == "ETH" else amount_text(int(wei), "LPT")
-
-
-def _ask(
-    config: Path | None,
-    assignments: list[str] | None,
-    url: str,
-    question: "Callable[[Api], Coroutine[object, object, T]]",
-) -> T:
-    """What the pool answers its operator."""
-    from openpool.cli.api import operator_api
-
-    async def ask() -> T:
-        async with operator_api(load(config, assignments).config, url) as api:
-            return await question(api)
-
-    return asyncio.run(ask())

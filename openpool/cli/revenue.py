@@ -4,15 +4,14 @@
 that is named.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from openpool.cli import delegator_deeds as deeds
-from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.asking import Asked, as_operator
+from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import (
     clock,
     ether,
@@ -26,11 +25,9 @@ from openpool.cli.output import (
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
-    from openpool.cli.api import Api
     from openpool.config.settings import Config
     from openpool.core.revenue_views import LuckView, OrchestratorRevenue, RevenueView
 
-T = TypeVar("T")
 TICKETS = 10
 """Tickets that are shown to a person."""
 revenue = typer.Typer(no_args_is_help=True)
@@ -44,25 +41,16 @@ def register(app: typer.Typer) -> None:
 
 
 @revenue.command("show", epilog=examples("openpool revenue show", "openpool revenue show --json"))
+@as_operator
 def show_revenue(
+    asked: Asked,
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="How many rounds.")] = 10,
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Show rounds, tickets, luck, what is pending, and whether books and chain agree."""
     from openpool.core.revenue_views import RevenueView
 
-    found = _ask(config, assignments, url, lambda api: api.get(RevenueView, "/revenue/details"))
-    if as_json:
-        print_json(found)
-        return
-    _show_state(found)
-    for each in found.orchestrators:
-        _show_orchestrator(each, rounds)
-    for alert in found.alerts:
-        note(f"{alert.title} {alert.text}")
+    found = asked.ask(lambda api: api.get(RevenueView, "/revenue/details"))
+    asked.show(found, lambda view: _show_revenue(view, rounds))
 
 
 @revenue.command(
@@ -72,24 +60,22 @@ def show_revenue(
         "openpool revenue record main '20 USD' --reference invoice-7",
     ),
 )
+@as_operator
 def record(
+    asked: Asked,
     orchestrator: Named,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like '0.5 ETH'.")],
     reference: Annotated[
         str, typer.Option("--reference", help="Your name for it; each counts once.")
     ],
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Book what an orchestrator brought that is not followed on chain. You have it in hand."""
     from openpool.web.api_revenue import Recorded
 
     path = f"/revenue/{orchestrator}/records"
     body: dict[str, str | int] = {"amount": amount, "reference": reference}
-    made = _ask(config, assignments, url, lambda api: api.post(Recorded, path, body))
-    if as_json:
+    made = asked.ask(lambda api: api.post(Recorded, path, body))
+    if asked.as_json:
         print_json(made)
     elif made.new:
         show(f"{amount} of {orchestrator} is in the books as {reference}.")
@@ -164,6 +150,14 @@ def _hot_wallet(settings: "Config") -> str:
 
 
 # --- for people ----------------------------------------------------------------------------------
+
+
+def _show_revenue(view: "RevenueView", rounds: int) -> None:
+    _show_state(view)
+    for each in view.orchestrators:
+        _show_orchestrator(each, rounds)
+    for alert in view.alerts:
+        note(f"{alert.title} {alert.text}")
 
 
 def _show_state(view: "RevenueView") -> None:
@@ -245,19 +239,3 @@ def _lpt(amount: str) -> str:
     from openpool.core.livepeer.amounts import lpt_text
 
     return lpt_text(int(amount))
-
-
-def _ask(
-    config: Path | None,
-    assignments: list[str] | None,
-    url: str,
-    question: "Callable[[Api], Coroutine[None, None, T]]",
-) -> T:
-    """The answer of the running pool."""
-    from openpool.cli.api import operator_api
-
-    async def ask() -> T:
-        async with operator_api(load(config, assignments).config, url) as api:
-            return await question(api)
-
-    return asyncio.run(ask())

@@ -4,15 +4,13 @@ Owners speak for themselves with the token that enrolling left on their machine 
 operator with the operator's token. Checking a statement is `openpool verify`.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.membership import Pool
-from openpool.cli.options import ConfigFile, Json, Set, Url, examples, load
+from openpool.cli.asking import Asked, Spoken, as_anyone, as_operator
+from openpool.cli.options import examples
 from openpool.cli.output import ago, note, plain, print_json, show, show_facts, show_table
 from openpool.core.errors import SetupError
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from openpool.cli.api import Api
     from openpool.core.disputes import Dispute
 
-T = TypeVar("T")
 statements = typer.Typer(no_args_is_help=True)
 dispute = typer.Typer(no_args_is_help=True)
 
@@ -36,20 +33,13 @@ def register(app: typer.Typer) -> None:
 @statements.command(
     "list", epilog=examples("openpool statements list --pool pool.example.org:8936")
 )
-def list_statements(
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
-) -> None:
+@as_anyone
+def list_statements(asked: Spoken) -> None:
     """List the statements that the pool made, the newest first."""
     from openpool.web.api_statements import StatementView
 
-    found = _ask(
-        pool, config, assignments, url, lambda api: api.get(list[StatementView], "/statements")
-    )
-    if as_json:
+    found = asked.ask(lambda api: api.get(list[StatementView], "/statements"))
+    if asked.as_json:
         print_json(found)
         return
     now_ms = _now_ms()
@@ -67,14 +57,11 @@ def list_statements(
         "openpool verify 3120.json --receipts 3120.receipts.jsonl",
     ),
 )
+@as_anyone
 def fetch(
+    asked: Spoken,
     round: Annotated[int, typer.Argument(metavar="ROUND", min=0, help="Number of the round.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to.")] = Path(),
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Fetch a statement and one's receipts in it (all of them as the operator)."""
 
@@ -82,7 +69,7 @@ def fetch(
         statement = await api.download(f"/statements/{round}")
         return statement, await api.download("/receipts", round=round)
 
-    contents = _ask(pool, config, assignments, url, ask)
+    contents = asked.ask(ask)
     paths = [to / f"{round}.json", to / f"{round}.receipts.jsonl"]
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -90,7 +77,7 @@ def fetch(
             path.write_bytes(content)
     except OSError as error:
         raise SetupError(f"{to} cannot be written: {(error.strerror or '').lower()}.") from None
-    if as_json:
+    if asked.as_json:
         print_json({"statement": str(paths[0]), "receipts": str(paths[1])})
     else:
         note(f"Check it with: openpool verify {paths[0]} --receipts {paths[1]}")
@@ -103,38 +90,30 @@ def fetch(
         "openpool dispute open statement:3120 'My payout is missing' --pool pool.example:8936",
     ),
 )
+@as_anyone
 def open_dispute(
+    asked: Spoken,
     subject: Annotated[
         str, typer.Argument(metavar="SUBJECT", help="job:<id>, payout:<order>, statement:<round>.")
     ],
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="What is wrong, in words.")],
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Open a dispute as the owner. The pool keeps the evidence as it is now."""
     from openpool.core.disputes import Dispute
 
     body: dict[str, str | int] = {"subject": subject, "claim": claim}
-    made = _ask(pool, config, assignments, url, lambda api: api.post(Dispute, "/disputes", body))
-    _show(made, as_json)
+    made = asked.ask(lambda api: api.post(Dispute, "/disputes", body))
+    asked.show(made, _show)
 
 
 @dispute.command("list", epilog=examples("openpool dispute list", "openpool dispute list --json"))
-def list_disputes(
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
-) -> None:
+@as_anyone
+def list_disputes(asked: Spoken) -> None:
     """List one's disputes, or all of them as the operator."""
     from openpool.core.disputes import Dispute
 
-    found = _ask(pool, config, assignments, url, lambda api: api.get(list[Dispute], "/disputes"))
-    if as_json:
+    found = asked.ask(lambda api: api.get(list[Dispute], "/disputes"))
+    if asked.as_json:
         print_json(found)
         return
     now_ms = _now_ms()
@@ -151,16 +130,13 @@ def list_disputes(
         "openpool dispute show d12ab…", "openpool dispute show d12ab… --evidence e.json"
     ),
 )
+@as_anyone
 def show_dispute(
+    asked: Spoken,
     dispute: DisputeId,
     evidence: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence there.")
     ] = None,
-    pool: Pool = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Show a dispute, and keep its evidence in a file."""
     from openpool.core.disputes import Dispute
@@ -169,12 +145,12 @@ def show_dispute(
         found = await api.get(Dispute, f"/disputes/{dispute}")
         return found, await api.download(f"/disputes/{dispute}/evidence") if evidence else b""
 
-    found, content = _ask(pool, config, assignments, url, ask)
+    found, content = asked.ask(ask)
     if evidence is not None:
         _check_evidence(found, content)
         evidence.write_bytes(content)
         note(f"The evidence is in {evidence}, and is what the pool recorded.")
-    _show(found, as_json)
+    asked.show(found, _show)
 
 
 def _check_evidence(found: "Dispute", content: bytes) -> None:
@@ -194,7 +170,9 @@ def _check_evidence(found: "Dispute", content: bytes) -> None:
         "--debit commission --credit worker:0xAb… --amount-wei 5000",
     ),
 )
+@as_operator
 def end_dispute(
+    asked: Asked,
     dispute: DisputeId,
     uphold: Annotated[bool, typer.Option("--uphold/--reject", help="Whether it is right.")],
     reason: Annotated[str, typer.Option("--reason", help="Why; the owner reads it.")],
@@ -204,10 +182,6 @@ def end_dispute(
     debit: Annotated[str, typer.Option("--debit", metavar="ACCOUNT", help="Who gives.")] = "",
     credit: Annotated[str, typer.Option("--credit", metavar="ACCOUNT", help="Who gets.")] = "",
     amount_wei: Annotated[str, typer.Option("--amount-wei", metavar="WEI", help="How much.")] = "",
-    config: ConfigFile = None,
-    assignments: Set = None,
-    url: Url = "",
-    as_json: Json = False,
 ) -> None:
     """Decide a dispute as the operator, with a correction where one follows."""
     from openpool.core.disputes import Dispute
@@ -221,43 +195,11 @@ def end_dispute(
         "amount_wei": amount_wei,
     }
     path = f"/disputes/{dispute}/end"
-    ended = _ask("", config, assignments, url, lambda api: api.post(Dispute, path, body))
-    _show(ended, as_json)
+    ended = asked.ask(lambda api: api.post(Dispute, path, body))
+    asked.show(ended, _show)
 
 
-def _ask(
-    pool: str,
-    config: Path | None,
-    assignments: list[str] | None,
-    url: str,
-    question: "Callable[[Api], Coroutine[object, object, T]]",
-) -> T:
-    """Ask as the worker that enrolled from here, or as the operator."""
-    from openpool.cli.api import operator_api
-    from openpool.cli.enrolling import worker_api
-    from openpool.identity import load_identity
-
-    if pool:
-        identity = load_identity(pool)
-        if identity is None:
-            raise SetupError(
-                f"This machine is not enrolled at {pool}; `openpool enroll` does that."
-            )
-        asked = worker_api(identity, url)
-    else:
-        asked = operator_api(load(config, assignments).config, url)
-
-    async def ask() -> T:
-        async with asked as api:
-            return await question(api)
-
-    return asyncio.run(ask())
-
-
-def _show(found: "Dispute", as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-        return
+def _show(found: "Dispute") -> None:
     show_facts(
         [
             ("dispute", found.dispute),
