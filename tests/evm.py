@@ -1,10 +1,8 @@
 """A real local Ethereum for tests, our contracts on it, and endpoints that misbehave on demand.
 
-    from evm import *  # noqa: F403 - fixtures and helpers, see __all__
-
-`evm` is a chain that is as new for each test (one anvil serves the run, a snapshot undoes what a
-test did), `protocol` has all contracts on it. `faulty` is a JSON-RPC proxy before that chain; ask
-`make_faulty` for more of them:
+Its fixtures are everybody's (`tests/conftest.py`); helpers are imported from here. `evm` is a chain
+that is as new for each test (one anvil serves the run, a snapshot undoes what a test did), `protocol`
+has all contracts on it. `faulty` is a JSON-RPC proxy before that chain; ask `make_faulty` for more:
 
     faulty.on("eth_sendRawTransaction", drop_answer, times=1)
     faulty.on("eth_getTransactionCount", lie(lambda answer: hex(int(answer, 16) + 5)))
@@ -29,18 +27,12 @@ from openpool.demo.evm import Evm, Livepeer
 
 __all__ = [
     "Faulty",
-    "anvil_url",
     "drop_answer",
     "drop_request",
-    "evm",
-    "faulty",
     "hang",
     "http_status",
     "huge",
     "lie",
-    "make_faulty",
-    "other_anvil_url",
-    "protocol",
     "refuse",
 ]
 

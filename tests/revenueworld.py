@@ -1,6 +1,5 @@
 """A pool's treasury over a real EVM with our contracts: what tests of money on chain share.
 
-from evm import *  # noqa: F403
 from revenueworld import world  # noqa: F401 - a fixture
 """
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evm import *  # noqa: F403 - fixtures
 from livepeer_chain import ANN, LPT, POOL, network
 from playwright.async_api import expect
 from test_dashboard import CONTRAST, TOO_WIDE, browser, watched

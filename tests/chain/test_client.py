@@ -8,7 +8,6 @@ import structlog.testing
 from aiohttp import web
 from conftest import Open
 from eth_utils.crypto import keccak
-from evm import *  # noqa: F403
 from evm import Fault, Faulty, drop_answer, drop_request, hang, http_status, huge, lie, refuse
 
 from openpool.chain.contracts import Token

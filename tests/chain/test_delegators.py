@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from eth_utils.crypto import keccak
-from evm import *  # noqa: F403 - fixtures
 from msgspec.structs import replace
 
 from openpool.chain import contracts as c

@@ -2,7 +2,6 @@
 
 import pytest
 from conftest import Open
-from evm import *  # noqa: F403
 from evm import Faulty, refuse
 
 from openpool.chain.feed import HOUR_MS, FeedFault, PriceWatch

@@ -8,7 +8,6 @@ from shutil import which
 import pytest
 import structlog.testing
 from conftest import Open
-from evm import *  # noqa: F403
 from evm import Faulty, lie
 from livepeer_model import Protocol
 

@@ -4,7 +4,6 @@ import time
 
 import pytest
 from conftest import Open
-from evm import *  # noqa: F403
 
 from openpool.chain.contracts import BondingManager, Multicall3, Swap, Token
 from openpool.chain.interface import Call, Reverted

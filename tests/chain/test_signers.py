@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from evm import *  # noqa: F403
 from msgspec.structs import replace
 
 from openpool.chain.interface import Signed, Transaction

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evm import *  # noqa: F403
 from evm import Faulty, drop_request, lie
 
 from openpool.cli import run

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Open
-from evm import *  # noqa: F403
 
 from openpool.app_calls import charger, pixel_price, pricer, rate
 from openpool.chain.feed import PriceWatch

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from evm import *  # noqa: F403 - fixtures
 from msgspec.structs import replace
 from statement_log import BOB, MoneyLog, signed
 

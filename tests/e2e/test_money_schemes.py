@@ -4,7 +4,6 @@ Real transcoding, a real EVM, `openpool verify` and `openpool replay` as command
 """
 
 import pytest
-from evm import *  # noqa: F403
 from moneypool import *  # noqa: F403
 from moneypool import WALLET, Ground, MoneyPool, money_pool, replayed
 

@@ -8,7 +8,6 @@ after every step, and a reorganisation of the newest blocks.
 from itertools import pairwise
 
 import pytest
-from evm import *  # noqa: F403 - fixtures and helpers, see __all__
 from evm import Faulty, lie
 from revenueworld import *  # noqa: F403 - the fixture `world`
 from revenueworld import ELSEWHERE, ORCHESTRATOR, WALLET, World, credit

@@ -7,7 +7,6 @@ account in the books that stands for something on chain is what the chain holds.
 from pathlib import Path
 
 import pytest
-from evm import *  # noqa: F403 - fixtures and helpers, see __all__
 from payers import OPTIONS
 from revenueworld import *  # noqa: F403 - the fixture `world`
 from revenueworld import NAME, ORCHESTRATOR, WALLET, World, credit

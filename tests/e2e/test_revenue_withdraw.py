@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from evm import *  # noqa: F403 - fixtures and helpers, see __all__
 from evm import Livepeer
 from revenueworld import *  # noqa: F403 - the fixture `world`
 from revenueworld import ORCHESTRATOR, WALLET, World

@@ -6,7 +6,6 @@ from pathlib import Path
 import openai
 import pytest
 from callers import chat, customer, line_worker
-from evm import *  # noqa: F403
 from network import pool, write_config
 
 from openpool.core.events import CallReceived

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evm import *  # noqa: F403
 from evm import Faulty
 from modelchain import ModelSigner
 from payers import MILLI, OPTIONS, Pool

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from evm import *  # noqa: F403
 from evm import Faulty
 from modelchain import ModelSigner
 from payers import MILLI, MINUTE_MS, Killed, Knife, Pool

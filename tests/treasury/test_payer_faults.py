@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evm import *  # noqa: F403
 from evm import Ask, Faulty, drop_answer, drop_request, http_status, lie, refuse
 from modelchain import ModelSigner
 from msgspec.structs import replace

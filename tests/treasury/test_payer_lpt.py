@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evm import *  # noqa: F403
 from evm import Faulty
 from modelchain import ModelSigner
 from payers import MILLI, MINUTE_MS, Pool

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evm import *  # noqa: F403
 from modelchain import ModelSigner
 from msgspec.structs import replace as changed
 from payers import MILLI, OPTIONS, Pool
