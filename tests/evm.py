@@ -1,7 +1,7 @@
 """A real local Ethereum for tests, our contracts on it, and endpoints that misbehave on demand.
 
 Its fixtures are everybody's (`tests/conftest.py`); helpers are imported from here. `evm` is a chain
-that is as new for each test (one anvil serves the run, a snapshot undoes what a test did), `protocol`
+that is as new for each test (one anvil serves the run, a snapshot undoes what it did), `protocol`
 has all contracts on it. `faulty` is a JSON-RPC proxy before that chain; ask `make_faulty` for more:
 
     faulty.on("eth_sendRawTransaction", drop_answer, times=1)
