@@ -38,7 +38,12 @@ Keystore = Annotated[
 ]
 Passphrase = Annotated[
     Path | None,
-    typer.Option("--passphrase", metavar="FILE", help="Its passphrase (mode 0600); - is stdin."),
+    typer.Option(
+        "--passphrase",
+        "--passphrase-file",
+        metavar="FILE",
+        help="Its passphrase (mode 0600); - is stdin.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Do it although it costs earnings.")]

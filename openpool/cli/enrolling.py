@@ -44,8 +44,15 @@ def enrol(
     """Enrol a worker and keep its token in the private folder. Raises OpenPoolError."""
     pin = check_pin(link, load_identity(link.address))
     web = _web_address(link)
-    signer = _wallet(wallet, new_wallet, passphrase_file)
-    enrolled = asyncio.run(_enrol(Api(web, tls=tls_of(web, pin)), link, signer, name, accept_terms))
+    if wallet is None:
+        raise SetupError(
+            "Say which wallet is to be paid: --wallet FILE, and --new-wallet to make a new one "
+            f"(for example --wallet {home() / 'wallet.json'} --new-wallet)."
+        )
+    terms = asyncio.run(_terms(Api(web, tls=tls_of(web, pin))))
+    _accept(terms, accept_terms)
+    signer = _wallet(wallet, new_wallet, passphrase_file)  # a new one is not left behind by a no
+    enrolled = asyncio.run(_enrol(Api(web, tls=tls_of(web, pin)), link, signer, name, terms))
     save_identity(
         Identity(pool=link.address, pin=pin, worker=enrolled.worker, token=enrolled.secret, web=web)
     )
@@ -60,12 +67,15 @@ def worker_api(identity: Identity, url: str = "") -> Api:
     return Api(web, identity.token, tls=tls_of(web, identity.pin))
 
 
+async def _terms(connection: Api) -> Terms:
+    async with connection as api:
+        return await api.get(Terms, "/terms")
+
+
 async def _enrol(
-    connection: Api, link: JoinLink, signer: Wallet, name: str, accept_terms: bool
+    connection: Api, link: JoinLink, signer: Wallet, name: str, terms: Terms
 ) -> Enrolled:
     async with connection as api:
-        terms = await api.get(Terms, "/terms")
-        _accept(terms, accept_terms)
         challenge = await api.post(Challenge, "/enroll/nonce", {"address": signer.address})
         _check_challenge(challenge.message, signer.address, terms.digest)
         body = {
@@ -138,12 +148,7 @@ def _shown_certificate(host: str, port: int, timeout_s: float) -> str:
         return ""  # the request itself will say what is wrong
 
 
-def _wallet(path: Path | None, new: bool, passphrase_file: Path | None) -> Wallet:
-    if path is None:
-        raise SetupError(
-            "Say which wallet is to be paid: --wallet FILE, and --new-wallet to make a new one "
-            f"(for example --wallet {home() / 'wallet.json'} --new-wallet)."
-        )
+def _wallet(path: Path, new: bool, passphrase_file: Path | None) -> Wallet:
     passphrase = _passphrase(passphrase_file, confirm=new)
     if not new:
         return open_wallet(path, passphrase)

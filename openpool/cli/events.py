@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from openpool.web.shapes import EventView
 
 RECONNECT_S = 2.0
-HIDDEN = ("type", "profiles", "renditions", "source")
+HIDDEN = ("type", "profiles", "renditions", "source", "document", "signature")
+"""Facts that are too long for a line; JSON has them."""
 
 Types = Annotated[
     str, typer.Option("--types", metavar="TYPE,…", help="Only events of these types.")

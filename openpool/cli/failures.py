@@ -34,7 +34,7 @@ def exit_code_of(error: BaseException, *, debug: bool) -> int:
 
 def _foreign(leaf: BaseException, whole: BaseException) -> int:
     if isinstance(leaf, TyperException):
-        say(f"{leaf.format_message()} See `openpool --help`.")
+        _say_usage(leaf)
         return leaf.exit_code
     if isinstance(leaf, SystemExit):
         return leaf.code if isinstance(leaf.code, int) else FAILED
@@ -53,6 +53,16 @@ def _foreign(leaf: BaseException, whole: BaseException) -> int:
 def say(sentence: str) -> None:
     """One sentence on standard error."""
     print(f"openpool: {sentence}", file=sys.stderr)
+
+
+def _say_usage(error: TyperException) -> None:
+    """What was typed wrongly; the help of a group, where no command was named."""
+    context = getattr(error, "ctx", None)
+    what, command = error.format_message(), context.command_path if context else "openpool"
+    if context and what == context.get_help():
+        print(what, file=sys.stderr)
+    else:
+        say(f"{what}{'' if what.endswith(('.', '?')) else '.'} See `{command} --help`.")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

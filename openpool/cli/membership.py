@@ -30,7 +30,9 @@ NewWallet = Annotated[
 ]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", metavar="FILE", help="Else it is asked for. Mode 0600."),
+    typer.Option(
+        "--passphrase-file", "--passphrase", metavar="FILE", help="Else it is asked for. Mode 0600."
+    ),
 ]
 Name = Annotated[str, typer.Option("--name", help="A name for this worker, unique per address.")]
 Yes = Annotated[bool, typer.Option("--accept-terms", help="Accept the pool's terms unasked.")]

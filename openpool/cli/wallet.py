@@ -16,7 +16,12 @@ wallet = typer.Typer(no_args_is_help=True)
 Keystore = Annotated[Path, typer.Argument(metavar="FILE", help="The keystore file (v3).")]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="File (0600) with the passphrase; else FILE.pass."),
+    typer.Option(
+        "--passphrase-file",
+        "--passphrase",
+        metavar="FILE",
+        help="File (0600) with the passphrase; else FILE.pass.",
+    ),
 ]
 
 

@@ -107,7 +107,7 @@ def _proofs(web: Web) -> Proofs:
 
 def _file(content: bytes | None, name: str, kind: str = "application/json") -> Response[bytes]:
     if content is None:
-        raise NotFound(f"There is no {name}.")
+        raise NotFound(f"This pool has no {name}; what it signed so far is in the lists.")
     return Response(
         content,
         media_type=kind,
