@@ -192,23 +192,28 @@ def next_payouts(
     )
 
 
-def chosen_by(address: str, rules: Rules, book: OrderBook) -> Chosen:
-    """An owner's choice, or what counts without one."""
+def chosen_by(address: str, rules: Rules, book: OrderBook, *, staked: bool = False) -> Chosen:
+    """An owner's choice, or what counts without one; `staked` is how the pool hands over LPT."""
     chosen = book.choices.get(address)
     return Chosen(
         address=address,
         asset=chosen.asset if chosen else "ETH",
         threshold_wei=str(threshold_of(address, rules, book.choices)),
-        staked=chosen.staked if chosen else False,
+        staked=chosen.staked if chosen else staked,
     )
 
 
 def owner_view(
-    address: str, nexts: tuple[NextPayout, ...], rules: Rules, book: OrderBook
+    address: str,
+    nexts: tuple[NextPayout, ...],
+    rules: Rules,
+    book: OrderBook,
+    *,
+    staked: bool = False,
 ) -> OwnerView:
     """What one owner may see; nothing about anybody else."""
     return OwnerView(
-        chosen=chosen_by(address, rules, book),
+        chosen=chosen_by(address, rules, book, staked=staked),
         paid_wei=str(book.paid.get(("ETH", address), 0)),
         paid_lpt=str(book.paid.get(("LPT", address), 0)),
         in_flight_wei=str(in_flight(book, address)),

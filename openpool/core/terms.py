@@ -51,7 +51,7 @@ class Promise(Struct, frozen=True, kw_only=True):
     minimum_wei: str
     """The least that an owner may choose."""
     assets: tuple[str, ...]
-    """What owners may be paid in."""
+    """What owners may have their fees paid in."""
     every_ms: int
     """Time between two payout runs."""
     gas_paid_by: Literal["pool", "worker"]

@@ -33,10 +33,12 @@ THRESHOLD_MAX_WEI = 10**24
 class PayerView:
     """A window on one payer."""
 
-    def __init__(self, payer: Payer, *, lpt: bool = False) -> None:
-        """`lpt`: whether owners may choose to be paid in LPT."""
+    def __init__(self, payer: Payer, *, lpt: bool = False, staked: bool = False) -> None:
+        """`lpt`: whether owners may choose to be paid in LPT. `staked`: whether those who did not
+        choose get what they have in LPT as stake."""
         self._payer = payer
         self._lpt = lpt
+        self._staked = staked
 
     async def view(self) -> PayoutsView:
         payer, book = self._payer, self._payer.journal.book
@@ -78,7 +80,8 @@ class PayerView:
 
     async def owner(self, address: str) -> OwnerView:
         rules = self._payer.planner.options.rules
-        return owner_view(address, self._next(address), rules, self._payer.journal.book)
+        book = self._payer.journal.book
+        return owner_view(address, self._next(address), rules, book, staked=self._staked)
 
     async def plan_now(self) -> tuple[NextPayout, ...]:
         """What a run would pay now; nothing is signed or sent."""
@@ -101,14 +104,22 @@ class PayerView:
     async def unblock(self, address: str) -> None:
         await self._payer.unblock(address)
 
-    async def choose(self, address: str, asset: Asset, threshold_wei: int, staked: bool) -> Chosen:
-        """How an owner wants to be paid; 0 is the pool's threshold. Raises BadMessage."""
+    async def choose(
+        self, address: str, asset: Asset, threshold_wei: int, staked: bool | None
+    ) -> Chosen:
+        """How an owner wants to be paid; 0 is the pool's threshold, and with `staked` None that
+        stays as it is. Raises BadMessage."""
         rules = self._payer.planner.options.rules
         if asset == "LPT" and not self._lpt:
             raise BadMessage("This pool pays fees in ETH only.")
         if not (threshold_wei == 0 or rules.minimum_wei <= threshold_wei <= THRESHOLD_MAX_WEI):
             least = amount_text(rules.minimum_wei)
-            raise BadMessage(f"The threshold must be {least} or more, or 0 for the pool's own.")
+            raise BadMessage(
+                f"The threshold must be {least} or more; leave it to the pool with `pool`."
+            )
+        if staked is None:
+            book = self._payer.journal.book
+            staked = chosen_by(address, rules, book, staked=self._staked).staked
         await self._payer.choose(address, asset, threshold_wei, staked=staked)
         return chosen_by(address, rules, self._payer.journal.book)
 

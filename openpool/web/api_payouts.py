@@ -41,8 +41,8 @@ class ChoiceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     asset: Literal["ETH", "LPT"] = "ETH"
     threshold: Line = POOLS_THRESHOLD
     """Pay when this much is owed, like `0.01 ETH`; `pool` is what the pool says."""
-    staked: bool = False
-    """LPT as stake with the orchestrator, instead of liquid."""
+    staked: bool | None = None
+    """LPT as stake with the orchestrator, instead of liquid; left out, it stays as it is."""
     address: Line = ""
     """Whose choice; only the operator must say it."""
 

@@ -127,8 +127,11 @@ class Payouts(Protocol):
     async def pause(self, reason: str) -> None: ...
     async def resume(self) -> None: ...
     async def unblock(self, address: str) -> None: ...
-    async def choose(self, address: str, asset: Asset, threshold_wei: int, staked: bool) -> Chosen:
-        """How an owner wants to be paid; 0 is the pool's threshold. Raises BadMessage."""
+    async def choose(
+        self, address: str, asset: Asset, threshold_wei: int, staked: bool | None
+    ) -> Chosen:
+        """How an owner wants to be paid; 0 is the pool's threshold, and with `staked` None that
+        stays as it is. Raises BadMessage."""
 
 
 class CallAnswer(Protocol):

@@ -21,6 +21,7 @@ from openpool.core.disputes import Dispute
 from openpool.core.money_events import Asset
 from openpool.core.revenue_views import PublicRevenue, PublicRound, RevenueView, RoundView, public
 from openpool.store.interface import Balance
+from openpool.web.api_payouts import POOLS_THRESHOLD
 from openpool.web.api_statements import owned_address
 from openpool.web.bars import Bars, bars_of
 from openpool.web.context import FromVisitor, FromWeb, Web
@@ -40,7 +41,10 @@ Before = Annotated[str, QueryParameter(max_length=400)]
 class ChoiceForm(Struct, frozen=True, kw_only=True):
     address: Annotated[str, Meta(max_length=42)] = ""
     threshold: Annotated[str, Meta(max_length=40)] = ""
-    asset: Literal["ETH", "LPT", "staked"] = "ETH"
+    """Empty or `pool`: the pool's own."""
+    asset: Asset = "ETH"
+    hand_over: Literal["", "liquid", "staked"] = ""
+    """LPT; empty: as before."""
 
 
 @get("/money", include_in_schema=False)
@@ -185,9 +189,10 @@ async def choose_form(
 ) -> Redirect:
     """How an owner wants to be paid."""
     address = await owned_address(web, visitor, data.address)
-    asset: Asset = "ETH" if data.asset == "ETH" else "LPT"
-    threshold_wei = amount_wei(data.threshold or "0 wei", 0)
-    await _payouts(web).choose(address, asset, threshold_wei, data.asset == "staked")
+    own = data.threshold.strip() not in ("", POOLS_THRESHOLD)
+    threshold_wei = amount_wei(data.threshold, 0) if own else 0
+    staked = data.hand_over == "staked" if data.hand_over else None
+    await _payouts(web).choose(address, data.asset, threshold_wei, staked)
     return Redirect(f"/earnings?address={quote(address)}", status_code=303)
 
 
