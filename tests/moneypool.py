@@ -152,7 +152,7 @@ class MoneyPool:
     # --- owners --------------------------------------------------------------------------------
 
     async def enrol(self, *owners: str, group: str = "") -> None:
-        """Enrol a worker of each owner, with the owner's wallet."""
+        """Enrol a worker of each owner, with the owner's wallet; again for one more token."""
         enrolment = self.running.process.enrolment
         for name in owners:
             invite = ""
