@@ -1,5 +1,6 @@
 """The configuration: precedence, exact values, and sentences about what is wrong."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -330,6 +331,20 @@ def test_the_example_is_good(tmp_path: Path) -> None:
     config = load_for_serving(written(tmp_path, text), environment={}).config
     assert config.commission == Config().commission
     assert config.commission_ppm("friends") == 100_000
+
+
+def test_what_the_example_comments_out_is_good_as_well(tmp_path: Path) -> None:
+    """Each setting that is a comment in the example can be taken in by removing the sign."""
+    for name in ("orch-secret.txt", "rpc-with-key.txt", "terms.txt"):
+        (tmp_path / name).write_text("https://arb2.example.org")
+        (tmp_path / name).chmod(0o600)
+    text = (ROOT / "openpool.example.yaml").read_text()
+    text = re.sub(r"(?m)^( *)# ( *(?:- )?[a-z_]+:.*)$", r"\1\2", text)
+    config = load_for_serving(written(tmp_path, text), environment={}).config
+    assert [each.url.reveal() for each in config.chain.endpoints][1] == "https://arb2.example.org"
+    assert [each.rule for each in config.revenue.hooks] == ["holdback"]
+    assert config.payouts.passphrase.name == "wallet.json.pass"
+    assert config.lpt.swap
 
 
 def test_port_zero_takes_a_free_port(tmp_path: Path) -> None:
