@@ -116,6 +116,21 @@ def test_an_unknown_command_is_a_usage_error(call: Call) -> None:
     assert "No such command 'serv'" in said.sentence
 
 
+def test_a_usage_error_names_the_help_of_its_command(call: Call) -> None:
+    """What is missing is said, and where the command is explained."""
+    said = call("payouts", "choose")
+    assert said.code == 2
+    assert said.sentence.endswith("See `openpool payouts choose --help`.")
+
+
+def test_a_group_without_a_command_shows_its_help(call: Call) -> None:
+    """A group alone is no fault to complain about: its commands are listed."""
+    said = call("wallet")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("Usage: openpool wallet")
+    assert "openpool:" not in said.err
+
+
 def test_a_typo_in_the_settings_is_one_sentence(call: Call, tmp_path: Path) -> None:
     """A wrong setting stops every command with its place and the right name."""
     (tmp_path / "openpool.yaml").write_text("comission: 10%\n")
