@@ -13,10 +13,11 @@ from pathlib import Path
 from openpool.app_calls import rate
 from openpool.chain.client import open_chain
 from openpool.chain.feed import PriceWatch
-from openpool.chain.interface import Chain, Signer
+from openpool.chain.interface import Chain, Signer, WrongChain
 from openpool.chain.livepeer import LivepeerContracts
 from openpool.chain.signers import open_signer
 from openpool.config import Config
+from openpool.core.errors import SetupError, Unavailable
 from openpool.core.payout_plan import Rules
 from openpool.core.payouts import Patience
 from openpool.core.swap import SwapRules
@@ -49,6 +50,8 @@ from openpool.wallet import Wallet, open_wallet
 from openpool.web.statement_interface import Proofs
 
 SIGNING_KEY = "signing.key"
+LOOK_S = 3.0
+"""So long a start waits for an endpoint to say which chain it serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +163,20 @@ async def open_money(
         timeout_s=settings.timeout_ms / 1000,
         priority_fee_max_wei=settings.priority_fee_max,
     ) as chain:
+        await _refuse_another_chain(chain)
         yield _make(config, store, terms, key, chain)
+
+
+async def _refuse_another_chain(chain: Chain) -> None:
+    """Raises SetupError if the endpoints serve another chain than the settings say. One that does
+    not answer soon holds up nothing: it may come up later."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            await chain.block()
+    except WrongChain as error:
+        raise SetupError(str(error)) from None
+    except (Unavailable, TimeoutError):
+        return
 
 
 def _make(

@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from openpool.core.enrolment import checked_address
+from openpool.core.errors import BadMessage, SetupError
 from openpool.core.units import ETHER as ETHER_WEI
 from openpool.core.units import GWEI, PPM, price_text
 from openpool.core.units import price as parse_price
@@ -216,7 +217,10 @@ def _show_secret(value: object) -> str:
 
 
 def _address(text: str, _: Path) -> str:
-    return "" if text in {"", "none"} else checked_address(text)
+    try:
+        return "" if text in {"", "none"} else checked_address(text)
+    except BadMessage as error:
+        raise SetupError(str(error)) from None
 
 
 def _units(text: str, units: dict[str, int]) -> int:
