@@ -15,7 +15,7 @@ from openpool.core.call_facts import (
 from openpool.core.call_instructions import RefuseCall, StartCall
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
-from openpool.core.fees import Fees
+from openpool.core.money.fees import Fees
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
 

@@ -10,7 +10,7 @@ from benchmarks.report import Row, report
 from openpool.chain.client import open_chain
 from openpool.chain.interface import Call, Chain
 from openpool.core.errors import SetupError
-from openpool.core.payout_plan import Rules, Standing, plan
+from openpool.core.money.payout_plan import Rules, Standing, plan
 from openpool.core.units import ETHER, GWEI
 from openpool.demo.anvil import anvil
 from openpool.demo.evm import CHAIN_ID, MULTICALL3, Evm, Livepeer, address

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from statement_log import MoneyLog, signed
 
 from benchmarks.report import Row, report
-from openpool.core.receipts import plain_line, proven
-from openpool.core.statements import Opening, Statement
+from openpool.core.money.receipts import plain_line, proven
+from openpool.core.money.statements import Opening, Statement
 
 RECEIPTS = 20_000
 PROOFS = 2_000

@@ -11,9 +11,9 @@ from random import Random
 from benchmarks.report import Row, report
 from openpool.cli.whatif import compare
 from openpool.core.events import Event, FeeCredited, WorkerEnrolled
-from openpool.core.money_events import RevenueRealised, RoundStarted
+from openpool.core.money.events import RevenueRealised, RoundStarted
+from openpool.core.money.whatif import Outcome, Terms
 from openpool.core.units import commission
-from openpool.core.whatif import Outcome, Terms
 from openpool.rules.process import RuleProcess
 from openpool.store import replay
 from openpool.store.sqlite import SqliteStore

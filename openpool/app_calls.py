@@ -16,7 +16,7 @@ from openpool.core.call_requests import CallFailed
 from openpool.core.calls import App, CallSource, Offer, Unit
 from openpool.core.desk import Desk
 from openpool.core.errors import Unavailable
-from openpool.core.fees import Fees
+from openpool.core.money.fees import Fees
 from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, RunnerPrice, rate_of
 from openpool.core.settings import DeskSettings
 from openpool.core.usage import SPEECH_FACTOR, ai_worker_unit, units_of

@@ -18,10 +18,10 @@ from openpool.chain.livepeer import LivepeerContracts
 from openpool.chain.signers import open_signer
 from openpool.config import Config
 from openpool.core.errors import SetupError, Unavailable
-from openpool.core.payout_plan import Rules
-from openpool.core.payouts import Patience
-from openpool.core.swap import SwapRules
-from openpool.core.terms import GroupTerms, Promise, RuleTerms
+from openpool.core.money.payout_plan import Rules
+from openpool.core.money.payouts import Patience
+from openpool.core.money.swap import SwapRules
+from openpool.core.money.terms import GroupTerms, Promise, RuleTerms
 from openpool.pool.driver import wall_ms
 from openpool.pool.usd import UsdRate
 from openpool.private_files import ensure_secret

@@ -12,7 +12,7 @@ import structlog
 
 from openpool.app_money import Money
 from openpool.core.facts import WorkerKnown
-from openpool.core.terms import Promise
+from openpool.core.money.terms import Promise
 from openpool.pool.driver import Driver
 from openpool.rules.process import RuleProcess
 from openpool.store.interface import Reader

@@ -6,11 +6,11 @@ from typing import Any
 
 from openpool.chain.client import EthereumChain
 from openpool.chain.interface import Livepeer
-from openpool.core.accounts import worker_account
 from openpool.core.events import Event
-from openpool.core.money_events import CorrectionMade
-from openpool.core.payout_plan import Rules
-from openpool.core.payouts import Patience
+from openpool.core.money.accounts import worker_account
+from openpool.core.money.events import CorrectionMade
+from openpool.core.money.payout_plan import Rules
+from openpool.core.money.payouts import Patience
 from openpool.core.units import ETHER, GWEI
 from openpool.demo.evm import Evm
 from openpool.store.replay import check

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from openpool.core import events as e
-from openpool.core import money_events as money
 from openpool.core.events import AnyPayload, Event
-from openpool.core.ledger import Balances, transfers_of
-from openpool.core.money_events import Scheme
-from openpool.core.rounds import Rounds
-from openpool.core.rules import Rule
-from openpool.core.settlement import settle
+from openpool.core.money import events as money
+from openpool.core.money.events import Scheme
+from openpool.core.money.ledger import Balances, transfers_of
+from openpool.core.money.rounds import Rounds
+from openpool.core.money.rules import Rule
+from openpool.core.money.settlement import settle
 from openpool.core.units import commission
 
 START_MS = 1_700_000_000_000

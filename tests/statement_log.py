@@ -6,15 +6,15 @@ from random import Random
 
 from msgspec.structs import replace
 
-from openpool.core import money_events as money
-from openpool.core.documents import digest_of, signed_bytes, signed_text
 from openpool.core.enrolment import checked_address
 from openpool.core.events import AnyPayload, Event, FeeCredited
-from openpool.core.fees import Due, Fees
-from openpool.core.ledger import Balances, transfers_of
-from openpool.core.money_events import OrderLine, Scheme
-from openpool.core.schemes import Work, divide, proportional_claims
-from openpool.core.statements import (
+from openpool.core.money import events as money
+from openpool.core.money.documents import digest_of, signed_bytes, signed_text
+from openpool.core.money.events import OrderLine, Scheme
+from openpool.core.money.fees import Due, Fees
+from openpool.core.money.ledger import Balances, transfers_of
+from openpool.core.money.schemes import Work, divide, proportional_claims
+from openpool.core.money.statements import (
     KIND,
     Closing,
     Opening,

@@ -1,7 +1,7 @@
 """What `openpool verify` finds out about a file: a statement, terms, or a receipt signed by itself.
 
 Reads files of strangers; sizes are bounded, and nothing of the pool is asked or needed. Must not
-print. Read next: `core.statement_check`.
+print. Read next: `core.money.statement_check`.
 """
 
 import asyncio
@@ -11,17 +11,17 @@ from pathlib import Path
 from msgspec import DecodeError, Struct
 from msgspec.json import decode
 
-from openpool.core import statement_check as checks
-from openpool.core.accounts import WORKER
-from openpool.core.documents import Signed, opened, signed_text
 from openpool.core.errors import BadMessage, SetupError, Unauthorized
-from openpool.core.money_events import OrderConfirmed
-from openpool.core.receipts import RECEIPT_KIND, decode_receipt, faults_of
-from openpool.core.statement_check import Finding
-from openpool.core.statements import BYTES_MAX, KIND, Statement, Work
-from openpool.core.terms import BYTES_MAX as TERMS_BYTES_MAX
-from openpool.core.terms import KIND as TERMS_KIND
-from openpool.core.terms import Terms
+from openpool.core.money import statement_check as checks
+from openpool.core.money.accounts import WORKER
+from openpool.core.money.documents import Signed, opened, signed_text
+from openpool.core.money.events import OrderConfirmed
+from openpool.core.money.receipts import RECEIPT_KIND, decode_receipt, faults_of
+from openpool.core.money.statement_check import Finding
+from openpool.core.money.statements import BYTES_MAX, KIND, Statement, Work
+from openpool.core.money.terms import BYTES_MAX as TERMS_BYTES_MAX
+from openpool.core.money.terms import KIND as TERMS_KIND
+from openpool.core.money.terms import Terms
 
 RECEIPTS_BYTES_MAX = 512_000_000
 

@@ -83,7 +83,7 @@ def ledger(
 def _reserve(settings: "Config", balances: "Balances") -> dict[str, str]:
     from msgspec.structs import asdict
 
-    from openpool.core.schemes import reserve
+    from openpool.core.money.schemes import reserve
 
     amounts = [(each.account, int(each.amount_wei)) for each in balances.balances]
     found = reserve(amounts, settings.revenue.reserve)

@@ -14,9 +14,9 @@ from openpool.chain.abi import Event
 from openpool.chain.contracts import Controller, Multicall3, Token
 from openpool.config.money import CONTROLLER
 from openpool.core.errors import BadMessage, Unavailable
-from openpool.core.money_events import OrderConfirmed, OrderLine
-from openpool.core.statement_check import Finding
-from openpool.core.statements import Statement
+from openpool.core.money.events import OrderConfirmed, OrderLine
+from openpool.core.money.statement_check import Finding
+from openpool.core.money.statements import Statement
 
 TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 ANSWER_BYTES_MAX = 4_000_000

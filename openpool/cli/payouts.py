@@ -13,7 +13,7 @@ from openpool.cli.options import Limit, examples
 from openpool.cli.output import clock, ether, note, print_json, show, show_facts, show_table
 
 if TYPE_CHECKING:
-    from openpool.core.payout_views import NextPayout, OrderView, PayoutsView
+    from openpool.core.money.payout_views import NextPayout, OrderView, PayoutsView
 
 payouts = typer.Typer(no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 @as_operator
 def status(asked: Asked) -> None:
     """Show what is owed, what the wallet holds, and what keeps payouts from going on."""
-    from openpool.core.payout_views import PayoutsView
+    from openpool.core.money.payout_views import PayoutsView
 
     found = asked.ask(lambda api: api.get(PayoutsView, "/payouts"))
     asked.show(found, _show_status)
@@ -74,7 +74,7 @@ def list_orders(
     limit: Limit = 50,
 ) -> None:
     """List orders: open ones, then those that ended last."""
-    from openpool.core.payout_views import OrderView
+    from openpool.core.money.payout_views import OrderView
 
     query: dict[str, str | int] = {"state": state, "address": address, "limit": limit}
     found = asked.ask(lambda api: api.get(list[OrderView], "/payouts/orders", **query))
@@ -88,7 +88,7 @@ def show_order(
     order: OrderName,
 ) -> None:
     """Show one order, with every transaction that was signed for it."""
-    from openpool.core.payout_views import OrderView
+    from openpool.core.money.payout_views import OrderView
 
     found = asked.ask(lambda api: api.get(OrderView, "/payouts/order", name=order))
     asked.show(found, _show_order)
@@ -141,7 +141,7 @@ def choose(
     staked: Annotated[bool, typer.Option("--staked", help="LPT as stake, not liquid.")] = False,
 ) -> None:
     """Say for an owner how an address is to be paid; owners do that on their own page."""
-    from openpool.core.payout_views import Chosen
+    from openpool.core.money.payout_views import Chosen
 
     body: dict[str, str | int] = {
         "address": address,
@@ -158,7 +158,7 @@ def choose(
 
 
 def _plan(asked: Asked) -> None:
-    from openpool.core.payout_views import NextPayout
+    from openpool.core.money.payout_views import NextPayout
 
     found = asked.ask(lambda api: api.post(list[NextPayout], "/payouts/plan", {}))
     asked.show(found, _show_plan)
@@ -268,6 +268,6 @@ def _show_order(found: "OrderView") -> None:
 
 
 def _amount(wei: str, asset: str) -> str:
-    from openpool.core.payout_plan import amount_text
+    from openpool.core.money.payout_plan import amount_text
 
     return ether(wei) if asset == "ETH" else amount_text(int(wei), "LPT")

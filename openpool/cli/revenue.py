@@ -26,7 +26,7 @@ from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
     from openpool.config.settings import Config
-    from openpool.core.revenue_views import LuckView, OrchestratorRevenue, RevenueView
+    from openpool.core.money.revenue_views import LuckView, OrchestratorRevenue, RevenueView
 
 TICKETS = 10
 """Tickets that are shown to a person."""
@@ -47,7 +47,7 @@ def show_revenue(
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="How many rounds.")] = 10,
 ) -> None:
     """Show rounds, tickets, luck, what is pending, and whether books and chain agree."""
-    from openpool.core.revenue_views import RevenueView
+    from openpool.core.money.revenue_views import RevenueView
 
     found = asked.ask(lambda api: api.get(RevenueView, "/revenue/details"))
     asked.show(found, lambda view: _show_revenue(view, rounds))

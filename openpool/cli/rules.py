@@ -1,7 +1,7 @@
 """`openpool rules`: which revenue rules there are, and trying one on the last round.
 
-Changes nothing. What a rule may do is decided in `core.rules`, what it would have done in
-`core.settlement`.
+Changes nothing. What a rule may do is decided in `core.money.rules`, what it would have done in
+`core.money.settlement`.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from openpool.core.errors import OpenPoolError
 if TYPE_CHECKING:
     from openpool.config import Config
     from openpool.core.events import Event
-    from openpool.core.money_events import Scheme
-    from openpool.core.rounds import Closing
+    from openpool.core.money.events import Scheme
+    from openpool.core.money.rounds import Closing
     from openpool.rules.catalogue import RuleInfo
 
 HASH_CHARS = 12
@@ -77,7 +77,7 @@ def list_rules(config: ConfigFile = None, assignments: Set = None, as_json: Json
 
 def _described() -> "list[tuple[RuleInfo, str]]":
     """Every rule, and what is wrong with it if it cannot be loaded."""
-    from openpool.core.rules import RuleFault
+    from openpool.core.money.rules import RuleFault
     from openpool.rules import catalogue
     from openpool.rules.process import RuleProcess
 
@@ -113,7 +113,7 @@ def try_rule(
 ) -> None:
     """Settle the last round again with this rule, without booking it."""
     from openpool.cli.whatif import rule_of, scheme_of
-    from openpool.core.settlement import settle
+    from openpool.core.money.settlement import settle
 
     settings = load(config, assignments).config
     other = scheme_of(scheme) if scheme else None
@@ -137,9 +137,9 @@ def _last_round(settings: "Config", scheme: "Scheme | None") -> "list[Closing]":
     """The last round that ended, by orchestrator; the open one if none has ended yet. Under
     another scheme all rounds are settled anew on the way."""
     from openpool.cli.whatif import in_order
-    from openpool.core.money_events import RoundStarted
-    from openpool.core.rounds import TYPES, Rounds
-    from openpool.core.settlement import settle
+    from openpool.core.money.events import RoundStarted
+    from openpool.core.money.rounds import TYPES, Rounds
+    from openpool.core.money.settlement import settle
     from openpool.store.reader import SqliteReader
 
     revenue = settings.revenue
@@ -180,7 +180,7 @@ def _under(event: "Event", scheme: "Scheme | None") -> "Event | None":
     from msgspec.structs import replace
 
     from openpool.core.events import FeeCredited
-    from openpool.core.money_events import AdjustmentMade, RoundSettled
+    from openpool.core.money.events import AdjustmentMade, RoundSettled
 
     if scheme and isinstance(event.data, FeeCredited):
         return replace(event, data=replace(event.data, scheme=scheme))
@@ -189,8 +189,8 @@ def _under(event: "Event", scheme: "Scheme | None") -> "Event | None":
 
 def _earned(events: "Sequence[Event]", closing: "Closing") -> dict[str, int]:
     """What each account has of the round."""
-    from openpool.core.accounts import COMMISSION, worker_account
-    from openpool.core.money_events import AdjustmentMade, ShareCredited
+    from openpool.core.money.accounts import COMMISSION, worker_account
+    from openpool.core.money.events import AdjustmentMade, ShareCredited
 
     amounts: dict[str, int] = {COMMISSION: 0}
 
@@ -212,7 +212,7 @@ def _earned(events: "Sequence[Event]", closing: "Closing") -> dict[str, int]:
 
 
 def _refusal(events: "Sequence[Event]") -> str:
-    from openpool.core.money_events import RuleRefused
+    from openpool.core.money.events import RuleRefused
 
     return next((e.data.reason for e in events if isinstance(e.data, RuleRefused)), "")
 
@@ -220,7 +220,7 @@ def _refusal(events: "Sequence[Event]") -> str:
 def _result(
     closing: "Closing", plain: "Sequence[Event]", ruled: "Sequence[Event]"
 ) -> dict[str, object]:
-    from openpool.core.money_events import AdjustmentMade
+    from openpool.core.money.events import AdjustmentMade
 
     before, after = _earned(plain, closing), _earned(ruled, closing)
     return {
@@ -241,7 +241,7 @@ def _result(
 
 
 def _show(closing: "Closing", plain: "Sequence[Event]", ruled: "Sequence[Event]") -> None:
-    from openpool.core.money_events import AdjustmentMade
+    from openpool.core.money.events import AdjustmentMade
 
     show(f"Round {closing.round} of {closing.orchestrator}, {closing.scheme}:")
     if reason := _refusal(ruled):

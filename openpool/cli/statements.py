@@ -16,7 +16,7 @@ from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
     from openpool.cli.api import Api
-    from openpool.core.disputes import Dispute
+    from openpool.core.money.disputes import Dispute
 
 statements = typer.Typer(no_args_is_help=True)
 dispute = typer.Typer(no_args_is_help=True)
@@ -99,7 +99,7 @@ def open_dispute(
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="What is wrong, in words.")],
 ) -> None:
     """Open a dispute as the owner. The pool keeps the evidence as it is now."""
-    from openpool.core.disputes import Dispute
+    from openpool.core.money.disputes import Dispute
 
     body: dict[str, str | int] = {"subject": subject, "claim": claim}
     made = asked.ask(lambda api: api.post(Dispute, "/disputes", body))
@@ -110,7 +110,7 @@ def open_dispute(
 @as_anyone
 def list_disputes(asked: Spoken) -> None:
     """List one's disputes, or all of them as the operator."""
-    from openpool.core.disputes import Dispute
+    from openpool.core.money.disputes import Dispute
 
     found = asked.ask(lambda api: api.get(list[Dispute], "/disputes"))
     if asked.as_json:
@@ -139,7 +139,7 @@ def show_dispute(
     ] = None,
 ) -> None:
     """Show a dispute, and keep its evidence in a file."""
-    from openpool.core.disputes import Dispute
+    from openpool.core.money.disputes import Dispute
 
     async def ask(api: "Api") -> tuple[Dispute, bytes]:
         found = await api.get(Dispute, f"/disputes/{dispute}")
@@ -184,7 +184,7 @@ def end_dispute(
     amount_wei: Annotated[str, typer.Option("--amount-wei", metavar="WEI", help="How much.")] = "",
 ) -> None:
     """Decide a dispute as the operator, with a correction where one follows."""
-    from openpool.core.disputes import Dispute
+    from openpool.core.money.disputes import Dispute
 
     body: dict[str, str | int] = {
         "upheld": uphold,

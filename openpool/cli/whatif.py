@@ -1,7 +1,7 @@
 """`openpool replay --scheme …`: what everybody would have earned, next to what they did earn.
 
 Reads the log of a data folder, also of a running pool, and changes nothing. What is computed is
-decided in `core.whatif`.
+decided in `core.money.whatif`.
 """
 
 import csv
@@ -20,8 +20,8 @@ from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
     from openpool.config import Config
-    from openpool.core.money_events import Scheme
-    from openpool.core.whatif import Earner, Outcome, Terms
+    from openpool.core.money.events import Scheme
+    from openpool.core.money.whatif import Earner, Outcome, Terms
     from openpool.rules.process import RuleProcess
     from openpool.store.interface import Reader, StoredEvent
 
@@ -40,7 +40,7 @@ def what_if(
     as_csv: bool,
 ) -> None:
     """Compute and show the comparison. An empty `scheme` is that of the settings."""
-    from openpool.core.whatif import Terms
+    from openpool.core.money.whatif import Terms
 
     with ExitStack() as stack:
         asked = [stack.enter_context(rule) for rule in _rules(settings, rules)]
@@ -107,7 +107,7 @@ def compare(data_dir: Path, terms: "Terms", *, round_ms: int) -> "Outcome":
     """Play the log through. `round_ms` is for a log without rounds."""
     from msgspec.structs import replace
 
-    from openpool.core.whatif import TYPES, WhatIf
+    from openpool.core.money.whatif import TYPES, WhatIf
     from openpool.store.reader import SqliteReader
 
     reader = SqliteReader(data_dir)
@@ -230,6 +230,6 @@ def _write_csv(outcome: "Outcome") -> None:
 
 
 def _row_names() -> list[str]:
-    from openpool.core.whatif import Earner
+    from openpool.core.money.whatif import Earner
 
     return list(_row(Earner(address="")))

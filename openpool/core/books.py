@@ -1,6 +1,7 @@
 """What a delivered job pays: the price that is known, times what was made.
 
-Must not compute a fee itself: that is `core.fees`, which calls share. Read next: `core.units`.
+Must not compute a fee itself: that is `core.money.fees`, which calls share. Read next:
+`core.units`.
 """
 
 from fractions import Fraction
@@ -8,7 +9,7 @@ from fractions import Fraction
 from openpool.core import units
 from openpool.core.events import PriceChanged
 from openpool.core.facts import PriceKnown
-from openpool.core.fees import Due, Fees
+from openpool.core.money.fees import Due, Fees
 from openpool.core.roster import Worker
 from openpool.core.settings import PoolSettings
 from openpool.core.step import Outbox

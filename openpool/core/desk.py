@@ -38,8 +38,8 @@ from openpool.core.call_state import Call, CallState, Session, SessionKey, payer
 from openpool.core.calls import App, CallFailure, Usage
 from openpool.core.explain import Reason
 from openpool.core.facts import Tick, WorkerKnown, WorkerRemoved
-from openpool.core.fees import Due, Fees
 from openpool.core.jobs import tidy_reason
+from openpool.core.money.fees import Due, Fees
 from openpool.core.settings import DeskSettings
 from openpool.core.stands import Counter, Line, Server, Stand, Stands
 from openpool.core.step import Outbox, Step, Timers

@@ -18,7 +18,7 @@ A field may be added with a default. A change of meaning is a new class with the
     fee             credited · commission-taken
 
 What happens to money from there on (rounds, shares, payouts, statements) is in
-`core.money_events`.
+`core.money.events`.
 """
 
 import msgspec
@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from openpool.core.calls import CallFailure, CallSource, Unit
 from openpool.core.model import Profile, Rendition, SourceInfo, WorkerKind
-from openpool.core.money_events import MoneyPayload, Scheme
+from openpool.core.money.events import MoneyPayload, Scheme
 from openpool.core.payload import Payload
 
 

@@ -5,7 +5,7 @@ and its own leaf: whoever knows the newest chain hash knows that nothing below i
 same leaves form an RFC 9162 Merkle tree, whose root commits to the whole log and lets one event be
 proved with a handful of hashes.
 
-Pure; must not know where events are kept. Read next: `core.ledger`, `store.replay`.
+Pure; must not know where events are kept. Read next: `core.money.ledger`, `store.replay`.
 """
 
 from collections.abc import Sequence

@@ -47,9 +47,9 @@ from openpool.core.facts import (
     WorkerRemoved,
     WorkerUp,
 )
-from openpool.core.fees import Fees
-from openpool.core.ledger import CarryKey
 from openpool.core.lifecycle import Lifecycle
+from openpool.core.money.fees import Fees
+from openpool.core.money.ledger import CarryKey
 from openpool.core.orchestrators import Orchestrators
 from openpool.core.roster import Roster
 from openpool.core.settings import PoolSettings

@@ -1,8 +1,8 @@
 """What a unit of an app costs: price lists in USD or wei, exact, converted at a recorded rate.
 
-Money is never a float here: prices are `Fraction`s of a wei, and a rate
-is whole wei per USD, so that prices keep few different denominators (`core.fees` keeps a carry
-for each). Read next: `core.usage`.
+Money is never a float here: prices are `Fraction`s of a wei, and a rate is whole wei per USD, so
+that prices keep few different denominators (`core.money.fees` keeps a carry for each). Read next:
+`core.usage`.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from openpool.core.money_events import Scheme
+from openpool.core.money.events import Scheme
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     commission_ppm: int = 250_000
     """For a worker whose account was never told (`WorkerKnown`, `WorkerUp`)."""
     scheme: Scheme = "per-job"
-    """How the fees of orchestrators are paid (`core.schemes`)."""
+    """How the fees of orchestrators are paid (`core.money.schemes`)."""
 
     # slot groups
     group_prefix: str = "slots"

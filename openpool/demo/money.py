@@ -10,8 +10,8 @@ from pathlib import Path
 from msgspec import Struct
 from rich.table import Table
 
-from openpool.core.payout_views import PayoutsView
-from openpool.core.revenue_views import PublicRevenue
+from openpool.core.money.payout_views import PayoutsView
+from openpool.core.money.revenue_views import PublicRevenue
 from openpool.core.units import PPM
 from openpool.demo.children import output_of
 from openpool.demo.money_ground import Ground

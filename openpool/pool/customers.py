@@ -30,7 +30,7 @@ from openpool.core.customers import (
 from openpool.core.enrolment import token_hash
 from openpool.core.errors import BadMessage, LimitReached, NoCapacity, NotAllowed, Unauthorized
 from openpool.core.events import Event
-from openpool.core.money_events import CustomerPaid
+from openpool.core.money.events import CustomerPaid
 from openpool.core.prices import Quote
 from openpool.pool.spending import Spending, SpendingStore
 from openpool.store.interface import Appender, CustomerRow, StoredEvent, TokenRow

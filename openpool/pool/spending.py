@@ -1,7 +1,8 @@
 """What the customers of the pool's own API owe: read from the books, followed in the log.
 
-The shell around `core.spending`. Fees and payments are facts of the log; here they are added up in
-memory, with what is held for calls under way. Must not know keys or limits: `pool.customers` does.
+The shell around `core.money.spending`. Fees and payments are facts of the log; here they are added
+up in memory, with what is held for calls under way. Must not know keys or limits: `pool.customers`
+does.
 """
 
 import asyncio
@@ -12,10 +13,10 @@ from typing import NamedTuple, Protocol
 from openpool.core.calls import App
 from openpool.core.customers import payer
 from openpool.core.events import CallCompleted, CallFailed, FeeCredited, JobDelivered, JobFailed
-from openpool.core.ledger import fees_account
-from openpool.core.money_events import CustomerPaid
+from openpool.core.money.events import CustomerPaid
+from openpool.core.money.ledger import fees_account
+from openpool.core.money.spending import Estimates, Purse
 from openpool.core.prices import Quote
-from openpool.core.spending import Estimates, Purse
 from openpool.store.interface import Balance, CustomerCallsRow, EventFilter, StoredEvent
 
 PAYMENTS_MAX = 1_000_000

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import pluggy
 
 from openpool.core.errors import BadMessage
-from openpool.core.rules import Adjustment, Round
+from openpool.core.money.rules import Adjustment, Round
 
 __all__ = ["ENTRY_POINTS", "RuleQuestions", "rate", "rule", "whole"]
 

@@ -2,7 +2,7 @@
 
 Reads questions from the socket and answers them, one after the other, until the pool hangs up. A
 frame is its length in four bytes and JSON. What the rule prints goes nowhere. The pool believes
-nothing that comes out of here (`core.rules` checks it), and ends the process when it is late.
+nothing that comes out of here (`core.money.rules` checks it), and ends the process when it is late.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from openpool.core.rules import Adjustment, Round
+from openpool.core.money.rules import Adjustment, Round
 from openpool.rules.catalogue import LoadedRule, load
 
 LENGTH = struct.Struct("!I")

@@ -4,7 +4,7 @@ what was taken job by job."""
 from collections.abc import Mapping
 from typing import Final
 
-from openpool.core.rules import Adjustment, Member, Round, charge, pay
+from openpool.core.money.rules import Adjustment, Member, Round, charge, pay
 from openpool.rules import PPM, rate, rule
 
 VERSION: Final = "1"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from openpool.core.rules import Adjustment, Member, Round, forfeit, hold, release
+from openpool.core.money.rules import Adjustment, Member, Round, forfeit, hold, release
 from openpool.rules import PPM, rate, rule, whole
 
 VERSION: Final = "1"

@@ -1,7 +1,7 @@
 """Asking a revenue rule that runs in a process of its own. Blocks, so it belongs into a thread.
 
 Every question has a time limit; a rule that is late, dies or sends too much costs one RuleFault
-and its process. What an answer is worth is decided in `core.rules`.
+and its process. What an answer is worth is decided in `core.money.rules`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from openpool.core.errors import SetupError
-from openpool.core.rules import Member, Round, RuleFault
+from openpool.core.money.rules import Member, Round, RuleFault
 from openpool.rules.catalogue import RuleInfo
 from openpool.rules.child import LENGTH
 
@@ -30,7 +30,7 @@ STOP_S = 5.0
 
 
 class RuleProcess:
-    """One rule with its options. Implements `core.rules.Rule`."""
+    """One rule with its options. Implements `core.money.rules.Rule`."""
 
     def __init__(
         self, name: str, options: Mapping[str, str], *, timeout_ms: int = TIMEOUT_MS

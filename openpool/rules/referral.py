@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from openpool.core.errors import BadMessage
-from openpool.core.rules import Adjustment, Round, pay
+from openpool.core.money.rules import Adjustment, Round, pay
 from openpool.rules import PPM, rate, rule
 
 VERSION: Final = "1"

@@ -3,7 +3,7 @@
 `Books.apply` takes events in log order and keeps balances, carries, minute rollups, worker rows,
 counts and open jobs. It is pure, so the same code serves the live store (which writes what
 changed, in the transaction of the events), the store in memory, and the proof that log and tables
-agree. Must not do I/O. Read next: `core.ledger`, `store.tables`, `store.replay`.
+agree. Must not do I/O. Read next: `core.money.ledger`, `store.tables`, `store.replay`.
 """
 
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from msgspec import Struct, field, structs
 
 from openpool.core import events
-from openpool.core.accounts import CUSTOMER, LPT
 from openpool.core.events import Event
-from openpool.core.ledger import Balances, CarryKey, Transfer, carry_of, transfers_of
+from openpool.core.money.accounts import CUSTOMER, LPT
+from openpool.core.money.ledger import Balances, CarryKey, Transfer, carry_of, transfers_of
 from openpool.store.interface import AppRow, CustomerCallsRow, RollupPoint, WorkerRow
 
 MINUTE_MS = 60_000

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from openpool.core.events import Event
-from openpool.core.ledger import Transfer
+from openpool.core.money.ledger import Transfer
 
 
 class StoredEvent(Struct, frozen=True, kw_only=True):

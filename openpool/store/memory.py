@@ -14,7 +14,7 @@ import msgspec
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event, JobReceived, PoolStarted
 from openpool.core.hashchain import GENESIS, chain_hash
-from openpool.core.ledger import Transfer
+from openpool.core.money.ledger import Transfer
 from openpool.store.books import POOL, Books, attempts_of, empty_buckets
 from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import (

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.events import Event, JobReceived, PoolStarted, decode_payload
-from openpool.core.ledger import Transfer
+from openpool.core.money.ledger import Transfer
 from openpool.store import database
 from openpool.store.books import attempts_of, empty_buckets
 from openpool.store.interface import (

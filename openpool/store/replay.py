@@ -20,7 +20,7 @@ from msgspec import DecodeError, Struct
 from openpool.core.errors import SetupError
 from openpool.core.events import CommissionTaken, Event, FeeCredited, decode_payload
 from openpool.core.hashchain import GENESIS, Tree, chain_hash, leaf_hash
-from openpool.core.ledger import Transfer, balance_faults
+from openpool.core.money.ledger import Transfer, balance_faults
 from openpool.store import database, tables
 from openpool.store.books import Books, Tallies
 

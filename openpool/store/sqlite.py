@@ -20,7 +20,7 @@ import msgspec
 
 from openpool.core.events import Event
 from openpool.core.hashchain import GENESIS, chain_hash
-from openpool.core.ledger import Transfer
+from openpool.core.money.ledger import Transfer
 from openpool.store import database, tables
 from openpool.store.feed import Subscription, Subscriptions
 from openpool.store.interface import CustomerRow, InviteRow, StoredEvent, TokenRow

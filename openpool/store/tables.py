@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import apsw
 from msgspec import structs
 
-from openpool.core.ledger import Transfer
+from openpool.core.money.ledger import Transfer
 from openpool.store.books import (
     AppTally,
     Books,

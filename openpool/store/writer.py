@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event, encode_payload
 from openpool.core.hashchain import leaf_hash
-from openpool.core.ledger import carry_of, transfers_of
+from openpool.core.money.ledger import carry_of, transfers_of
 from openpool.store.interface import StoredEvent
 
 EVENTS_MAX = 200_000

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from openpool.chain.contracts import Multicall3
 from openpool.chain.interface import Call, Reverted
-from openpool.core.accounts import worker_account
 from openpool.core.errors import BadMessage
-from openpool.core.money_events import OrderLine
-from openpool.core.payout_plan import Payment
-from openpool.core.payouts import Fees
+from openpool.core.money.accounts import worker_account
+from openpool.core.money.events import OrderLine
+from openpool.core.money.payout_plan import Payment
+from openpool.core.money.payouts import Fees
 from openpool.treasury.asking import ask_all
 from openpool.treasury.planner import Planner, Prepared
 from openpool.treasury.sender import Sender, TooMuchGas

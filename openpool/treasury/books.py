@@ -1,17 +1,17 @@
 """Revenue as the log has it, kept up to date: reads events, folds them, writes new ones.
 
 One instance is shared by everybody in one process who follows revenue. Must not decide anything;
-the fold is `core.revenue`.
+the fold is `core.money.revenue`.
 """
 
 import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from openpool.core.accounts import claim_account, fees_account, in_asset, wallet_account
 from openpool.core.events import Event
-from openpool.core.money_events import Asset
-from openpool.core.revenue import MONEY_TYPES, TYPES, Revenue
+from openpool.core.money.accounts import claim_account, fees_account, in_asset, wallet_account
+from openpool.core.money.events import Asset
+from openpool.core.money.revenue import MONEY_TYPES, TYPES, Revenue
 from openpool.store.interface import Appender, Balance, EventFilter, StoredEvent
 
 PAGE = 1_000

@@ -8,10 +8,10 @@ this round is still to come.
 from collections.abc import Callable, Collection
 
 from openpool.core.events import AnyPayload, Event
-from openpool.core.money_events import RevenueReconciled, RewardShared
-from openpool.core.reconcile import Figures, explanation
-from openpool.core.revenue import Round, Standing
-from openpool.core.rewards import share_reward
+from openpool.core.money.events import RevenueReconciled, RewardShared
+from openpool.core.money.reconcile import Figures, explanation
+from openpool.core.money.revenue import Round, Standing
+from openpool.core.money.rewards import share_reward
 from openpool.treasury.books import RevenueBooks
 
 

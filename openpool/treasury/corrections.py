@@ -1,7 +1,7 @@
 """Makes corrections: looks up what they mend, checks them and writes them down, once.
 
-The rules are in `core.corrections`. Works in a running pool and, over a store that nobody else
-has, without one.
+The rules are in `core.money.corrections`. Works in a running pool and, over a store that nobody
+else has, without one.
 """
 
 import asyncio
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Protocol, get_args
 
-from openpool.core.accounts import COMMISSION, OPERATOR, worker_account
-from openpool.core.corrections import check_correction, correction_id
 from openpool.core.events import Event
-from openpool.core.money_events import CorrectionMade, MoneyPayload
+from openpool.core.money.accounts import COMMISSION, OPERATOR, worker_account
+from openpool.core.money.corrections import check_correction, correction_id
+from openpool.core.money.events import CorrectionMade, MoneyPayload
 from openpool.store.interface import Appender, Balance, EventFilter, StoredEvent, WorkerRow
 
 PAGE = 5_000

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from openpool.core.customers import amount_wei, checked_reference
 from openpool.core.errors import BadMessage, NotAllowed
 from openpool.core.events import Event
-from openpool.core.money_events import FeesWithdrawn, RevenueRealised
-from openpool.core.revenue import Revenue, Standing, WalletOrders
-from openpool.core.revenue_views import (
+from openpool.core.money.events import FeesWithdrawn, RevenueRealised
+from openpool.core.money.revenue import Revenue, Standing, WalletOrders
+from openpool.core.money.revenue_views import (
     OrchestratorRevenue,
     RevenueView,
     WalletView,

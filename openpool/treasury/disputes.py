@@ -2,7 +2,7 @@
 
 The pack holds what concerns the owner: events that name its workers or its payout in full, others
 only by number and hash, so that it can be handed out and the rest can be shown to an arbiter
-later. The rules are in `core.disputes`.
+later. The rules are in `core.money.disputes`.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from typing import Protocol
 
 import msgspec
 
-from openpool.core import disputes as rules
-from openpool.core import money_events as money
-from openpool.core.corrections import Mending
-from openpool.core.disputes import Dispute, Pack, PackEvent, Subject
-from openpool.core.documents import opened
 from openpool.core.errors import NotAllowed
 from openpool.core.events import AnyPayload, Event, JobFailed
-from openpool.core.receipts import plain_line
-from openpool.core.statement_check import check_receipts, read
-from openpool.core.statements import BYTES_MAX
+from openpool.core.money import disputes as rules
+from openpool.core.money import events as money
+from openpool.core.money.corrections import Mending
+from openpool.core.money.disputes import Dispute, Pack, PackEvent, Subject
+from openpool.core.money.documents import opened
+from openpool.core.money.receipts import plain_line
+from openpool.core.money.statement_check import check_receipts, read
+from openpool.core.money.statements import BYTES_MAX
 from openpool.store.interface import Appender, EventFilter, StoredEvent, WorkerRow
 from openpool.treasury.archive import read_whole, write_whole
 from openpool.treasury.corrections import Corrections

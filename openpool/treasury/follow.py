@@ -19,8 +19,8 @@ import structlog
 from openpool.chain.interface import Chain, Livepeer, Tag
 from openpool.core.errors import SetupError
 from openpool.core.events import AnyPayload, Event
-from openpool.core.money_events import ClaimOpened, RewardMissed, RoundStarted
-from openpool.core.revenue import Revenue, Standing
+from openpool.core.money.events import ClaimOpened, RewardMissed, RoundStarted
+from openpool.core.money.revenue import Revenue, Standing
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
 from openpool.treasury.faults import CHAIN_FAULTS

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from openpool.core.money_events import Asset, OrderKind, OrderLine
-from openpool.core.orders import Order
+from openpool.core.money.events import Asset, OrderKind, OrderLine
+from openpool.core.money.orders import Order
 
 
 class Orders(Protocol):

@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from openpool.core import money_events as money
 from openpool.core.errors import Unavailable
 from openpool.core.events import AnyPayload, Event
-from openpool.core.orders import TYPES, OrderBook
+from openpool.core.money import events as money
+from openpool.core.money.orders import TYPES, OrderBook
 from openpool.store.interface import Appender, Balance, EventFilter, StoredEvent
 
 PAGE = 5_000

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from openpool.chain.contracts import BondingManager, Token
 from openpool.chain.interface import Call, Livepeer, Reverted
-from openpool.core.accounts import LPT, WORKER, worker_account
-from openpool.core.money_events import OrderKind, OrderLine, OrderPlanned
-from openpool.core.orders import Order
-from openpool.core.payout_plan import Payment, Plan, Rules, Standing, plan
-from openpool.core.payouts import Fees
+from openpool.core.money.accounts import LPT, WORKER, worker_account
+from openpool.core.money.events import OrderKind, OrderLine, OrderPlanned
+from openpool.core.money.orders import Order
+from openpool.core.money.payout_plan import Payment, Plan, Rules, Standing, plan
+from openpool.core.money.payouts import Fees
 from openpool.treasury.journal import Journal
 from openpool.treasury.planner import Planner, Prepared, price_wei
 from openpool.treasury.sender import Sender, TooMuchGas

@@ -1,10 +1,10 @@
 """The one who pays: looks at the chain, asks the decision table, does what it says.
 
-A thin shell around `core.payouts` and `core.payout_plan`. What it knows is in the log; what it
-holds in memory (when it last sent something, how often a nonce looked used) only makes it more
-patient after a restart. So a crash at any point is answered by the same loop: fold, look, decide.
-Must be alone with its wallet: the store's lock keeps a second pool away, and transactions made
-elsewhere with the same key are noticed and survived.
+A thin shell around `core.money.payouts` and `core.money.payout_plan`. What it knows is in the log;
+what it holds in memory (when it last sent something, how often a nonce looked used) only makes it
+more patient after a restart. So a crash at any point is answered by the same loop: fold, look,
+decide. Must be alone with its wallet: the store's lock keeps a second pool away, and transactions
+made elsewhere with the same key are noticed and survived.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from openpool.chain.interface import (
     Reverted,
     Signer,
 )
-from openpool.core import money_events as money
 from openpool.core.errors import OpenPoolError, Unauthorized, Unavailable
-from openpool.core.money_events import Asset, OrderKind, OrderLine
-from openpool.core.orders import GUARD, Order
-from openpool.core.payout_plan import Plan, Rules
-from openpool.core.payouts import (
+from openpool.core.money import events as money
+from openpool.core.money.events import Asset, OrderKind, OrderLine
+from openpool.core.money.orders import GUARD, Order
+from openpool.core.money.payout_plan import Plan, Rules
+from openpool.core.money.payouts import (
     Confirm,
     Fees,
     Mark,

@@ -3,12 +3,12 @@
 Reads the payer's memory and the books; changes go through the payer.
 """
 
-from openpool.core.accounts import LPT, WORKER
 from openpool.core.errors import BadMessage, NotAllowed
-from openpool.core.money_events import Asset
-from openpool.core.orders import STATES
-from openpool.core.payout_plan import amount_text
-from openpool.core.payout_views import (
+from openpool.core.money.accounts import LPT, WORKER
+from openpool.core.money.events import Asset
+from openpool.core.money.orders import STATES
+from openpool.core.money.payout_plan import amount_text
+from openpool.core.money.payout_views import (
     ORDERS_SHOWN,
     Chosen,
     NextPayout,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from openpool.chain.interface import Call, Reverted
-from openpool.core.accounts import WORKER, in_asset, worker_account
-from openpool.core.money_events import OrderKind, OrderLine, OrderPlanned
-from openpool.core.payout_plan import Payment, Plan, Rules, Standing, plan, too_dear
-from openpool.core.payouts import Fees
+from openpool.core.money.accounts import WORKER, in_asset, worker_account
+from openpool.core.money.events import OrderKind, OrderLine, OrderPlanned
+from openpool.core.money.payout_plan import Payment, Plan, Rules, Standing, plan, too_dear
+from openpool.core.money.payouts import Fees
 from openpool.treasury.journal import Journal
 from openpool.treasury.sender import Sender, TooMuchGas
 from openpool.treasury.sights import Look

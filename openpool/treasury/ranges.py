@@ -17,14 +17,14 @@ from openpool.chain.interface import (
     WithdrawalLog,
 )
 from openpool.core.events import AnyPayload
-from openpool.core.money_events import (
+from openpool.core.money.events import (
     FeesWithdrawn,
     OrchestratorObserved,
     RevenueRealised,
     RewardCalled,
     TicketRedeemed,
 )
-from openpool.core.revenue import Standing, has_changed, realised
+from openpool.core.money.revenue import Standing, has_changed, realised
 
 
 class Found(NamedTuple):

@@ -11,8 +11,8 @@ import structlog
 
 from openpool.chain import contracts
 from openpool.chain.interface import Livepeer, OrchestratorState, Round
-from openpool.core.revenue_views import RewardView
-from openpool.core.rewards import passed_ppm, reward_level
+from openpool.core.money.revenue_views import RewardView
+from openpool.core.money.rewards import passed_ppm, reward_level
 from openpool.treasury.faults import CHAIN_FAULTS
 from openpool.treasury.interface import Orders
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from openpool.core.events import Event
-from openpool.core.money_events import RoundStarted
-from openpool.core.revenue import is_round_due
+from openpool.core.money.events import RoundStarted
+from openpool.core.money.revenue import is_round_due
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
 

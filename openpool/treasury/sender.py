@@ -1,7 +1,7 @@
 """Signs orders and gives them to the chain: first to disk, then out.
 
-The only place that asks for a signature of money. Must not decide what is done (`core.payouts`)
-nor whom to pay (`treasury.planner`).
+The only place that asks for a signature of money. Must not decide what is done
+(`core.money.payouts`) nor whom to pay (`treasury.planner`).
 """
 
 from msgspec import Struct
@@ -17,11 +17,11 @@ from openpool.chain.interface import (
     Transaction,
 )
 from openpool.chain.signers import checked
-from openpool.core import money_events as money
 from openpool.core.errors import OpenPoolError
-from openpool.core.money_events import OrderPlanned, OrderSigned
-from openpool.core.orders import Attempt, Order, Purse
-from openpool.core.payouts import Fees
+from openpool.core.money import events as money
+from openpool.core.money.events import OrderPlanned, OrderSigned
+from openpool.core.money.orders import Attempt, Order, Purse
+from openpool.core.money.payouts import Fees
 from openpool.core.units import PPM
 from openpool.treasury.journal import Journal
 

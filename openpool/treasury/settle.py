@@ -2,7 +2,7 @@
 
 A round's settlement is one transaction and a function of the log before it, so a crash at any
 moment means that it is made again, the same, or was there already. What is decided and why is in
-`core.rounds` and `core.settlement`. Must not decide anything itself.
+`core.money.rounds` and `core.money.settlement`. Must not decide anything itself.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Protocol
 import structlog
 
 from openpool.core.events import Event
-from openpool.core.ledger import Balances, transfers_of
-from openpool.core.money_events import RoundSettled, RoundStarted, RuleRefused, Scheme
-from openpool.core.rounds import RARE_TYPES, TYPES, Closing, Rounds
-from openpool.core.rules import Rule
-from openpool.core.settlement import settle
+from openpool.core.money.events import RoundSettled, RoundStarted, RuleRefused, Scheme
+from openpool.core.money.ledger import Balances, transfers_of
+from openpool.core.money.rounds import RARE_TYPES, TYPES, Closing, Rounds
+from openpool.core.money.rules import Rule
+from openpool.core.money.settlement import settle
 from openpool.store.interface import Appender, Balance, EventFilter, StoredEvent
 
 log = structlog.get_logger()

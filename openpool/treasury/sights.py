@@ -1,7 +1,8 @@
 """What the chain says about the orders of one wallet, asked in the order that makes it safe.
 
 First the block that counts as final, then the nonces, and the receipts last: whatever used up a
-nonce that was counted had its receipt by then. Must not decide anything; that is `core.payouts`.
+nonce that was counted had its receipt by then. Must not decide anything; that is
+`core.money.payouts`.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from openpool.chain.interface import Chain, Disagreement, GasPrice, Receipt
-from openpool.core.orders import Order
-from openpool.core.payouts import Outcome
+from openpool.core.money.orders import Order
+from openpool.core.money.payouts import Outcome
 from openpool.treasury.asking import ask_all
 
 

@@ -5,7 +5,7 @@ Must not make or read keys: whoever composes the pool hands one in.
 
 from typing import Protocol
 
-from openpool.core.documents import Signed, digest_of, signed_bytes, signed_text
+from openpool.core.money.documents import Signed, digest_of, signed_bytes, signed_text
 
 
 class Signs(Protocol):

@@ -2,7 +2,8 @@
 
 The statement is a function of the log and of the one before it, and signatures are deterministic.
 So a pool that died in between makes the same bytes again, and a lost file comes back. The order:
-files first, then `statement-made`; only what that names is shown. Read `core.statements` first.
+files first, then `statement-made`; only what that names is shown. Read `core.money.statements`
+first.
 """
 
 import asyncio
@@ -13,12 +14,12 @@ from typing import Protocol
 import structlog
 from msgspec import DecodeError, Struct
 
-from openpool.core.documents import digest_of, opened, signed_bytes
 from openpool.core.errors import SetupError, Unavailable
 from openpool.core.events import Event, FeeCredited
 from openpool.core.hashchain import GENESIS, merkle_root
-from openpool.core.money_events import RoundSettled, RoundStarted, StatementMade
-from openpool.core.receipts import (
+from openpool.core.money.documents import digest_of, opened, signed_bytes
+from openpool.core.money.events import RoundSettled, RoundStarted, StatementMade
+from openpool.core.money.receipts import (
     RECEIPT_KIND,
     Receipt,
     decode_proven,
@@ -27,8 +28,8 @@ from openpool.core.receipts import (
     plain_line,
     proven,
 )
-from openpool.core.statement_check import read
-from openpool.core.statements import (
+from openpool.core.money.statement_check import read
+from openpool.core.money.statements import (
     BYTES_MAX,
     KIND,
     TYPES,

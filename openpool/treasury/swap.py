@@ -1,7 +1,7 @@
 """Fees in ETH for owners who want LPT: from LPT that the pool has to spare, else from the market.
 
 One exchange at a time, at most so much of it; what it brought is read from the token's own event.
-What may be accepted is decided in `core.swap`. Afterwards the LPT is owed like any other
+What may be accepted is decided in `core.money.swap`. Afterwards the LPT is owed like any other
 (`treasury.lpt` pays it). Must not sign; converting writes one fact, which moves both sides at once.
 """
 
@@ -11,12 +11,12 @@ from fractions import Fraction
 
 from openpool.chain.contracts import Swap, Token
 from openpool.chain.interface import Call, Livepeer, Receipt, Reverted
-from openpool.core.accounts import LPT, WORKER, worker_account
 from openpool.core.errors import BadMessage
-from openpool.core.money_events import LptConverted, OrderLine
-from openpool.core.payout_plan import Payment, Plan, Rules, Standing, plan
-from openpool.core.payouts import Fees
-from openpool.core.swap import (
+from openpool.core.money.accounts import LPT, WORKER, worker_account
+from openpool.core.money.events import LptConverted, OrderLine
+from openpool.core.money.payout_plan import Payment, Plan, Rules, Standing, plan
+from openpool.core.money.payouts import Fees
+from openpool.core.money.swap import (
     AVERAGE_S,
     Convert,
     Exchange,

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import structlog
 
-from openpool.core.documents import digest_of, signed_bytes, signed_text
 from openpool.core.errors import BadMessage, SetupError
 from openpool.core.events import Event
-from openpool.core.money_events import TermsPublished
-from openpool.core.terms import (
+from openpool.core.money.documents import digest_of, signed_bytes, signed_text
+from openpool.core.money.events import TermsPublished
+from openpool.core.money.terms import (
     KIND,
     Promise,
     Published,

@@ -12,9 +12,9 @@ import structlog
 
 from openpool.chain.interface import Chain, Livepeer, Tag
 from openpool.core.events import Event
-from openpool.core.money_events import Asset, WalletReconciled
-from openpool.core.reconcile import drift
-from openpool.core.revenue import Revenue, WalletOrders
+from openpool.core.money.events import Asset, WalletReconciled
+from openpool.core.money.reconcile import drift
+from openpool.core.money.revenue import Revenue, WalletOrders
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.faults import CHAIN_FAULTS
 

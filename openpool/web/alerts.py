@@ -5,8 +5,8 @@ from typing import Literal
 
 from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.events import Event
-from openpool.core.money_events import RoundSettled, RuleRefused
-from openpool.core.payout_views import PayoutsView
+from openpool.core.money.events import RoundSettled, RuleRefused
+from openpool.core.money.payout_views import PayoutsView
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
 from openpool.web.format import ether_text

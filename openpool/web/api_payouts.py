@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from openpool.core.customers import amount_wei
 from openpool.core.enrolment import checked_address
-from openpool.core.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
+from openpool.core.money.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
 from openpool.web.api_statements import owned_address
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator

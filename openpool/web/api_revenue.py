@@ -7,8 +7,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
-from openpool.core.revenue_views import PublicRevenue, RevenueView
-from openpool.core.revenue_views import public as public_part
+from openpool.core.money.revenue_views import PublicRevenue, RevenueView
+from openpool.core.money.revenue_views import public as public_part
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Revenue

@@ -14,11 +14,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
-from openpool.core.corrections import Mending
-from openpool.core.disputes import Dispute
 from openpool.core.enrolment import checked_address
 from openpool.core.errors import BadMessage, NotAllowed
-from openpool.core.terms import Promise, Published, differences
+from openpool.core.money.corrections import Mending
+from openpool.core.money.disputes import Dispute
+from openpool.core.money.terms import Promise, Published, differences
 from openpool.web.auth import Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator, need_sign_in

@@ -13,11 +13,11 @@ from fractions import Fraction
 
 from msgspec import Struct
 
-from openpool.core.accounts import LPT, worker_account
 from openpool.core.errors import LimitReached
 from openpool.core.events import CallReceived
-from openpool.core.ledger import Transfer
-from openpool.core.money_events import OrderConfirmed
+from openpool.core.money.accounts import LPT, worker_account
+from openpool.core.money.events import OrderConfirmed
+from openpool.core.money.ledger import Transfer
 from openpool.core.units import ETHER
 from openpool.store.interface import EventFilter, Reader
 

@@ -17,10 +17,10 @@ from openpool.core.customers import Customer, NewKey
 from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Terms
 from openpool.core.explain import Reason
-from openpool.core.money_events import Asset
-from openpool.core.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
+from openpool.core.money.events import Asset
+from openpool.core.money.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
+from openpool.core.money.revenue_views import RevenueView
 from openpool.core.prices import Quote
-from openpool.core.revenue_views import RevenueView
 from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
 from openpool.store.interface import Reader, StoredEvent, TokenRow

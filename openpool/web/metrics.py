@@ -23,8 +23,8 @@ from openpool.core.events import (
     JobFailed,
     JobVerified,
 )
-from openpool.core.payout_views import PayoutsView
-from openpool.core.revenue_views import RevenueView
+from openpool.core.money.payout_views import PayoutsView
+from openpool.core.money.revenue_views import RevenueView
 from openpool.core.units import GWEI
 from openpool.core.views import PoolView
 from openpool.store.interface import StoredEvent

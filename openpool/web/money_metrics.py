@@ -8,8 +8,8 @@ from decimal import Decimal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from openpool.core.payout_views import PayoutsView
-from openpool.core.revenue_views import OrchestratorRevenue, RevenueView
+from openpool.core.money.payout_views import PayoutsView
+from openpool.core.money.revenue_views import OrchestratorRevenue, RevenueView
 from openpool.core.units import ETHER, GWEI, PPM
 
 Read = Callable[[OrchestratorRevenue], float | None]

@@ -15,11 +15,17 @@ from litestar.params import QueryParameter, URLEncodedBody
 from litestar.response import Redirect, Template
 from msgspec import Meta, Struct
 
-from openpool.core.accounts import holdback_account, in_asset, worker_account
 from openpool.core.customers import amount_wei
-from openpool.core.disputes import Dispute
-from openpool.core.money_events import Asset
-from openpool.core.revenue_views import PublicRevenue, PublicRound, RevenueView, RoundView, public
+from openpool.core.money.accounts import holdback_account, in_asset, worker_account
+from openpool.core.money.disputes import Dispute
+from openpool.core.money.events import Asset
+from openpool.core.money.revenue_views import (
+    PublicRevenue,
+    PublicRound,
+    RevenueView,
+    RoundView,
+    public,
+)
 from openpool.store.interface import Balance
 from openpool.web.api_payouts import POOLS_THRESHOLD
 from openpool.web.api_statements import owned_address

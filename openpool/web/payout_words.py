@@ -1,8 +1,8 @@
 """Events of orders and payouts in one line for people. Used by `web.words`."""
 
-from openpool.core import money_events as money
 from openpool.core.events import AnyPayload
-from openpool.core.payout_plan import amount_text
+from openpool.core.money import events as money
+from openpool.core.money.payout_plan import amount_text
 from openpool.web.format import ether_text
 
 

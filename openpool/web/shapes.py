@@ -14,7 +14,7 @@ from openpool.core import explain
 from openpool.core.desk_views import DeskView, ServerView
 from openpool.core.errors import BadMessage
 from openpool.core.events import Event
-from openpool.core.ledger import Transfer
+from openpool.core.money.ledger import Transfer
 from openpool.core.views import GroupView, PoolView, WorkerView
 from openpool.core.views import OrchestratorView as LiveOrchestrator
 from openpool.store.interface import RollupPoint, StoredEvent, WorkerRow

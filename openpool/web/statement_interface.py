@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from openpool.core.corrections import Mending
-from openpool.core.disputes import Dispute
-from openpool.core.terms import Published
+from openpool.core.money.corrections import Mending
+from openpool.core.money.disputes import Dispute
+from openpool.core.money.terms import Published
 
 
 class StatementRow(Protocol):

@@ -36,7 +36,7 @@ from openpool.core.events import (
     WorkerDisconnected,
     WorkerEnrolled,
 )
-from openpool.core.money_events import (
+from openpool.core.money.events import (
     AdjustmentMade,
     CustomerPaid,
     RoundSettled,

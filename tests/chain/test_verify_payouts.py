@@ -12,8 +12,8 @@ from openpool.chain.interface import Call
 from openpool.cli.checking import Files, check
 from openpool.cli.onchain import MULTICALL3, check_payouts
 from openpool.core.errors import Unavailable
-from openpool.core.money_events import OrderConfirmed, OrderLine
-from openpool.core.statements import Opening, Statement
+from openpool.core.money.events import OrderConfirmed, OrderLine
+from openpool.core.money.statements import Opening, Statement
 from openpool.core.units import ETHER
 from openpool.demo.evm import Evm, Livepeer, address
 

@@ -26,7 +26,7 @@ from stories import (
 from openpool.core import events as e
 from openpool.core.errors import Unavailable
 from openpool.core.events import Event
-from openpool.core.money_events import RewardShared
+from openpool.core.money.events import RewardShared
 from openpool.store.interface import (
     Balance,
     CustomerRow,

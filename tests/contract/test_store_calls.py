@@ -26,7 +26,7 @@ from openpool.core.call_state import lost
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
 from openpool.core.events import CallCompleted, CallFailed, Event, FeeCredited, PoolStarted
-from openpool.core.fees import Fees
+from openpool.core.money.fees import Fees
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
 from openpool.store import database, replay

@@ -16,7 +16,7 @@ from faulty_disk import FullDisk
 from stories import START_MS, Story, at, received
 
 from openpool.core.errors import SetupError, Unavailable
-from openpool.core.money_events import RewardShared
+from openpool.core.money.events import RewardShared
 from openpool.store import database, replay
 from openpool.store.interface import EventFilter
 from openpool.store.memory import MemoryStore

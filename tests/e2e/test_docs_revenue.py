@@ -13,8 +13,8 @@ from roundlog import RoundLog, address, settled
 
 from openpool.cli import run
 from openpool.config import load
-from openpool.core.money_events import Scheme
-from openpool.core.schemes import reserve
+from openpool.core.money.events import Scheme
+from openpool.core.money.schemes import reserve
 from openpool.store.sqlite import SqliteStore
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,8 +14,8 @@ from revenueworld import ELSEWHERE, ORCHESTRATOR, WALLET, World, credit
 
 from openpool.chain.client import open_chain
 from openpool.chain.livepeer import open_livepeer
-from openpool.core import money_events as money
 from openpool.core.livepeer import bonding
+from openpool.core.money import events as money
 from openpool.core.units import ETHER
 from openpool.demo.evm import address
 

@@ -13,7 +13,7 @@ from revenueworld import NAME, ORCHESTRATOR, WALLET, World, credit
 
 from openpool.chain import contracts as c
 from openpool.chain.signers import WalletSigner
-from openpool.core import money_events as money
+from openpool.core.money import events as money
 from openpool.core.units import ETHER
 from openpool.demo.evm import account, address
 from openpool.private_files import write_private

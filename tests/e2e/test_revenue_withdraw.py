@@ -11,7 +11,7 @@ from revenueworld import ORCHESTRATOR, WALLET, World
 
 from openpool.chain import contracts as c
 from openpool.cli import run
-from openpool.core import money_events as money
+from openpool.core.money import events as money
 from openpool.core.units import ETHER
 from openpool.demo.evm import account
 from openpool.private_files import write_private

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from openpool.core.events import Event
 from openpool.core.model import Segment
-from openpool.core.money_events import (
+from openpool.core.money.events import (
     AdjustmentMade,
     RevenueRealised,
     RoundSettled,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from openpool.core.events import Event
 from openpool.core.model import Segment
-from openpool.core.money_events import RoundStarted
+from openpool.core.money.events import RoundStarted
 from openpool.demo.media import make_segments
 from openpool.demo.orchestrator import StandIn
 from openpool.store.interface import EventFilter

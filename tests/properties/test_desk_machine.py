@@ -42,8 +42,8 @@ from openpool.core.events import (
     FeeCredited,
 )
 from openpool.core.facts import Tick, WorkerRemoved
-from openpool.core.fees import Fees
-from openpool.core.ledger import Balances, transfers_of
+from openpool.core.money.fees import Fees
+from openpool.core.money.ledger import Balances, transfers_of
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
 from openpool.store.books import PIPELINE, Books

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stories import Story, at, credited, taken
 
 from openpool.core.events import Event
-from openpool.core.ledger import Balances, transfers_of
+from openpool.core.money.ledger import Balances, transfers_of
 from openpool.core.units import PPM, commission, fee, split
 from openpool.store.books import Books
 from openpool.store.interface import StoredEvent

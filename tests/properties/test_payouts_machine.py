@@ -11,11 +11,11 @@ from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from modelchain import ModelChain, ModelSigner
 
-from openpool.core.accounts import worker_account
 from openpool.core.events import Event
-from openpool.core.money_events import CorrectionMade
-from openpool.core.payout_plan import Rules
-from openpool.core.payouts import Patience
+from openpool.core.money.accounts import worker_account
+from openpool.core.money.events import CorrectionMade
+from openpool.core.money.payout_plan import Rules
+from openpool.core.money.payouts import Patience
 from openpool.store.memory import MemoryStore
 from openpool.treasury.payer import Payer, PayerOptions
 from openpool.treasury.planner import PlannerOptions

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from livepeer_model import Protocol
 
-from openpool.core.revenue import realised
+from openpool.core.money.revenue import realised
 
 LPT = 10**18
 deeds = st.lists(

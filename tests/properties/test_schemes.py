@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from roundlog import InProcess, RoundLog, address
 
 from openpool.core.events import Event, encode_payload
-from openpool.core.ledger import Balances, transfers_of
-from openpool.core.money_events import RoundSettled, RuleRefused, Scheme, ShareCredited
-from openpool.core.rounds import Closing
-from openpool.core.rules import Lot
-from openpool.core.schemes import Work, divide, proportional_claims, window_claims
-from openpool.core.settlement import settle
+from openpool.core.money.events import RoundSettled, RuleRefused, Scheme, ShareCredited
+from openpool.core.money.ledger import Balances, transfers_of
+from openpool.core.money.rounds import Closing
+from openpool.core.money.rules import Lot
+from openpool.core.money.schemes import Work, divide, proportional_claims, window_claims
+from openpool.core.money.settlement import settle
 from openpool.core.units import PPM
 from openpool.rules import commission_by_group, holdback, performance_bonus, referral
 

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from roundlog import InProcess, RoundLog
 
-from openpool.core.documents import digest_of
-from openpool.core.money_events import RoundSettled, Scheme, ShareCredited
-from openpool.core.statement_check import check_previous, check_statement
-from openpool.core.statements import (
+from openpool.core.money.documents import digest_of
+from openpool.core.money.events import RoundSettled, Scheme, ShareCredited
+from openpool.core.money.statement_check import check_previous, check_statement
+from openpool.core.money.statements import (
     Closing,
     Fact,
     Opening,

@@ -7,13 +7,13 @@ import pytest
 from msgspec.structs import replace
 from statement_log import MoneyLog
 
-from openpool.core import money_events as money
-from openpool.core.money_events import Scheme
-from openpool.core.receipts import plain_line
-from openpool.core.rounds import Rounds
-from openpool.core.settlement import settle
-from openpool.core.statement_check import check_previous, check_receipts, check_statement
-from openpool.core.statements import (
+from openpool.core.money import events as money
+from openpool.core.money.events import Scheme
+from openpool.core.money.receipts import plain_line
+from openpool.core.money.rounds import Rounds
+from openpool.core.money.settlement import settle
+from openpool.core.money.statement_check import check_previous, check_receipts, check_statement
+from openpool.core.money.statements import (
     Closing,
     Opening,
     Statement,

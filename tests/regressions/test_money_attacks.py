@@ -7,14 +7,14 @@ import pytest
 from msgspec.structs import replace
 from statement_log import ANN, BOB, HOT, MoneyLog
 
-from openpool.core import money_events as money
-from openpool.core.corrections import check_correction
 from openpool.core.errors import NotAllowed
 from openpool.core.events import AnyPayload
-from openpool.core.money_events import OrderLine
-from openpool.core.receipts import plain_line
-from openpool.core.statement_check import check_previous, check_receipts, check_statement
-from openpool.core.statements import opening_after
+from openpool.core.money import events as money
+from openpool.core.money.corrections import check_correction
+from openpool.core.money.events import OrderLine
+from openpool.core.money.receipts import plain_line
+from openpool.core.money.statement_check import check_previous, check_receipts, check_statement
+from openpool.core.money.statements import opening_after
 
 
 def texts(log: MoneyLog) -> str:

@@ -30,12 +30,12 @@ from openpool.core.facts import (
     SegmentReceived,
     WorkerUp,
 )
-from openpool.core.fees import Fees
 from openpool.core.instructions import Assign
 from openpool.core.model import Profile, Rendition, Segment, Verdict
-from openpool.core.money_events import CorrectionMade, PayoutsPaused
-from openpool.core.payout_plan import Rules
-from openpool.core.payouts import Patience
+from openpool.core.money.events import CorrectionMade, PayoutsPaused
+from openpool.core.money.fees import Fees
+from openpool.core.money.payout_plan import Rules
+from openpool.core.money.payouts import Patience
 from openpool.core.pool import Pool, PoolSettings
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings

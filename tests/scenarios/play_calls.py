@@ -21,7 +21,7 @@ from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
 from openpool.core.events import Event
 from openpool.core.facts import WorkerRemoved
-from openpool.core.fees import Fees
+from openpool.core.money.fees import Fees
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
 

@@ -13,7 +13,7 @@ from payers import MILLI, MINUTE_MS, OPTIONS, Pool
 
 from openpool.chain.client import EthereumChain, open_chain
 from openpool.chain.interface import Call, Signed, Transaction
-from openpool.core.orders import Order
+from openpool.core.money.orders import Order
 from openpool.core.units import ETHER, GWEI
 from openpool.demo.evm import CHAIN_ID, DEPLOYER, FEES, Evm, account, address
 

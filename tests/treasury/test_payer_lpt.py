@@ -12,7 +12,7 @@ from payers import MILLI, MINUTE_MS, Pool
 from openpool.chain.client import open_chain
 from openpool.chain.contracts import Token
 from openpool.chain.livepeer import LivepeerContracts
-from openpool.core.swap import SwapRules
+from openpool.core.money.swap import SwapRules
 from openpool.core.units import ETHER
 from openpool.demo.evm import CHAIN_ID, LPT_PER_ETH, Evm, Livepeer, account, address
 from openpool.treasury.lpt import LptOptions, LptPayouts

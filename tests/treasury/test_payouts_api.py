@@ -14,9 +14,9 @@ from payers import MILLI, OPTIONS
 from webpool import OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.cli import run
-from openpool.core.accounts import worker_account
 from openpool.core.events import Event
-from openpool.core.money_events import CorrectionMade
+from openpool.core.money.accounts import worker_account
+from openpool.core.money.events import CorrectionMade
 from openpool.treasury.payer import Payer, PayerOptions
 from openpool.treasury.payer_view import PayerView
 from openpool.web.app import create_app

@@ -11,9 +11,9 @@ from payers import MILLI, OPTIONS, Pool
 from openpool.chain.client import open_chain
 from openpool.cli.onchain import check_payouts
 from openpool.core.events import Event
-from openpool.core.money_events import OrderConfirmed, RoundStarted
-from openpool.core.statement_check import check_statement
-from openpool.core.statements import Closing, Opening, Statement, make
+from openpool.core.money.events import OrderConfirmed, RoundStarted
+from openpool.core.money.statement_check import check_statement
+from openpool.core.money.statements import Closing, Opening, Statement, make
 from openpool.core.units import ETHER
 from openpool.demo.evm import CHAIN_ID, MULTICALL3, Evm, Livepeer, address
 from openpool.store.interface import EventFilter

@@ -10,8 +10,8 @@ from openpool.app_terms import put_into_force
 from openpool.core.desk import Desk, DeskSettings
 from openpool.core.events import Event, WorkerEnrolled
 from openpool.core.facts import WorkerKnown
-from openpool.core.fees import Fees
-from openpool.core.payout_plan import Rules
+from openpool.core.money.fees import Fees
+from openpool.core.money.payout_plan import Rules
 from openpool.core.pool import Pool
 from openpool.core.settings import PoolSettings
 from openpool.pool.driver import Driver

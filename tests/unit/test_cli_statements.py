@@ -14,7 +14,7 @@ from test_treasury_statements import PoolKey
 from webpool import OPERATOR, served
 
 from openpool.cli import run
-from openpool.core.statements import Opening
+from openpool.core.money.statements import Opening
 from openpool.identity import Identity, save_identity
 from openpool.store.replay import check
 from openpool.store.sqlite import SqliteStore

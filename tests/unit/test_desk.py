@@ -30,9 +30,9 @@ from openpool.core.facts import (
     SegmentReceived,
     WorkerUp,
 )
-from openpool.core.fees import Fees
 from openpool.core.instructions import Assign
 from openpool.core.model import Profile, Rendition, Segment, Verdict
+from openpool.core.money.fees import Fees
 from openpool.core.pool import Pool, PoolSettings
 from openpool.core.prices import PriceList, PriceRow, Quote, rate_of
 from openpool.core.settings import DeskSettings

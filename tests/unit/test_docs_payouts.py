@@ -5,13 +5,13 @@ from pathlib import Path
 
 from openpool.cli import payouts as commands
 from openpool.config import reference
-from openpool.core import payouts
+from openpool.core.money import payouts
 
 PAGE = (Path(__file__).parents[2] / "docs/payouts.md").read_text()
 
 
 def test_the_table_is_the_one_of_the_code() -> None:
-    """Row by row the decision table at the top of `core.payouts`."""
+    """Row by row the decision table at the top of `core.money.payouts`."""
     told = re.findall(r"```table\n(.*?)```", PAGE, re.DOTALL)[0]
     written = (payouts.__doc__ or "").split("first match wins:\n\n")[1].split("\n\n")[0]
     assert told.split("\n")[:-1] == [line.removeprefix("    ") for line in written.split("\n")]

@@ -5,10 +5,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from openpool.cli.checking import check_signature
-from openpool.core.documents import opened
-from openpool.core.receipts import decode_receipt, faults_of, plain_line
-from openpool.core.statement_check import check_receipts, check_statement, read
-from openpool.core.statements import Statement
+from openpool.core.money.documents import opened
+from openpool.core.money.receipts import decode_receipt, faults_of, plain_line
+from openpool.core.money.statement_check import check_receipts, check_statement, read
+from openpool.core.money.statements import Statement
 
 PAGE = (Path(__file__).parents[2] / "docs/statements.md").read_text()
 

@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 from statement_log import BOB, HOT, MoneyLog
 
-from openpool.core import money_events as money
 from openpool.core.events import CallReceived, Event
-from openpool.core.money_events import OrderLine
+from openpool.core.money import events as money
+from openpool.core.money.events import OrderLine
 from openpool.store.sqlite import SqliteStore
 from openpool.web import earnings
 from openpool.web.earnings import Row, csv_text, decimal, rows

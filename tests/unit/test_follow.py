@@ -7,9 +7,9 @@ import pytest
 from stories import START_MS
 from toychain import ADDRESS, WALLET, ToyChain
 
-from openpool.core import money_events as money
 from openpool.core.events import Event, FeeCredited
-from openpool.core.ledger import Balances, balance_faults, transfers_of
+from openpool.core.money import events as money
+from openpool.core.money.ledger import Balances, balance_faults, transfers_of
 from openpool.store.interface import EventFilter
 from openpool.store.memory import MemoryStore
 from openpool.treasury.books import RevenueBooks

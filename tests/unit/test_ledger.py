@@ -6,7 +6,7 @@ import stories
 from stories import at, credited, taken
 
 from openpool.core.customers import payer
-from openpool.core.ledger import (
+from openpool.core.money.ledger import (
     Balances,
     Transfer,
     balance_faults,

@@ -5,10 +5,10 @@ from random import Random
 
 import pytest
 
-from openpool.core.luck import Luck, Wins, luck, percent, spread
+from openpool.core.money.luck import Luck, Wins, luck, percent, spread
+from openpool.core.money.reconcile import DUST, Figures, drift, explanation
+from openpool.core.money.rewards import passed_ppm, reward_level, share_reward
 from openpool.core.payment import SURE
-from openpool.core.reconcile import DUST, Figures, drift, explanation
-from openpool.core.rewards import passed_ppm, reward_level, share_reward
 from openpool.core.units import ETHER, PPM
 
 FACE = ETHER // 1000

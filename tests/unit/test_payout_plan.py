@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from openpool.core.money_events import PayoutChosen
-from openpool.core.payout_plan import (
+from openpool.core.money.events import PayoutChosen
+from openpool.core.money.payout_plan import (
     Plan,
     Rules,
     Standing,

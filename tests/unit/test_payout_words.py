@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from openpool.core import money_events as money
 from openpool.core.events import decode_payload
-from openpool.core.orders import TYPES
+from openpool.core.money import events as money
+from openpool.core.money.orders import TYPES
 from openpool.web.words import describe
 
 A = "0x0000000000000000000000000000000000000101"

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from openpool.core import money_events as money
 from openpool.core.events import Event
-from openpool.core.money_events import OrderLine
-from openpool.core.orders import DAY_MS, Attempt, Order, OrderBook, Purse
-from openpool.core.payouts import (
+from openpool.core.money import events as money
+from openpool.core.money.events import OrderLine
+from openpool.core.money.orders import DAY_MS, Attempt, Order, OrderBook, Purse
+from openpool.core.money.payouts import (
     Confirm,
     Fees,
     Mark,

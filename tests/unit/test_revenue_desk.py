@@ -17,11 +17,11 @@ from webpool import OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.chain import contracts
 from openpool.cli import run
-from openpool.core import money_events as money
 from openpool.core.errors import BadMessage, NotAllowed, SetupError
 from openpool.core.events import Event
-from openpool.core.orders import Order
-from openpool.core.revenue_views import RevenueView
+from openpool.core.money import events as money
+from openpool.core.money.orders import Order
+from openpool.core.money.revenue_views import RevenueView
 from openpool.store.memory import MemoryStore
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing

@@ -12,14 +12,14 @@ from roundlog import RoundLog, address, settled
 
 from openpool.core.errors import SetupError
 from openpool.core.events import encode_payload
-from openpool.core.money_events import RuleRefused
+from openpool.core.money.events import RuleRefused
 from openpool.rules.catalogue import names
 from openpool.rules.process import RuleProcess, prepared
 
 SOURCE = '''
 """Does whatever it is told. It is not to be trusted."""
 import os, sys, time
-from openpool.core.rules import pay
+from openpool.core.money.rules import pay
 from openpool.rules import rule
 
 VERSION = "1.0+x"
@@ -137,7 +137,7 @@ def test_a_hung_rule_does_not_hang_the_pool(plugins: Path, do: str) -> None:
 
 
 PARENT = """
-from openpool.core.rules import Member
+from openpool.core.money.rules import Member
 from openpool.rules.process import RuleProcess, nothing
 
 rule = RuleProcess("obedient", {"do": "tell and hang"})

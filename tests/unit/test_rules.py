@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from roundlog import InProcess, RoundLog, address, settled
 
-from openpool.core.money_events import AdjustmentMade, RuleRefused
-from openpool.core.rules import Adjustment, Round, charge, forfeit, hold, pay, release
+from openpool.core.money.events import AdjustmentMade, RuleRefused
+from openpool.core.money.rules import Adjustment, Round, charge, forfeit, hold, pay, release
 from openpool.rules import commission_by_group, holdback, performance_bonus, referral
 
 A, B, C = address("a"), address("b"), address("c")

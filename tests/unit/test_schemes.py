@@ -5,11 +5,11 @@ from fractions import Fraction
 import pytest
 from roundlog import RoundLog, address, settled
 
-from openpool.core import schemes
 from openpool.core.events import Event, FeeCredited
-from openpool.core.fees import Due, Fees
-from openpool.core.money_events import Scheme, ShareCredited
-from openpool.core.schemes import Work, divide, proportional_claims, window_claims
+from openpool.core.money import schemes
+from openpool.core.money.events import Scheme, ShareCredited
+from openpool.core.money.fees import Due, Fees
+from openpool.core.money.schemes import Work, divide, proportional_claims, window_claims
 from openpool.core.step import Outbox
 
 

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 from roundlog import InProcess, RoundLog, settled
 
-from openpool.core import money_events as money
 from openpool.core.events import Event
-from openpool.core.money_events import Scheme
-from openpool.core.rules import RuleFault
+from openpool.core.money import events as money
+from openpool.core.money.events import Scheme
+from openpool.core.money.rules import RuleFault
 from openpool.rules import holdback
 from openpool.store import replay
 from openpool.store.memory import MemoryStore

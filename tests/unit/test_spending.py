@@ -3,7 +3,7 @@
 from random import Random
 
 from openpool.core.calls import App
-from openpool.core.spending import Estimates, Purse
+from openpool.core.money.spending import Estimates, Purse
 
 CHAT = App("llm", "tiny")
 

@@ -19,10 +19,10 @@ from webpool import OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.cli.checking import check_signature
 from openpool.cli.notices import tell_of_new_terms
-from openpool.core.documents import opened
-from openpool.core.receipts import decode_receipt
-from openpool.core.statement_check import check_receipts, read
-from openpool.core.terms import differences
+from openpool.core.money.documents import opened
+from openpool.core.money.receipts import decode_receipt
+from openpool.core.money.statement_check import check_receipts, read
+from openpool.core.money.terms import differences
 from openpool.treasury.corrections import Corrections
 from openpool.treasury.disputes import Disputes
 from openpool.treasury.statements import Statements

@@ -6,13 +6,13 @@ from msgspec.structs import replace
 from statement_log import ANN, BOB, KEY, MoneyLog, signed
 
 from openpool.cli.checking import check_signature
-from openpool.core import money_events as money
 from openpool.core import units
-from openpool.core.documents import opened
 from openpool.core.errors import BadMessage, OpenPoolError
-from openpool.core.fees import Fees
 from openpool.core.hashchain import inclusion_path, merkle_root
-from openpool.core.receipts import (
+from openpool.core.money import events as money
+from openpool.core.money.documents import opened
+from openpool.core.money.fees import Fees
+from openpool.core.money.receipts import (
     Levels,
     Receipt,
     decode_receipt,
@@ -22,7 +22,7 @@ from openpool.core.receipts import (
     plain_line,
     proven,
 )
-from openpool.core.statement_check import (
+from openpool.core.money.statement_check import (
     Finding,
     check_previous,
     check_receipts,
@@ -30,7 +30,7 @@ from openpool.core.statement_check import (
     limited,
     read,
 )
-from openpool.core.statements import (
+from openpool.core.money.statements import (
     BYTES_MAX,
     Fact,
     Opening,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openpool.core.swap import (
+from openpool.core.money.swap import (
     Convert,
     Exchange,
     Refuse,

@@ -5,8 +5,8 @@ from msgspec.structs import replace
 from test_treasury_statements import PROMISE
 
 from openpool.core.errors import BadMessage
-from openpool.core.money_events import TermsPublished
-from openpool.core.terms import (
+from openpool.core.money.events import TermsPublished
+from openpool.core.money.terms import (
     GroupTerms,
     Promise,
     Published,

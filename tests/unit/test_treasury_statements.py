@@ -11,20 +11,20 @@ from msgspec.structs import replace
 from statement_log import ANN, BOB, KEY, MoneyLog
 
 from openpool.cli.checking import check_signature
-from openpool.core.documents import opened
 from openpool.core.errors import SetupError, Unavailable
 from openpool.core.events import Event
-from openpool.core.money_events import StatementMade
-from openpool.core.receipts import decode_proven
-from openpool.core.statement_check import (
+from openpool.core.money.documents import opened
+from openpool.core.money.events import StatementMade
+from openpool.core.money.receipts import decode_proven
+from openpool.core.money.statement_check import (
     check_previous,
     check_receipts,
     check_statement,
     check_terms,
     read,
 )
-from openpool.core.statements import BYTES_MAX, Statement
-from openpool.core.terms import Promise
+from openpool.core.money.statements import BYTES_MAX, Statement
+from openpool.core.money.terms import Promise
 from openpool.ethereum import Account, encode_defunct
 from openpool.store.interface import EventFilter
 from openpool.store.sqlite import SqliteStore

@@ -10,10 +10,10 @@ from webpool import NOW_MS, OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.core import events as e
 from openpool.core.events import Event
-from openpool.core.money_events import Asset, OrderLine, OrderPlanned
-from openpool.core.orders import STATES, OrderBook
-from openpool.core.payout_plan import Plan, Rules, Waiting
-from openpool.core.payout_views import (
+from openpool.core.money.events import Asset, OrderLine, OrderPlanned
+from openpool.core.money.orders import STATES, OrderBook
+from openpool.core.money.payout_plan import Plan, Rules, Waiting
+from openpool.core.money.payout_views import (
     Chosen,
     NextPayout,
     OrderView,

@@ -9,8 +9,8 @@ import pytest
 from roundlog import InProcess, RoundLog, address
 
 from openpool.cli import run
-from openpool.core.money_events import Scheme
-from openpool.core.whatif import Outcome, Terms, WhatIf
+from openpool.core.money.events import Scheme
+from openpool.core.money.whatif import Outcome, Terms, WhatIf
 from openpool.rules import holdback
 from openpool.store.sqlite import SqliteStore
 
