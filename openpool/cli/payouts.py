@@ -138,7 +138,9 @@ def choose(
         str, typer.Option("--threshold", metavar="AMOUNT", help="Like '0.02 ETH'; or pool.")
     ] = "pool",
     asset: Annotated[str, typer.Option("--asset", help="ETH or LPT.")] = "ETH",
-    staked: Annotated[bool, typer.Option("--staked", help="LPT as stake, not liquid.")] = False,
+    staked: Annotated[
+        bool | None, typer.Option("--staked/--liquid", help="How LPT is paid; else as before.")
+    ] = None,
 ) -> None:
     """Say for an owner how an address is to be paid; owners do that on their own page."""
     from openpool.core.money.payout_views import Chosen
@@ -147,8 +149,9 @@ def choose(
         "address": address,
         "threshold": threshold,
         "asset": asset.upper(),
-        "staked": staked,
     }
+    if staked is not None:
+        body["staked"] = staked
     made = asked.ask(lambda api: api.post(Chosen, "/payouts/choice", body))
     if asked.as_json:
         print_json(made)
