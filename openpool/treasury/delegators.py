@@ -30,6 +30,7 @@ from openpool.core.livepeer.delegators import Lock, PastRound, Situation
 from openpool.core.livepeer.maths import PPM
 from openpool.core.livepeer.outlook import Outlook
 from openpool.core.livepeer.transactions import Contracts, call_data
+from openpool.treasury.faults import Trouble
 from openpool.treasury.reward_history import RewardHistory
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class Delegations:
         }
         self._profiles: dict[str, Profile] = {}
         self._asking = 0
+        self._trouble = Trouble("delegators-not-current")
         self.problem = ""
         """Why the profiles are not current; empty if they are."""
 
@@ -78,10 +80,10 @@ class Delegations:
         try:
             for address, name in self._orchestrators.items():
                 self._profiles[address] = await self._profile(address, name)
-            self.problem = ""
+            self._trouble.over()
         except OpenPoolError as error:
-            self.problem = str(error)
-            log.warning("delegators.chain-unreadable", reason=self.problem)
+            self._trouble.tell(error)
+        self.problem = self._trouble.text
 
     async def account(self, address: str) -> Account:
         """Raises BadMessage, NoCapacity, ChainUnavailable."""

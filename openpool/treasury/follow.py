@@ -23,7 +23,7 @@ from openpool.core.money.events import ClaimOpened, RewardMissed, RoundStarted
 from openpool.core.money.revenue import Revenue, Standing
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
-from openpool.treasury.faults import CHAIN_FAULTS
+from openpool.treasury.faults import CHAIN_FAULTS, Trouble
 from openpool.treasury.ranges import RangeReader
 from openpool.treasury.wallets import WalletWatch
 
@@ -67,6 +67,7 @@ class Follower:
         """Blocks without news that were looked at since the latest range in the log."""
         self.block = 0
         """Everything up to this block is known."""
+        self._trouble = Trouble("chain-not-followed")
         self.problem = ""
         """Why following stands still; empty if it does not."""
 
@@ -82,9 +83,10 @@ class Follower:
             while await self.step():
                 pass
             self.problem = self._moved()
+            self._trouble.over()
         except CHAIN_FAULTS as error:
-            self.problem = str(error)
-            log.warning("chain-not-followed", problem=self.problem)
+            self._trouble.tell(error)
+            self.problem = self._trouble.text
 
     async def step(self) -> bool:
         """Take one step; False if there is nothing more to do. Raises one of CHAIN_FAULTS."""

@@ -13,7 +13,7 @@ from openpool.chain import contracts
 from openpool.chain.interface import Livepeer, OrchestratorState, Round
 from openpool.core.money.revenue_views import RewardView
 from openpool.core.money.rewards import passed_ppm, reward_level
-from openpool.treasury.faults import CHAIN_FAULTS
+from openpool.treasury.faults import CHAIN_FAULTS, Trouble
 from openpool.treasury.interface import Orders
 
 log = structlog.get_logger()
@@ -43,6 +43,7 @@ class RewardWatch:
         self._orders = orders
         self._wallet = wallet
         self._poll_s = poll_s
+        self._trouble = Trouble("reward-not-watched")
         self._warned: set[tuple[str, int]] = set()
         self.views: dict[str, RewardView] = {}
         """How it stands, by orchestrator."""
@@ -62,8 +63,9 @@ class RewardWatch:
                 text = await self._call(name, state, now)
                 self.views[name] = self._view(state, now, text)
                 self._warn(name, self.views[name])
+            self._trouble.over()
         except CHAIN_FAULTS as error:
-            log.warning("reward-not-watched", problem=str(error))
+            self._trouble.tell(error)
 
     def _view(self, state: OrchestratorState, now: Round, text: str) -> RewardView:
         passed = passed_ppm(now.block, now.start_block, now.length)

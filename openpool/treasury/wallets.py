@@ -16,7 +16,7 @@ from openpool.core.money.events import Asset, WalletReconciled
 from openpool.core.money.reconcile import drift
 from openpool.core.money.revenue import Revenue, WalletOrders
 from openpool.treasury.books import RevenueBooks
-from openpool.treasury.faults import CHAIN_FAULTS
+from openpool.treasury.faults import CHAIN_FAULTS, Trouble
 
 log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ class WalletWatch:
         self._clock_ms = clock_ms
         self._tag = tag
         self._poll_s = poll_s
+        self._trouble = Trouble("wallets-not-compared")
         self.wallets = tuple(wallets)
 
     async def run(self) -> None:
@@ -58,8 +59,9 @@ class WalletWatch:
         try:
             orders = self.before(await self._books.refresh())
             await self.check((await self._chain.block(self._tag)).number, orders)
+            self._trouble.over()
         except CHAIN_FAULTS as error:
-            log.warning("wallets-not-compared", problem=str(error))
+            self._trouble.tell(error)
 
     def before(self, revenue: Revenue) -> Orders:
         """The orders as they are before the block is asked for at which balances are compared: an

@@ -7,6 +7,7 @@ import pytest
 from stories import START_MS
 from toychain import ADDRESS, WALLET, ToyChain
 
+from openpool.core.errors import Unavailable
 from openpool.core.events import Event, FeeCredited
 from openpool.core.money import events as money
 from openpool.core.money.ledger import Balances, balance_faults, transfers_of
@@ -14,6 +15,7 @@ from openpool.store.interface import EventFilter
 from openpool.store.memory import MemoryStore
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
+from openpool.treasury.faults import Trouble
 from openpool.treasury.follow import Follower
 from openpool.treasury.rounds import ClockRounds
 from openpool.treasury.wallets import WalletWatch
@@ -481,3 +483,15 @@ async def test_every_transfer_of_a_life_sums_to_zero() -> None:
             balances.post(transfer)
     assert balances.faults() == []
     assert balances.amounts["claim:main"] == -chain.states[-1].pending
+
+
+def test_a_trouble_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """When it begins, when it becomes another one, and when it is over; not at every look."""
+    trouble = Trouble("chain-not-followed")
+    for text in ("no answer", "no answer", "a lie", "a lie"):
+        trouble.tell(Unavailable(text))
+    trouble.over()
+    trouble.over()
+    told = capsys.readouterr().out
+    assert told.count("no answer") == told.count("a lie") == told.count("followed-over") == 1
+    assert trouble.text == ""
