@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import webmoney
 from litestar import Litestar
 from livepeer_chain import story_of_delegators
 
@@ -27,6 +28,7 @@ from openpool.web.app import create_app
 from openpool.web.call_story import CallStory, StoryDesk
 from openpool.web.delegation import Delegation
 from openpool.web.interface import CallAnswer, Deps
+from openpool.web.money_story import MoneyStory
 from openpool.web.serve import serve
 from openpool.web.storybook import COMMISSION_PPM, Story, StoryPool
 
@@ -85,8 +87,9 @@ async def web_pool(
     address: str = "127.0.0.1:8080",
     desk: StoryDesk | None = None,
     delegation: Delegation | None = None,
+    money: bool = False,
 ) -> AsyncIterator[WebPool]:
-    """A pool that takes calls if there is a `desk`.
+    """A pool that takes calls if there is a `desk`; `money` says that the story tells of money.
 
     The clock stands still at `now_ms`, or is the wall's with `clock="wall"`.
     """
@@ -95,7 +98,9 @@ async def web_pool(
         return time.time_ns() // 1_000_000 if clock == "wall" else now_ms or NOW_MS
 
     async with SqliteStore(directory) as store:
-        await store.append(list(story)).durable()
+        told = await webmoney.tell(store, directory, story, clock_ms) if money else None
+        if told is None:
+            await store.append(list(story)).durable()
         enrolment = Enrolment(
             store=store,
             appender=store,
@@ -138,6 +143,9 @@ async def web_pool(
             runners=desk.runners if desk else lambda: (),
             call_price=desk.price if desk else lambda app, source: None,
             delegation=delegation,
+            revenue=told.revenue if told else None,
+            payouts=told.payouts if told else None,
+            proofs=told.proofs if told else None,
         )
         yield WebPool(store, enrolment, live, deps, create_app(deps), customers, clock_ms())
 
@@ -204,7 +212,8 @@ async def main(port: int, hours: int) -> None:
     story = Story(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
     print("telling the story …", flush=True)
     calls = CallStory(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
-    events = sorted([*story.events(), *calls.events()], key=lambda event: event.time_ms)
+    work = [*story.events(), *calls.events()]
+    events = [*work, *MoneyStory(end_ms=now_ms, work=work).events()]
     with tempfile.TemporaryDirectory() as directory:
         async with web_pool(
             Path(directory),
@@ -213,6 +222,7 @@ async def main(port: int, hours: int) -> None:
             address=f"127.0.0.1:{port}",
             desk=StoryDesk(),
             delegation=await story_of_delegators(),
+            money=True,
         ) as pool:
             await pool.customers.add("Ann's reader", requests_per_minute=0, spend_limit="20 USD")
             await pool.customers.add(

@@ -97,7 +97,10 @@ class CallStory:
 
     def _at(self, time_ms: int, data: AnyPayload) -> Event:
         self._serial += 1
-        return Event(id=f"story/calls/{self._serial}", time_ms=time_ms, data=data)
+        name = f"story/calls/{self._serial}"
+        if isinstance(data, e.FeeCredited | e.CommissionTaken):
+            name = f"{data.job}/{data.type}"
+        return Event(id=name, time_ms=time_ms, data=data)
 
     def _lines(self) -> Iterator[Event]:
         for number in sorted({n for service in SERVICES for n in service.servers}):

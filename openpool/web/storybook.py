@@ -96,7 +96,10 @@ class Story:
 
     def _at(self, time_ms: int, data: AnyPayload) -> Event:
         self._serial += 1
-        return Event(id=f"story/{data.type}/{self._serial}", time_ms=time_ms, data=data)
+        name = f"story/{data.type}/{self._serial}"
+        if isinstance(data, e.FeeCredited | e.CommissionTaken):
+            name = f"{data.job}/{data.type}"  # as the pool names it: pages find the job by it
+        return Event(id=name, time_ms=time_ms, data=data)
 
     def _opening(self) -> Iterator[Event]:
         t = self._start_ms
