@@ -21,6 +21,7 @@ from openpool.web.shapes import Status, Worker
 
 PAID_S = 60.0
 STATED_S = 30.0
+ROUNDS = 3
 
 
 class _Row(Struct, frozen=True, kw_only=True):
@@ -124,17 +125,17 @@ async def _paid_twice(ground: Ground, view: PayoutsView) -> int:
 
 
 async def _statements(stage: Stage, ground: Ground) -> list[_Row]:
-    """Those of both rounds, once they are made."""
+    """Those of both rounds, and of the one in which the last payouts became final."""
     rows: list[_Row] = []
 
-    async def both_made() -> bool:
+    async def all_made() -> bool:
         nonlocal rows
         stage.check()
         await ground.evm.mine()
         rows = await stage.api.get(list[_Row], "/statements")
-        return len(rows) >= 2
+        return len(rows) == ROUNDS
 
-    await until(both_made, STATED_S, "the statements of both rounds")
+    await until(all_made, STATED_S, "the statements of all rounds")
     return sorted(rows, key=lambda row: row.round)
 
 

@@ -227,7 +227,7 @@ def test_the_demo_loses_nothing_and_its_books_add_up(tmp_path: Path) -> None:
     assert (paid["voided"], paid["paid_twice"], paid["owed_wei"]) == (0, 0, "0")
     assert int(paid["paid_wei"]) == credited
     assert told["luck"] > 0
-    assert told["statements"] == {"made": 2, "verified": 2}
+    assert told["statements"] == {"made": 3, "verified": 3}
     assert "pool killed" in progress
     assert "killed" in progress
     assert "came back from" in progress

@@ -86,6 +86,11 @@ async def check(pool: Pool, refuses: str) -> None:
     assert pool.balance(f"wallet:{pool.signer.address}") == spent
 
 
+SURVIVORS = 5
+"""So many stories in a row ended before the step at which they were to die: no step is left. How
+many there are differs a little, since a look more is needed while the chain makes a block."""
+
+
 @pytest.mark.parametrize("mined_meanwhile", [False, True])
 async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain, mined_meanwhile: bool) -> None:
     """Whichever step is the last one of a process, everybody gets exactly what is owed, the books
@@ -96,25 +101,19 @@ async def test_a_crash_at_every_step(evm: Evm, chain: EthereumChain, mined_meanw
     refuses = await evm.deploy("RefusesEther")
     await evm.set_balance(signer.address, 10 * ETHER)
     await evm.automine(False)
-    steps = 0
-    at = 0
-    while at <= steps:
+    at = survived = 0
+    while survived < SURVIVORS:
+        at += 1
         before = await evm.snapshot()
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             pool = Pool(Path(folder), evm, chain, signer)
-            pool.knife = Knife(at)
-            knife = pool.knife
+            pool.knife = knife = Knife(at)
             await play(pool, refuses, mined_meanwhile)
             await check(pool, refuses)
             pool.close()
-        if at == 0:
-            steps = len(knife.steps)
-            assert steps > 100
-        else:
-            # a look more or less (anvil answers while a block is being made) moves the last steps
-            assert knife.dead or len(knife.steps) in range(at - 5, at)
         await evm.revert(before)
-        at += 1
+        survived = 0 if knife.dead else survived + 1
+    assert at - survived > 75
 
 
 async def test_peers_11_a_payment_is_on_disk_before_it_is_sent(
