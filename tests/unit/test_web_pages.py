@@ -14,8 +14,11 @@ from openpool.web.storybook import CAST, Story
 
 STORY = Story(start_ms=NOW_MS - 3_600_000, end_ms=NOW_MS, per_minute=2).events()
 STATIC = Path(__file__).parents[2] / "openpool" / "web" / "static"
-OPERATOR_PAGES = ["/overview", "/workers", f"/workers/{CAST[0].id}", "/events", "/ledger"]
-PUBLIC_PAGES = ["/", "/login", "/api"]
+OPERATOR_PAGES = [
+    *("/overview", "/workers", f"/workers/{CAST[0].id}", "/events", "/ledger", "/money"),
+]
+OWNERS_PAGE = f"/earnings?address={CAST[0].address}"
+PUBLIC_PAGES = ["/", "/login", "/api", "/statements", "/delegators"]
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 
@@ -30,7 +33,7 @@ async def test_every_page_is_self_contained_and_strict(tmp_path: Path) -> None:
     async with running(tmp_path, STORY) as (pool, client):
         pool.live.tell(NOW_MS)
         await as_operator(client)
-        for path in [*PUBLIC_PAGES, *OPERATOR_PAGES, "/nothing"]:
+        for path in [*PUBLIC_PAGES, *OPERATOR_PAGES, OWNERS_PAGE, "/nothing"]:
             answer = await client.get(path, headers={"accept": "text/html"})
             assert answer.status_code == (404 if path == "/nothing" else 200), path
             _check_safe(path, answer)

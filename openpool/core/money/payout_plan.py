@@ -125,6 +125,12 @@ def amount_text(amount_wei: int, asset: Asset = "ETH") -> str:
     return f"{whole}.{digits} {asset}" if digits else f"{whole} {asset}"
 
 
+def _shortened(amount_wei: int) -> int:
+    """Rounded up to four digits, for sentences in which more would only be in the way."""
+    unit = 10 ** max(len(str(amount_wei)) - 4, 0)
+    return -(-amount_wei // unit) * unit
+
+
 def _why_not(asset: Asset, address: str, owed_wei: int, rules: Rules, standing: Standing) -> str:
     """Why this address is not even due; "" if it is."""
     if address in standing.blocked:
@@ -135,7 +141,7 @@ def _why_not(asset: Asset, address: str, owed_wei: int, rules: Rules, standing: 
         return standing.elsewhere[address]
     threshold = threshold_of(address, rules, standing.choices)
     if owed_wei < threshold:
-        missing = amount_text(threshold - owed_wei, asset)
+        missing = amount_text(_shortened(threshold - owed_wei), asset)
         return f"{missing} more, and the threshold of {amount_text(threshold, asset)} is reached."
     if standing.paused:
         return f"Payouts are paused: {standing.paused}"
@@ -150,7 +156,7 @@ def _too_dear(asset: Asset, owed_wei: int, rules: Rules, standing: Standing) -> 
 def too_dear(asset: Asset, amount_wei: int, gas_wei: int, gas_most_wei: int, rules: Rules) -> str:
     """Why a payout waits for cheaper gas; "" if it does not. `gas_wei` is in the asset paid."""
     if gas_wei * PPM > rules.gas_share_max_ppm * amount_wei:
-        share, gas = percent_text(rules.gas_share_max_ppm), amount_text(gas_wei, asset)
+        share, gas = percent_text(rules.gas_share_max_ppm), amount_text(_shortened(gas_wei), asset)
         return f"Gas would cost {gas} now, more than {share} of the payout; it waits until less."
     if _by_worker(asset, rules) and amount_wei <= gas_most_wei:
         return "Gas might cost as much as the payout; it waits until gas is cheaper."
