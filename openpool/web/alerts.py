@@ -159,8 +159,10 @@ def payout_alerts(view: PayoutsView) -> list[Alert]:
     if view.paused:
         found.append(_money("warn", "Payouts are paused.", view.paused))
     if view.blocked:
-        text = "Nothing is sent to them until somebody acts; the money page says why."
-        found.append(_money("info", f"{len(view.blocked)} addresses are blocked.", text))
+        count = len(view.blocked)
+        title = f"{count} addresses are blocked." if count > 1 else "An address is blocked."
+        text = "Nothing is sent there until somebody acts; the money page says why."
+        found.append(_money("info", title, text))
     return found
 
 
