@@ -98,6 +98,7 @@ async def _legacy(evm: Evm, wallet: str, payee: str) -> tuple[int, int]:
         "gasPrice": hex(10 * GWEI),
     }
     sent = await evm.rpc("eth_sendTransaction", tx)
+    await evm.settled()
     receipt = await evm.rpc("eth_getTransactionReceipt", sent)
     found = await evm.rpc("eth_getTransactionByHash", sent)
     return int(receipt["gasUsed"], 16), int(found["gas"], 16)
