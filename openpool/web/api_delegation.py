@@ -71,7 +71,7 @@ async def estimate(
 async def account(request: Asked, web: FromWeb, address: PathAddress) -> AccountView:
     """What a delegator has, claimed or not, and what it can withdraw now."""
     known = delegation_of(web)
-    web.door.count_try(request)
+    web.door.count_lookup(request)
     return account_view(await known.account(address))
 
 
@@ -79,7 +79,7 @@ async def account(request: Asked, web: FromWeb, address: PathAddress) -> Account
 async def plan(request: Asked, web: FromWeb, data: JSONBody[WishRequest]) -> PlanView:
     """The unsigned transactions of a wish, what each does, and what to beware of."""
     known = delegation_of(web)
-    web.door.count_try(request)
+    web.door.count_lookup(request)
     return plan_view(await known.plan(wish_of(data)))
 
 

@@ -149,7 +149,8 @@ def _web(deps: Deps) -> Web:
     metrics_ = Metrics(deps)
     feed.observe(metrics_.observe)
     tries = RateLimit(per_minute=deps.tries_per_minute, burst=deps.tries_per_minute)
-    door = Door(deps=deps, sessions=Sessions(), tries=tries)
+    lookups = RateLimit(per_minute=deps.tries_per_minute, burst=deps.tries_per_minute)
+    door = Door(deps=deps, sessions=Sessions(), tries=tries, lookups=lookups)
     calls = CallViews(deps)
     return Web(
         deps=deps,

@@ -48,6 +48,8 @@ class Door:
     deps: Deps
     sessions: Sessions
     tries: RateLimit
+    lookups: RateLimit
+    """Of questions that make the pool read the chain: whoever asks much may still sign in."""
 
     async def visitor(self, request: Connection) -> Visitor:
         """Who asks: by bearer secret, else by cookie, else the public. Raises Unauthorized."""
@@ -90,6 +92,12 @@ class Door:
         """Raises TooMany if this client has tried too often."""
         client = client_key(request.client.host if request.client else "")
         if not self.tries.take(client, self.now_ms()):
+            raise TooMany
+
+    def count_lookup(self, request: Asked) -> None:
+        """Raises TooMany if this client has made the pool read the chain too often."""
+        client = client_key(request.client.host if request.client else "")
+        if not self.lookups.take(client, self.now_ms()):
             raise TooMany
 
     def open_session(self, visitor: Visitor, request: Asked) -> tuple[SignedInView, Cookie]:

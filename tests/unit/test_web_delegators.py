@@ -227,3 +227,5 @@ async def test_reading_the_chain_is_limited(tmp_path: Path) -> None:
             answers = [await client.get(f"{API}/accounts/{ANN}") for _ in range(5)]
             assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
             assert chain.reads == 3
+            signing_in = await client.post("/api/v1/enroll/nonce", json={"address": ANN})
+            assert signing_in.status_code == 200
