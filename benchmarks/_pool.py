@@ -8,12 +8,14 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.latency import believe
+from openpool.logs import configure
 from openpool.pool.verify import Verifier
 from tests.network import pool
 
 
 async def main() -> None:
     """Serve until standard input closes."""
+    configure("warning")  # to standard error: standard output is for the answer
     Verifier.check = believe  # type: ignore[method-assign,assignment]  # the point of this file
     Verifier.prepare = believe  # type: ignore[method-assign,assignment]
     async with pool(Path(sys.argv[1])) as running:
