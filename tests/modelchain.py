@@ -18,6 +18,7 @@ from openpool.chain.interface import (
     SendRefused,
     Signed,
     Transaction,
+    Used,
 )
 from openpool.ethereum import Account, LocalAccount
 
@@ -193,6 +194,17 @@ class ModelChain:
                         fee_wei=GAS * mined.price_wei,
                         gas_used=GAS,
                     )
+        return None
+
+    async def used_by(self, wallet: str, nonce: int, *, final_block: int) -> Used | None:
+        self._answer()
+        if self.blind:
+            return None
+        for mined in (m for block in self.blocks[: final_block + 1] for m in block):
+            sent = self.meant(mined.raw)
+            if sent.nonce == nonce:
+                data = f"0x{sent.data.hex()}"
+                return Used(tx=mined.tx, to=sent.to, value_wei=sent.value_wei, data=data)
         return None
 
     async def estimate_gas(self, call: Call, *, sender: str) -> int:

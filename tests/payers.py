@@ -174,7 +174,7 @@ class Pool:
             await self.tick(wait_ms)
             if not self.payer.journal.book.open and self.payer.last_plan is not None:
                 plan = self.payer.last_plan
-                waits = plan.payments or plan.missing_wei or self.payer.given_up_lately()
+                waits = plan.payments or plan.missing_wei
                 if not waits:
                     return
             await self.evm.finalize()

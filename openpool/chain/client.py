@@ -29,8 +29,10 @@ from openpool.chain.interface import (
     SendFault,
     SendRefused,
     Tag,
+    Used,
     WrongChain,
 )
+from openpool.chain.proof import proved
 from openpool.chain.rpc import Endpoint, EndpointFault, RpcError, TooLarge, data, fields, number
 from openpool.core.errors import BadMessage
 from openpool.core.units import GWEI
@@ -185,6 +187,16 @@ class EthereumChain:
                 raise self._ask.contradiction()
         return None
 
+    async def used_by(self, wallet: str, nonce: int, *, final_block: int) -> Used | None:
+        for endpoint in self._ask.all:
+            try:
+                block, found = await _used_by(endpoint, wallet, nonce, final_block, self._chain_id)
+                if (await self.block(block.number)).hash == block.hash:
+                    return found
+            except (ChainUnavailable, BadMessage, RpcError, WrongChain) as error:
+                logger.debug("no-proof", endpoint=endpoint.name, why=answers.plain(error))
+        return None
+
     # --- transactions -----------------------------------------------------------------------------
 
     async def estimate_gas(self, call: Call, *, sender: str) -> int:
@@ -283,6 +295,27 @@ async def _block(endpoint: Endpoint, at: At) -> Block:
     if isinstance(at, int) and found.number != at:
         raise BadMessage("it gave another block than was asked for")
     return found
+
+
+async def _used_by(
+    endpoint: Endpoint, wallet: str, nonce: int, final_block: int, chain_id: int
+) -> tuple[Block, Used]:
+    """The first block after which the wallet had sent more than `nonce` transactions, and the one
+    in it that has this nonce. Raises BadMessage if there is none."""
+    low, high = 0, final_block
+    while low < high:
+        middle = (low + high) // 2
+        count = await _value(endpoint, number, "eth_getTransactionCount", wallet, _tag(middle))
+        low, high = (low, middle) if count > nonce else (middle + 1, high)
+    answer = fields(await endpoint.request("eth_getBlockByNumber", _tag(low), True))
+    block, shown = answers.block(answer), answer.get("transactions")
+    if block.number != low or not isinstance(shown, list):
+        raise BadMessage("it gave no transactions of the block that was asked for")
+    for each in map(fields, shown):
+        sender = str(each.get("from")).lower()
+        if sender == wallet.lower() and number(each.get("nonce")) == nonce:
+            return block, proved(each, wallet=wallet, nonce=nonce, chain_id=chain_id)
+    raise BadMessage("the block in which the nonce was used does not show by what")
 
 
 async def _calls(

@@ -85,6 +85,16 @@ class Receipt(Struct, frozen=True, kw_only=True):
     logs: tuple[Log, ...] = ()
 
 
+class Used(Struct, frozen=True, kw_only=True):
+    """The transaction with which a wallet used a nonce, its signature checked."""
+
+    tx: str
+    to: str
+    """Empty: it made a contract."""
+    value_wei: int
+    data: str
+
+
 class GasPrice(Struct, frozen=True, kw_only=True):
     """What gas costs now."""
 
@@ -170,6 +180,11 @@ class Chain(Protocol):
 
     async def receipt(self, tx: str) -> Receipt | None:
         """None if it is in no block that the endpoints know and agree on."""
+
+    async def used_by(self, wallet: str, nonce: int, *, final_block: int) -> Used | None:
+        """The transaction in a block up to this one that used the nonce. It proves itself by its
+        signature, so one endpoint is enough. None if no endpoint shows one (it may have no old
+        state); the block must be one that the endpoints agree on."""
 
     async def estimate_gas(self, call: Call, *, sender: str) -> int:
         """Raises Reverted."""

@@ -54,7 +54,8 @@ class Journal:
         """Write facts in one transaction, and return once they are on disk."""
         self.check()
         now_ms = self.clock_ms()
-        events = [Event(id=event_id(data, now_ms), time_ms=now_ms, data=data) for data in facts]
+        numbered = enumerate(facts, self.book.facts)
+        events = [Event(id=event_id(data, n), time_ms=now_ms, data=data) for n, data in numbered]
         receipt = self._store.append(events)
         for event in events:
             self.book.apply(event)
@@ -84,8 +85,9 @@ class Journal:
         return {each.account.removeprefix(prefix): each.amount_wei for each in found}
 
 
-def event_id(data: AnyPayload, now_ms: int) -> str:
-    """The name of a fact: the same fact twice has the same name, and counts once."""
+def event_id(data: AnyPayload, number: int) -> str:
+    """The name of a fact: the same fact twice has the same name, and counts once. What may be said
+    again and again, like a pause, has a number that grows with each (`OrderBook.facts`)."""
     match data:
         case money.OrderPlanned(order=order):
             return f"order/{order}/planned"
@@ -99,9 +101,5 @@ def event_id(data: AnyPayload, now_ms: int) -> str:
             return f"order/{order}/ended"
         case money.LptConverted(conversion=conversion):
             return f"lpt-converted/{conversion}"
-        case money.PayoutChosen(address=address, asset=asset, threshold_wei=threshold):
-            return f"payout-chosen/{address}/{now_ms}/{asset}/{threshold}/{int(data.staked)}"
-        case money.AddressBlocked(address=address) | money.AddressUnblocked(address=address):
-            return f"{data.type}/{address}/{now_ms}"
         case _:
-            return f"{data.type}/{now_ms}"
+            return f"{data.type}/number-{number}"

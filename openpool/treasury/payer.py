@@ -1,8 +1,8 @@
 """The one who pays: looks at the chain, asks the decision table, does what it says.
 
 A thin shell around `core.money.payouts` and `core.money.payout_plan`. What it knows is in the log;
-what it holds in memory (when it last sent something, how often a nonce looked used) only makes it
-more patient after a restart. So a crash at any point is answered by the same loop: fold, look,
+what it holds in memory (when it last sent something, or looked for a proof) only makes it more
+patient after a restart. So a crash at any point is answered by the same loop: fold, look,
 decide. Must be alone with its wallet: the store's lock keeps a second pool away, and transactions
 made elsewhere with the same key are noticed and survived.
 """
@@ -22,14 +22,16 @@ from openpool.chain.interface import (
     Reverted,
     Signer,
 )
-from openpool.core.errors import OpenPoolError, Unauthorized, Unavailable
+from openpool.core.errors import OpenPoolError, SetupError, Unauthorized, Unavailable
 from openpool.core.money import events as money
 from openpool.core.money.events import Asset, OrderKind, OrderLine
 from openpool.core.money.orders import GUARD, Order
 from openpool.core.money.payout_plan import Plan, Rules
 from openpool.core.money.payouts import (
+    UNPROVED,
     Confirm,
     Fees,
+    Foreign,
     Mark,
     Outcome,
     Patience,
@@ -127,8 +129,8 @@ class Payer:
         self._checked_nonce = False
         self._resent: dict[str, int] = {}
         """By transaction: when this process sent it."""
-        self._dead: dict[str, tuple[int, int]] = {}
-        """By order: since when, and in how many looks, its nonce seemed used by somebody else."""
+        self._sought: dict[str, int] = {}
+        """By order: when a proof of what used its nonce was last looked for, and is missing."""
         self._gap_since_ms = 0
         self._skipped: dict[str, str] = {}
         self._turn = asyncio.Lock()
@@ -184,7 +186,8 @@ class Payer:
         chosen = money.PayoutChosen(
             address=address, asset=asset, threshold_wei=str(threshold_wei), staked=staked
         )
-        await self.journal.record(chosen)
+        if self.journal.book.choices.get(address) != chosen:
+            await self.journal.record(chosen)
         await self.unblock(address, by=address)
 
     async def unblock(self, address: str, by: str = "operator") -> None:
@@ -199,8 +202,15 @@ class Payer:
     # --- the loop --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read the log back; to be awaited once, before anything else."""
+        """Read the log back; to be awaited once, before anything else. Raises SetupError if it
+        is that of another chain: what is owed there is not paid here."""
         await self.journal.load()
+        others = {purse.chain_id for purse in self.journal.book.purses} - {self._chain.chain_id}
+        if others:
+            raise SetupError(
+                f"The log holds payouts on chain {min(others)}, but chain.id is "
+                f"{self._chain.chain_id}: use another data folder for another chain."
+            )
 
     async def run(self) -> None:
         """Pay for ever; ends by cancellation, or by a failed disk."""
@@ -227,7 +237,12 @@ class Payer:
                 log.warning("payouts-wait", reason=str(error))
             self.problem = str(error)
         else:
-            self.problem = ""
+            self.problem = self._unproved()
+
+    def _unproved(self) -> str:
+        """What the operator is told about orders whose nonce seems used, for all one can see."""
+        self._sought = {o: ms for o, ms in self._sought.items() if o in self.journal.book.open}
+        return f"Order {next(iter(self._sought))}: {UNPROVED}" if self._sought else ""
 
     async def tick(self) -> None:
         """Look once at every order, do what is next, and start a run if it is time."""
@@ -263,17 +278,16 @@ class Payer:
         if wallet == self.sender.wallet:
             await self._compare_nonce(seen)
         for order in sorted(orders, key=lambda o: (o.nonce is None, o.nonce, o.planned_ms)):
-            sight = self._sight(order, seen)
+            sight = await self._sight(order, seen)
             if sight is not None:
                 await self._do(order, self._step(order, sight), seen, sight)
         return seen
 
-    def _sight(self, order: Order, seen: Look) -> Sight | None:
+    async def _sight(self, order: Order, seen: Look) -> Sight | None:
         """None while gas is too dear for an order that has no signature yet."""
         fees = self._fees(seen)
         if fees is None and not order.attempts:
             return None
-        since_ms, looks = self._dead.get(order.order, (0, 0))
         return Sight(
             final_block=seen.final_block,
             final_nonce=seen.final_nonce,
@@ -281,9 +295,24 @@ class Payer:
             outcome=seen.outcome(order),
             fees=fees or Fees(max_fee_wei=0, priority_fee_wei=0),
             resent_ms=self._resent.get(order.newest.tx, 0) if order.attempts else 0,
-            dead_since_ms=since_ms,
-            dead_looks=looks,
+            foreign=await self._foreign(order, seen),
         )
+
+    async def _foreign(self, order: Order, seen: Look) -> Foreign | None:
+        """What used the nonce of an order that is in no block, if an endpoint can prove it."""
+        used = order.nonce is not None and seen.final_nonce > order.nonce
+        if order.nonce is None or not used or seen.outcome(order) is not None:
+            self._sought.pop(order.order, None)
+            return None
+        now_ms, sought_ms = self._clock_ms(), self._sought.get(order.order)
+        if sought_ms is not None and now_ms < sought_ms + self.options.patience.resend_after_ms:
+            return None
+        self._sought[order.order] = now_ms
+        final_block = seen.final_block
+        found = await self._chain.used_by(order.wallet, order.nonce, final_block=final_block)
+        if found is None:
+            return None
+        return Foreign(tx=found.tx, to=found.to, value_wei=found.value_wei, data=found.data)
 
     def _step(self, order: Order, sight: Sight) -> Step:
         return next_step(
@@ -311,10 +340,10 @@ class Payer:
                 nonce = self.journal.book.next_nonce(self.sender.purse, seen.latest_nonce)
                 await self._sign(order, nonce, seen, sight.fees)
             case Send() if active:
-                await self._send(order, seen)
+                await self._send(order)
             case Replace(fees=fees) if active:
                 await self.sender.replace(order, fees)
-                await self._send(self.journal.book.open[order.order], seen)
+                await self._send(self.journal.book.open[order.order])
 
     async def _mark(self, order: Order, outcome: Outcome) -> None:
         await self.journal.record(
@@ -368,7 +397,6 @@ class Payer:
         blocks = [money.AddressBlocked(address=a, reason=step.reason) for a in step.blocked]
         log.warning("order-voided", order=order.order, reason=step.reason)
         await self.journal.record(voided, *blocks)
-        self._dead.pop(order.order, None)
 
     async def _sign(self, order: Order, nonce: int, seen: Look, fees: Fees) -> None:
         try:
@@ -376,18 +404,11 @@ class Payer:
         except (Reverted, TooMuchGas) as error:
             await self._void(order, Void(f"It was never signed. {error}"))
             return
-        await self._send(self.journal.book.open[order.order], seen)
+        await self._send(self.journal.book.open[order.order])
 
-    async def _send(self, order: Order, seen: Look) -> None:
-        """Send, and learn from a refusal whether the nonce is really used."""
-        now_ms = self._clock_ms()
-        answer = await self.sender.send(order.order, order.newest)
-        self._resent[order.newest.tx] = now_ms
-        if answer == "nonce-too-low" and seen.final_nonce > order.newest.nonce:
-            since_ms, looks = self._dead.get(order.order, (now_ms, 0))
-            self._dead[order.order] = (since_ms, looks + 1)
-        else:
-            self._dead.pop(order.order, None)
+    async def _send(self, order: Order) -> None:
+        await self.sender.send(order.order, order.newest)
+        self._resent[order.newest.tx] = self._clock_ms()
 
     # --- nonces that are not ours ----------------------------------------------------------------
 
@@ -401,7 +422,7 @@ class Payer:
         # not yet mined ones count as well: what an old log does not know may be that new
         pending = await self._chain.nonce(wallet, at="pending")
         foreign = max(seen.latest_nonce, pending) - expected
-        if foreign > 0 and expected:
+        if foreign > 0 and (expected or await self._owes()):
             self.held = (
                 f"{foreign} transactions of the wallet are not in this pool's log: it was used "
                 "elsewhere, or the log is an old copy that does not know of payouts made since. "
@@ -409,6 +430,11 @@ class Payer:
             )
             return
         self._checked_nonce, self.held = True, ""
+
+    async def _owes(self) -> bool:
+        """Whether a log without payouts has debts: it may be a copy from before the first one."""
+        owed = {**await self.journal.owed("worker:"), **await self.journal.owed("lpt/worker:")}
+        return any(amount > 0 for amount in owed.values())
 
     async def _close_gap(self, seen: Look, fees: Fees) -> None:
         """Fill a nonce that nothing uses, if it keeps others waiting and stays so."""
@@ -439,16 +465,6 @@ class Payer:
                 )
                 return True
         return False
-
-    def given_up_lately(self) -> dict[str, str]:
-        """Who is not paid anew yet, since what was given up is still looked for, for a while."""
-        since_ms = self._clock_ms() - self.options.patience.void_after_ms
-        return {
-            line.address: f"Order {order.order} was given up; it is looked for a little longer."
-            for order in self.journal.book.watched.values()
-            for line in order.lines
-            if order.ended_ms > since_ms
-        }
 
     # --- runs ------------------------------------------------------------------------------------
 
@@ -492,7 +508,7 @@ class Payer:
 
     async def _make_plan(self, seen: Look, fees: Fees) -> Plan:
         self.funds_wei = await self.planner.funds_wei()
-        elsewhere = self._skipped | self.given_up_lately()
+        elsewhere = dict(self._skipped)
         for part in self.parts:
             elsewhere |= part.elsewhere()
         args = (seen, fees, self._clock_ms(), elsewhere)
@@ -518,7 +534,7 @@ class Payer:
             if not await self.journal.covers(debits_of(planned)):
                 return
             await self.sender.plan_and_sign(planned, prepared.gas_limit, nonce, fees)
-        await self._send(self.journal.book.open[planned.order], seen)
+        await self._send(self.journal.book.open[planned.order])
 
     async def _skip(self, skipped: Skipped) -> None:
         self._skipped[skipped.address] = skipped.why
@@ -528,7 +544,7 @@ class Payer:
 
     def _end_run(self, plan: Plan) -> None:
         wait_ms = self.options.every_ms
-        if plan.missing_wei or self.given_up_lately():
+        if plan.missing_wei:
             wait_ms = min(wait_ms, SOON_MS)
         self._skipped = {}
         self.next_run_ms = self._clock_ms() + wait_ms

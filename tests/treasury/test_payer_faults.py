@@ -13,9 +13,11 @@ from payers import MILLI, MINUTE_MS, OPTIONS, Pool
 
 from openpool.chain.client import EthereumChain, open_chain
 from openpool.chain.interface import Call, Signed, Transaction
+from openpool.core.errors import SetupError
 from openpool.core.money.orders import Order
 from openpool.core.units import ETHER, GWEI
-from openpool.demo.evm import CHAIN_ID, DEPLOYER, FEES, Evm, account, address
+from openpool.demo.evm import CHAIN_ID, DEPLOYER, Evm, account, address
+from openpool.store.interface import EventFilter
 
 PAYEE, OTHER = address("somebody"), address("somebody else")
 MakeFaulty = Callable[[], Awaitable[Faulty]]
@@ -206,7 +208,9 @@ async def test_a_nonce_used_elsewhere(evm: Evm, make_pool: MakePool) -> None:
     pool = await make_pool()
     await pool.tick()
     await evm.drop(only(pool).newest.tx)
-    await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
+    signed = await pool.signer.sign(foreign_transaction(only(pool).newest.nonce))
+    await evm.rpc("eth_sendRawTransaction", f"0x{signed.raw.hex()}")
+    await evm.mine()
     await pool.tick()
     assert only(pool).state == "sent"
     await pool.settle()
@@ -216,33 +220,51 @@ async def test_a_nonce_used_elsewhere(evm: Evm, make_pool: MakePool) -> None:
     assert await pool.got(PAYEE) == 50 * MILLI
 
 
-async def test_given_up_and_mined_all_the_same(
+def foreign_transaction(nonce: int) -> Transaction:
+    return Transaction(
+        chain_id=CHAIN_ID,
+        nonce=nonce,
+        to=OTHER,
+        value_wei=1,
+        data=b"",
+        gas_limit=21_000,
+        max_fee_wei=100 * 10**9,
+        priority_fee_wei=10**9,
+    )
+
+
+async def test_an_endpoint_that_hides_for_ever_what_was_mined(
     evm: Evm, make_pool: MakePool, faulty: Faulty
 ) -> None:
-    """Endpoints that lie in every way for a quarter of an hour bring the payer to give up what is
-    on its way. It pays nobody anew before it has looked again, and then pulls the brake."""
+    """It says the nonce is used, hides the receipt, and shows a foreign transaction that it made
+    up: for days nothing is given up or paid again. Once it tells the truth the order counts."""
     pool = await make_pool()
     await pool.tick()
     tx = only(pool).newest.tx
-    faulty.on("eth_getTransactionCount", lie(lambda told: hex(int(told, 16) + 1)))
-    faulty.on("eth_sendRawTransaction", refuse("nonce too low"))
-    for _ in range(5):
-        await pool.tick(4 * MINUTE_MS)
-    assert pool.payer.journal.book.ended[-1].state == "voided"
-    plan = pool.payer.last_plan
-    assert plan is not None
-    assert "was given up" in plan.waiting[0].why
-    faulty.heal()
-    await evm.mine()
-    await pool.tick(MINUTE_MS)
-    paused = pool.payer.journal.book.paused
-    assert paused is not None
-    assert "payout-1 had been given up" in paused.reason
+    await evm.mine(4)
+    await evm.finalize()
+    faulty.on("eth_getTransactionReceipt", lie(lambda told: None))
+    faulty.on("eth_getBlockByNumber", lie(made_up))
+    for _ in range(20):
+        await pool.tick(180 * MINUTE_MS)
     await pool.crash()
-    for _ in range(3):
-        await pool.tick(30 * MINUTE_MS)
-    assert (await evm.rpc("eth_getTransactionReceipt", tx))["status"] == "0x1"
+    await pool.tick(180 * MINUTE_MS)
+    assert [o.order for o in pool.payer.journal.book.open.values()] == ["payout-1"]
+    assert "no endpoint shows the transaction" in pool.payer.problem
+    faulty.heal()
+    await pool.settle()
+    (ended,) = pool.payer.journal.book.ended
+    assert (ended.state, ended.tx) == ("confirmed", tx)
     assert await pool.got(PAYEE) == 50 * MILLI
+
+
+def made_up(block: dict[str, Any]) -> dict[str, Any]:
+    """A block in which each transaction has another hash and value than it has."""
+    shown = [
+        each | {"hash": f"0x{'ab' * 32}", "value": "0x1"} if isinstance(each, dict) else each
+        for each in block["transactions"]
+    ]
+    return block | {"transactions": shown}
 
 
 async def test_a_signer_that_signs_something_else(make_pool: MakePool) -> None:
@@ -277,8 +299,8 @@ async def test_an_old_copy_of_the_log(evm: Evm, make_pool: MakePool, age: str) -
     it would pay them again."""
     pool = await make_pool()
     await pool.settle()
-    tx = {"from": pool.signer.address, "to": OTHER, "value": "0x1"} | FEES
-    await evm.rpc("eth_sendTransaction", tx)
+    signed = await pool.signer.sign(foreign_transaction(nonce=1))
+    await evm.rpc("eth_sendRawTransaction", f"0x{signed.raw.hex()}")
     if age != "waiting":
         await evm.mine(1 if age == "mined" else 4)
     await pool.owe(PAYEE, 20 * MILLI)
@@ -290,6 +312,40 @@ async def test_an_old_copy_of_the_log(evm: Evm, make_pool: MakePool, age: str) -
     await pool.payer.resume()
     await pool.settle()
     assert await pool.got(PAYEE) == 70 * MILLI
+
+
+async def test_an_old_copy_without_any_payout(evm: Evm, make_pool: MakePool) -> None:
+    """A log that owes something and knows no payout of a wallet that was used waits as well."""
+    pool = await make_pool()
+    await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
+    await pool.tick()
+    assert "not in this pool's log" in pool.payer.held
+    assert not pool.payer.journal.book.known
+    await pool.payer.resume()
+    await pool.settle()
+    assert await pool.got(PAYEE) == 50 * MILLI
+
+
+async def test_orders_of_another_chain_end_the_start(make_pool: MakePool, faulty: Faulty) -> None:
+    pool = await make_pool()
+    await pool.settle()
+    async with open_chain([faulty.url], chain_id=42_161, agree=1) as other:
+        pool.chain = other
+        with pytest.raises(SetupError, match="another data folder"):
+            await pool.crash()
+    await pool.payer.journal.load()
+
+
+async def test_each_fact_is_kept_and_none_without_news(make_pool: MakePool) -> None:
+    """Facts of one millisecond are all kept; the same choice again is none."""
+    pool = await make_pool()
+    for _ in range(2):
+        await pool.payer.pause("look", by="operator")
+        await pool.payer.resume()
+        await pool.payer.choose(PAYEE, "ETH", 5 * MILLI, staked=False)
+    types = ("payouts-paused", "payouts-resumed", "payout-chosen")
+    found = [e.event.type for e in pool.store.events(EventFilter(types=types, limit=100))]
+    assert found == ["payouts-paused", "payouts-resumed", "payout-chosen", *types[:2]]
 
 
 async def test_the_wrong_chain(make_pool: MakePool, faulty: Faulty) -> None:
@@ -396,7 +452,11 @@ async def test_an_endpoint_that_lies_about_the_nonce(
     up that may still happen, and everybody is paid once."""
     pool = await make_pool()
     await pool.owe(OTHER, 20 * MILLI)
-    await evm.send(pool.signer.address, Call(to=address("nobody"), value_wei=1))
+    await pool.payer.resume()  # the operator knows that the wallet was used before
+    used = replace(foreign_transaction(nonce=0), to=address("nobody"))
+    signed = await pool.signer.sign(used)
+    await evm.rpc("eth_sendRawTransaction", f"0x{signed.raw.hex()}")
+    await evm.mine()
     faulty.on("eth_getTransactionCount", lie(lambda told: hex(max(int(told, 16) + off, 0))))
     for _ in range(4):
         await pool.tick(8 * MINUTE_MS)

@@ -91,6 +91,7 @@ async def test_as_stake(protocol: Livepeer, make_pool: MakePool) -> None:
     orchestrator = await protocol.add_orchestrator("orchestrator")
     await protocol.bond("hot wallet", 100 * ETHER, orchestrator)
     await protocol.next_round()
+    await pool.payer.resume()  # the operator knows that the wallet was used before
     await pool.owe(ANN, 5 * ETHER, f"lpt/worker:{ANN}")
     await pool.payer.choose(ANN, "LPT", 0, staked=True)
     for _ in range(3):

@@ -12,6 +12,7 @@ from openpool.core.money.orders import DAY_MS, Attempt, Order, OrderBook, Purse
 from openpool.core.money.payouts import (
     Confirm,
     Fees,
+    Foreign,
     Mark,
     Outcome,
     Patience,
@@ -32,9 +33,7 @@ PAYEE = "0x0000000000000000000000000000000000000101"
 WALLET = "0x0000000000000000000000000000000000000001"
 PURSE = Purse(WALLET, 1)
 LINE = OrderLine(account=f"worker:{PAYEE}", address=PAYEE, amount_wei="100", send_wei="90")
-PATIENCE = Patience(
-    replace_after_ms=300_000, resend_after_ms=60_000, void_after_ms=600_000, max_fee_max_wei=1000
-)
+PATIENCE = Patience(replace_after_ms=300_000, resend_after_ms=60_000, max_fee_max_wei=1000)
 T0 = 1_000_000
 ATTEMPT = Attempt(
     number=1,
@@ -150,14 +149,18 @@ def test_underpriced() -> None:
 
 
 def test_a_nonce_used_by_somebody_else() -> None:
-    """Given up only when final, seen several times over a while, and refused by the chain each
-    time; until then the bytes are offered, which shows whether it is true."""
-    assert isinstance(step(latest_nonce=8), Wait)
-    used = {"latest_nonce": 8, "final_nonce": 8, "dead_since_ms": T0}
-    assert isinstance(step(**used, dead_looks=2, after_ms=900_000), Send)
-    assert isinstance(step(**used, dead_looks=3, after_ms=599_000), Send)
-    void = step(**used, dead_looks=3, after_ms=600_000)
+    """Given up only when a final block holds the transaction that did it, and that is another
+    payment and none of ours; however long the chain says that the nonce is used."""
+    foreign = Foreign(tx="0xff", to=WALLET, value_wei=1, data="0x")
+    assert isinstance(step(latest_nonce=8, foreign=foreign), Wait)
+    used = {"latest_nonce": 8, "final_nonce": 8}
+    assert isinstance(step(**used, after_ms=10**9), Wait)
+    assert isinstance(step(**used, foreign=replace(foreign, tx=SENT.tx)), Wait)
+    same = replace(foreign, to=PAYEE, value_wei=90)
+    assert isinstance(step(**used, foreign=same), Wait)
+    void = step(**used, foreign=foreign)
     assert (type(void), void.outcome, void.blocked) == (Void, None, ())
+    assert "0xff" in void.reason
 
 
 def test_offers() -> None:

@@ -35,6 +35,15 @@ TYPES = (
 )
 """The events that the book follows."""
 
+COUNTED = (
+    "payouts-paused",
+    "payouts-resumed",
+    "address-blocked",
+    "address-unblocked",
+    "payout-chosen",
+)
+"""Those that nothing but their number tells apart."""
+
 GUARD = "guard"
 """Who pauses payouts when something is found that must not be."""
 DAY_MS = 86_400_000
@@ -138,6 +147,10 @@ class OrderBook:
         self.ended: deque[Order] = deque(maxlen=ENDED_MAX)
         self.known: set[str] = set()
         """Every order that ever was, so that none is planned twice."""
+        self.purses: set[Purse] = set()
+        """Every wallet and chain that an order was ever planned for."""
+        self.facts = 0
+        """How many of COUNTED there were; the next one is named by it."""
         self.consumed: dict[Purse, int] = {}
         """The nonce after the highest that a final block has taken."""
         self.watched: dict[str, Order] = {}
@@ -157,6 +170,7 @@ class OrderBook:
 
     def apply(self, event: Event) -> None:
         """Fold one event in; any other event than those of TYPES changes nothing."""
+        self.facts += event.type in COUNTED
         match event.data:
             case money.OrderPlanned() as data:
                 self._planned(data, event.time_ms)
@@ -224,6 +238,7 @@ class OrderBook:
             note=data.note,
             planned_ms=time_ms,
         )
+        self.purses.add(order.purse)
         self._put(order)
         if order.kind in PAYOUT_KINDS:
             self._remember_payout(order)

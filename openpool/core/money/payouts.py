@@ -9,14 +9,17 @@ The table, first match wins:
     nothing is signed: payouts are paused                                Wait
     nothing is signed                                                    Sign
     signed, never sent, and payouts are paused                           Wait
-    the nonce is used in a final block, none of ours is in any, the
-    chain refuses ours for it, and stays with that for a while           Void, money goes back
-    the nonce is used, but not yet for certain                           Wait, or Send to be sure
+    a final block holds a transaction from elsewhere with its nonce,
+    proved by the wallet's own signature                                 Void, money goes back
+    the nonce seems used, and that proof is missing                      Wait
     signed, and never sent                                               Send
     it offered too little for the chain to take it                       Replace
     it is next in line, and was not mined for a while                    Replace
     it was not sent for a while                                          Send the same bytes
     else                                                                 Wait
+
+That a nonce is used is never believed on the word of endpoints: only a transaction that the wallet
+signed, and that does something else than the order, ends an order.
 
 Two things make a double payment impossible: the bytes are on disk before anybody sees them, and an
 order gets another nonce never: only a new order does, after the old one is provably dead. A
@@ -34,8 +37,7 @@ from openpool.core.units import PPM, split
 
 BUMP_PPM = 1_110_000
 """A replacement offers 11 % more, as endpoints want at least 10 %."""
-DEAD_LOOKS = 3
-"""How often the chain must say that a nonce was used by somebody else before it is believed."""
+UNPROVED = "Its nonce seems used, but no endpoint shows the transaction that used it."
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -46,6 +48,15 @@ class Outcome(Struct, frozen=True, kw_only=True):
     block_hash: str
     ok: bool
     fee_wei: int
+
+
+class Foreign(Struct, frozen=True, kw_only=True):
+    """A transaction with the order's nonce in a final block, proved by the wallet's signature."""
+
+    tx: str
+    to: str
+    value_wei: int
+    data: str
 
 
 class Fees(Struct, frozen=True, kw_only=True):
@@ -69,10 +80,8 @@ class Sight(Struct, frozen=True, kw_only=True):
     """What a transaction should offer now."""
     resent_ms: int = 0
     """When this process gave the newest attempt to an endpoint; 0 is never."""
-    dead_since_ms: int = 0
-    """Since when the nonce has looked used by somebody else; 0 is not at all."""
-    dead_looks: int = 0
-    """How many times in a row, each time with the chain refusing our bytes for it."""
+    foreign: Foreign | None = None
+    """What used the nonce, if it is none of the attempts; looked for only where it seems used."""
 
 
 class Patience(Struct, frozen=True, kw_only=True):
@@ -80,7 +89,6 @@ class Patience(Struct, frozen=True, kw_only=True):
 
     replace_after_ms: int = 300_000
     resend_after_ms: int = 60_000
-    void_after_ms: int = 600_000
     max_fee_max_wei: int = 5 * 10**9
     """More than this is never offered for a unit of gas."""
 
@@ -147,7 +155,7 @@ def next_step(
     if paused and order.moves_money and not (order.newest.sent_ms or sight.resent_ms):
         return Wait("Payouts are paused; it is signed, but was never sent.")
     if sight.latest_nonce > nonce or sight.final_nonce > nonce:
-        return _nonce_used(nonce, sight, now_ms, patience)
+        return _nonce_used(order, nonce, sight)
     return _unmined(order, nonce, sight, now_ms, patience, ours=ours)
 
 
@@ -181,13 +189,16 @@ def _unsigned(order: Order, *, paused: bool, ours: bool, blocked: frozenset[str]
     return Sign()
 
 
-def _nonce_used(nonce: int, sight: Sight, now_ms: int, patience: Patience) -> Step:
+def _nonce_used(order: Order, nonce: int, sight: Sight) -> Step:
+    foreign = sight.foreign
     if sight.final_nonce <= nonce:
         return Wait("Its nonce is used in a block that is not final yet.")
-    if sight.dead_looks >= DEAD_LOOKS and now_ms >= sight.dead_since_ms + patience.void_after_ms:
-        return Void("A transaction from elsewhere used this nonce, so this can never happen.")
-    # an endpoint that lies about the nonce, or has not heard of our receipt, still takes the bytes
-    return Send("To learn whether its nonce is really used.")
+    if foreign is None or any(a.tx == foreign.tx for a in order.attempts):
+        return Wait(UNPROVED)
+    meant = (order.to.lower(), order.value_wei, order.data)
+    if order.moves_money and (foreign.to.lower(), foreign.value_wei, foreign.data) == meant:
+        return Wait(f"{foreign.tx} did the same with its nonce, and the log does not know it.")
+    return Void(f"A transaction from elsewhere used its nonce: {foreign.tx}.")
 
 
 def _unmined(
