@@ -6,7 +6,8 @@ The only file that knows every folder. It decides nothing; it hands each part wh
 import asyncio
 import gc
 import hmac
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -146,14 +147,8 @@ class PoolProcess:
         await self.verifier.start()
         try:
             await self.tokenizers.start()
-            async with (
-                open_money(self.config, self.store, self.terms, self.signing_key) as self.money,
-                asyncio.TaskGroup() as tasks,
-            ):
-                await self.money.start()
-                if self.money.usd is not None:
-                    self.usd.follow(self.money.usd.known)
-                tasks.create_task(self.money.run(), name="money")
+            async with self._opened_money() as money, asyncio.TaskGroup() as tasks:
+                tasks.create_task(money.run(), name="money")
                 await self._serve(tasks, stopping, started)
                 raise _Stopped
         except* _Stopped:
@@ -163,6 +158,16 @@ class PoolProcess:
                 await upstream.client.close()
             await self.verifier.close()
         await self._append(PoolStopped(epoch=self.epoch, reason="asked to stop"), "stopped")
+
+    @asynccontextmanager
+    async def _opened_money(self) -> AsyncIterator[Money]:
+        """Money, with the log read back. Raises SetupError before anything else is served."""
+        async with open_money(self.config, self.store, self.terms, self.signing_key) as money:
+            self.money = money
+            await money.start()
+            if money.usd is not None:
+                self.usd.follow(money.usd.known)
+            yield money
 
     async def _serve(
         self,

@@ -127,7 +127,7 @@ def amount_text(amount_wei: int, asset: Asset = "ETH") -> str:
 
 def _shortened(amount_wei: int) -> int:
     """Rounded up to four digits, for sentences in which more would only be in the way."""
-    unit = 10 ** max(len(str(amount_wei)) - 4, 0)
+    unit = int("1" + "0" * max(len(str(amount_wei)) - 4, 0))
     return -(-amount_wei // unit) * unit
 
 
