@@ -11,7 +11,6 @@ import typer
 
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import ether, grouped, note, print_json, show_facts, show_table
-from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
     from openpool.chain.status import ChainStatus
@@ -53,18 +52,11 @@ def status(
 
 
 async def _look(settings: "Config", rpc: str) -> "ChainStatus":
-    from openpool import logs
-    from openpool.chain.client import open_chain
     from openpool.chain.status import chain_status
+    from openpool.cli.chains import opened_chain
 
-    logs.configure("critical")  # what fails is part of the answer
     chosen = settings.chain
-    urls = [rpc] if rpc else [each.url.reveal() for each in chosen.endpoints]
-    if not urls:
-        raise SetupError("No chain is configured: set chain.endpoints, or give --rpc URL.")
-    async with open_chain(
-        urls, chain_id=chosen.id, agree=chosen.agree, timeout_s=chosen.timeout_ms / 1_000
-    ) as opened:
+    async with opened_chain(settings, rpc) as opened:
         return await chain_status(
             opened,
             controller=chosen.controller,

@@ -8,32 +8,41 @@ from typing import TYPE_CHECKING
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
+    from openpool.chain.client import EthereumChain
     from openpool.chain.interface import Chain, Livepeer
     from openpool.config.settings import Config
     from openpool.treasury.delegators import Delegations
 
 
 @asynccontextmanager
-async def opened(settings: "Config", rpc: str = "") -> "AsyncIterator[tuple[Chain, Livepeer]]":
-    """The chain and the protocol on it. Raises SetupError if the settings name no endpoint."""
+async def opened_chain(settings: "Config", rpc: str = "") -> "AsyncIterator[EthereumChain]":
+    """The chain alone. Raises SetupError if the settings name no endpoint."""
     from openpool import logs
     from openpool.chain.client import open_chain
-    from openpool.chain.livepeer import open_livepeer
 
     logs.configure("critical")  # what fails is told in one sentence; standard output is for answers
     chosen = settings.chain
     urls = [rpc] if rpc else [each.url.reveal() for each in chosen.endpoints]
     if not urls:
         raise SetupError("No chain is configured: set chain.endpoints, or give --rpc URL.")
-    if not chosen.controller:
-        raise SetupError("Set chain.controller: without it the protocol's contracts are not found.")
     async with open_chain(
-        urls,
-        chain_id=chosen.id,
-        agree=min(chosen.agree, len(urls)),
-        timeout_s=chosen.timeout_ms / 1000,
+        urls, chain_id=chosen.id, agree=chosen.agree, timeout_s=chosen.timeout_ms / 1000
     ) as chain:
-        yield chain, await open_livepeer(chain, chosen.controller)
+        yield chain
+
+
+@asynccontextmanager
+async def opened(settings: "Config", rpc: str = "") -> "AsyncIterator[tuple[Chain, Livepeer]]":
+    """The chain and the protocol on it. Raises SetupError if the settings name no endpoint."""
+    from openpool.chain.livepeer import open_livepeer
+
+    async with opened_chain(settings, rpc) as chain:
+        controller = settings.chain.controller
+        if not controller:
+            raise SetupError(
+                "Set chain.controller: without it the protocol's contracts are not found."
+            )
+        yield chain, await open_livepeer(chain, controller)
 
 
 def delegations(

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from openpool.core.enrolment import checked_address
 from openpool.core.errors import BadMessage, SetupError
 from openpool.core.units import ETHER as ETHER_WEI
-from openpool.core.units import GWEI, PPM, price_text
+from openpool.core.units import GWEI, PPM, decimal_text, price_text
 from openpool.core.units import price as parse_price
 from openpool.private_files import OTHERS, read_private_text
 
@@ -235,8 +235,7 @@ def _units(text: str, units: dict[str, int]) -> int:
 
 def _shown_units(amount: object, unit: str) -> str:
     assert isinstance(amount, int)
-    whole, rest = divmod(amount, ETHER_WEI)
-    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{decimal_text(amount)} {unit}"
 
 
 def _ether(text: str, _: Path) -> int:

@@ -14,6 +14,12 @@ GWEI = 10**9
 ETHER = 10**18
 
 
+def decimal_text(amount: int) -> str:
+    """Wei, or LPT base units, as whole ETH or LPT with every digit: `12.5`. None below zero."""
+    whole, rest = divmod(amount, ETHER)
+    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".")
+
+
 def split(amount_wei: int, weights: Sequence[int]) -> list[int]:
     """Divide `amount_wei` in proportion to `weights`, losing nothing (largest remainder).
 

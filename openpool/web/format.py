@@ -54,12 +54,6 @@ def ether_text(wei: int) -> str:
     return f"{wei}{_THIN}wei"
 
 
-def ether_exact(wei: int) -> str:
-    """Every digit, to be edited: `0.005 ETH`."""
-    whole, rest = divmod(wei, ETHER)
-    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".") + " ETH"
-
-
 def price_text(price: str) -> Markup:
     """Wei per unit with few digits, the exact fraction on hover: `"3600/7"` is `514.3`."""
     exact = Fraction(price)

@@ -13,6 +13,7 @@ from litestar.params import PathParameter, QueryParameter
 from litestar.response import Redirect, Stream, Template
 
 from openpool.core.capabilities import names as capability_names
+from openpool.core.livepeer.amounts import eth_text
 from openpool.store.interface import EventFilter
 from openpool.web import format as text
 from openpool.web import words
@@ -109,7 +110,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "ether": lambda wei: text.ether(int(wei)),
         "counted": words.counted,
         "entry": words.entry,
-        "ether_exact": lambda wei: text.ether_exact(int(wei)),
+        "ether_exact": lambda wei: eth_text(int(wei)),
         "grouped": text.grouped,
         "iso": text.iso,
         "job_of": words.job_of,

@@ -3,7 +3,7 @@
 import re
 
 from openpool.core.errors import BadMessage
-from openpool.core.units import ETHER
+from openpool.core.units import ETHER, decimal_text
 
 LPT = ETHER
 """Base units in one LPT; as many as wei in one ETH."""
@@ -11,12 +11,12 @@ LPT = ETHER
 
 def lpt_text(amount_lpt: int) -> str:
     """An amount in full: `12.5 LPT`."""
-    return f"{_decimal(amount_lpt)} LPT"
+    return f"{decimal_text(amount_lpt)} LPT"
 
 
 def eth_text(amount_wei: int) -> str:
     """An amount in full: `0.25 ETH`."""
-    return f"{_decimal(amount_wei)} ETH"
+    return f"{decimal_text(amount_wei)} ETH"
 
 
 def amount(text: str) -> int:
@@ -25,8 +25,3 @@ def amount(text: str) -> int:
     if not match:
         raise BadMessage("An amount is a number like 12.5, with at most 18 decimals.")
     return int(match[1]) * ETHER + int((match[2] or "").ljust(18, "0"))
-
-
-def _decimal(amount: int) -> str:
-    whole, rest = divmod(amount, ETHER)
-    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".")

@@ -14,7 +14,6 @@ from openpool.core.money.events import CorrectionMade
 from openpool.core.money.ledger import wei
 
 REASON_CHARS_MAX = 500
-ACCOUNT_CHARS_MAX = 200
 BOUND = (IN_FLIGHT, ACCRUED, HOLDBACK)
 """Accounts that somebody empties by what the log says was put in, whatever they hold."""
 

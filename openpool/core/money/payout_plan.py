@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from openpool.core.money.events import Asset, PayoutChosen
-from openpool.core.units import ETHER, PPM
+from openpool.core.units import ETHER, PPM, decimal_text
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -120,9 +120,7 @@ def threshold_of(address: str, rules: Rules, choices: Mapping[str, PayoutChosen]
 
 def amount_text(amount_wei: int, asset: Asset = "ETH") -> str:
     """An exact amount for people: `0.005 ETH`."""
-    whole, rest = divmod(amount_wei, ETHER)
-    digits = f"{rest:018d}".rstrip("0")
-    return f"{whole}.{digits} {asset}" if digits else f"{whole} {asset}"
+    return f"{decimal_text(amount_wei)} {asset}"
 
 
 def _shortened(amount_wei: int) -> int:

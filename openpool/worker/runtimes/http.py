@@ -6,9 +6,8 @@ succeeds. Nothing of the pool's or the customer's identity is passed on.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -21,6 +20,7 @@ from openpool.core.errors import NoCapacity, SetupError, Unavailable
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire import framing
 from openpool.worker.runtimes.base import BadRequest
+from openpool.worker.runtimes.body import Body
 from openpool.worker.runtimes.spool import TooLarge, too_large
 from openpool.worker.runtimes.websocket import SocketBody
 
@@ -304,7 +304,7 @@ class Proxy:
             self._changed()
 
 
-class _Body(AsyncGenerator[bytes, None]):
+class _Body(Body):
     """The body of an answer as it comes. Closing it, even unread, hangs up."""
 
     def __init__(self, proxy: Proxy, response: aiohttp.ClientResponse) -> None:
@@ -322,18 +322,6 @@ class _Body(AsyncGenerator[bytes, None]):
         except (aiohttp.ClientError, OSError, TimeoutError):
             self._end()
             raise Unavailable("the server broke its answer off") from None
-
-    async def asend(self, value: None) -> bytes:
-        return await self.__anext__()
-
-    async def athrow(
-        self,
-        kind: type[BaseException] | BaseException,
-        value: object = None,
-        trace: TracebackType | None = None,
-    ) -> bytes:
-        self._end()
-        raise kind
 
     async def aclose(self) -> None:
         self._end()

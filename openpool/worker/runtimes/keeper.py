@@ -6,9 +6,8 @@ worker together are a `runtimes.host`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from openpool.core.calls import App, Offer
 from openpool.core.errors import NoCapacity, OpenPoolError
@@ -16,6 +15,7 @@ from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire.framing import CONTENT_TYPE as MESSAGES
 from openpool.worker.offers import RuntimeSettings
 from openpool.worker.runtimes.base import Runtime
+from openpool.worker.runtimes.body import Body
 from openpool.worker.runtimes.budget import VramBudget
 from openpool.worker.runtimes.frames import Call, Setup
 from openpool.worker.runtimes.process import Talk
@@ -168,7 +168,7 @@ class Keeper:
         self._changed()
 
 
-class _Body(AsyncGenerator[bytes, None]):
+class _Body(Body):
     """The body of an answer. Closing it, even before its beginning, stops the call."""
 
     def __init__(self, talk: Talk) -> None:
@@ -179,18 +179,6 @@ class _Body(AsyncGenerator[bytes, None]):
         if piece is None:
             raise StopAsyncIteration
         return piece
-
-    async def asend(self, value: None) -> bytes:
-        return await self.__anext__()
-
-    async def athrow(
-        self,
-        kind: type[BaseException] | BaseException,
-        value: object = None,
-        trace: TracebackType | None = None,
-    ) -> bytes:
-        self._talk.cancel()
-        raise kind
 
     async def aclose(self) -> None:
         self._talk.cancel()

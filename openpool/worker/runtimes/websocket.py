@@ -4,20 +4,20 @@ Texts stay texts and bytes stay bytes (`wire.framing`). Whichever side ends, the
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from types import TracebackType
 
 import aiohttp
 
 from openpool.core.errors import OpenPoolError, Unavailable
 from openpool.wire import framing
+from openpool.worker.runtimes.body import Body
 
 IN_ORDER = (None, 1000, 1001, 1005)
 """Codes of a server that has no more to say."""
 
 
-class SocketBody(AsyncGenerator[bytes, None]):
+class SocketBody(Body):
     """What the server says, as a framed body. Closing it, even unread, hangs up."""
 
     def __init__(
@@ -58,18 +58,6 @@ class SocketBody(AsyncGenerator[bytes, None]):
         if self._socket.close_code in IN_ORDER:  # none is known when we are closing it
             raise StopAsyncIteration
         raise Unavailable("the server broke its session off")
-
-    async def asend(self, value: None) -> bytes:
-        return await self.__anext__()
-
-    async def athrow(
-        self,
-        kind: type[BaseException] | BaseException,
-        value: object = None,
-        trace: TracebackType | None = None,
-    ) -> bytes:
-        await self.aclose()
-        raise kind
 
     async def aclose(self) -> None:
         self._end()
