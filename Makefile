@@ -33,7 +33,7 @@ contracts: setup
 
 lock:
 	.venv/bin/python -m pip install -q uv
-	.venv/bin/uv pip compile -q pyproject.toml --extra gpu --extra ai --group dev --universal --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+	.venv/bin/uv pip compile -q pyproject.toml --extra gpu --extra ai --extra kokoro --group dev --universal --generate-hashes --no-emit-index-url --no-header -o requirements.lock
 
 clean:
 	rm -rf .venv data demo-data

@@ -15,8 +15,9 @@ from openpool.pool.answers.sound import check_speech
 from openpool.pool.findings import Weight
 from openpool.worker.runtimes.audio import RATE, samples_of
 from openpool.worker.runtimes.base import BadRequest, ModelMissing, RuntimeAnswer, RuntimeRequest
+from openpool.worker.runtimes.speech import FORMATS, speakable
 from openpool.worker.runtimes.speech_to_text import SPHINX, SpeechToText, clock, speech
-from openpool.worker.runtimes.text_to_speech import FORMATS, TextToSpeech, speakable
+from openpool.worker.runtimes.text_to_speech import TextToSpeech
 
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 PATH = "/v1/audio/transcriptions"
@@ -283,7 +284,7 @@ def test_text_cannot_become_a_command(speaker: TextToSpeech, tmp_path: Path) -> 
 
 def test_control_characters_are_left_out() -> None:
     """What is spoken is plain text in one line."""
-    assert speakable("caf\u00e9\x00\x1b[31m\n\tau lait") == "cafe [31m au lait"
+    assert speakable("caf\u00e9\x00\x1b[31m\n\tau lait") == "caf\u00e9 [31m au lait"
 
 
 def test_times_of_subtitles() -> None:

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 from msgspec import Struct, field
 
+from openpool.worker.runtimes.vram import used_vram_mb
+
 
 class Hangup:
     """How a request in a thread of its own hears from another one that nobody wants it any more."""
@@ -108,8 +110,8 @@ class Runtime(ABC):
         raise BadRequest(f"{self.model} serves single requests, not sessions")
 
     def vram_mb(self) -> int:
-        """Graphics memory that the loaded model takes; 0 on a CPU."""
-        return 0
+        """Graphics memory that the loaded model takes: by default, what this process takes."""
+        return used_vram_mb()
 
 
 class Session(ABC):

@@ -36,6 +36,9 @@ CATALOGUE = {
     "text-to-speech": Entry(
         _HERE + "text_to_speech:TextToSpeech", "flite", "English speech by flite, through FFmpeg"
     ),
+    "kokoro": Entry(
+        _HERE + "kokoro:Kokoro", "kokoro-82m", "Speech that sounds like people, by Kokoro"
+    ),
     "llm": Entry(_HERE + "llm:Llm", "", "A language model in a GGUF file, by llama.cpp"),
     "embeddings": Entry(
         _HERE + "embeddings:Embeddings", "all-minilm-l6-v2", "Sentence vectors by a BERT model"
@@ -44,6 +47,7 @@ CATALOGUE = {
     "segmentation": Entry(
         _HERE + "segmentation:Segmentation", "grabcut", "What a point or box means, by GrabCut"
     ),
+    "sam2": Entry(_HERE + "sam2:Sam2", "sam2.1-hiera-small", "What a point or box means, by SAM 2"),
     "object-detection": Entry(
         _HERE + "object_detection:ObjectDetection", "", "Objects in a picture, by an ONNX model"
     ),

@@ -22,7 +22,6 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
 )
 from openpool.worker.runtimes.folders import model_folder
-from openpool.worker.runtimes.vram import used_vram_mb
 
 if TYPE_CHECKING:
     from openpool.worker.runtimes.bert import Floats
@@ -80,9 +79,6 @@ class Embeddings(Runtime):
         rows = self._bert.vectors(tokens)
         used = sum(map(len, tokens))
         return RuntimeAnswer(body=msgspec.json.encode(self._body(rows, asked, used)))
-
-    def vram_mb(self) -> int:
-        return used_vram_mb()
 
     def _body(self, rows: "Floats", asked: EmbeddingsRequest, used: int) -> dict[str, object]:
         return {

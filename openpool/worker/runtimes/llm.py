@@ -28,7 +28,6 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
 )
 from openpool.worker.runtimes.folders import missing_words
-from openpool.worker.runtimes.vram import used_vram_mb
 
 CONTEXT = 4096
 PATH = "/v1/chat/completions"
@@ -120,9 +119,6 @@ class Llm(Runtime):
 
     def _connection(self) -> HTTPConnection:
         return HTTPConnection(urlsplit(self._server.listening_address).netloc)
-
-    def vram_mb(self) -> int:
-        return used_vram_mb()
 
 
 class _Asked:

@@ -44,6 +44,7 @@ _WHISPER = (
     "vocabulary.*",
     "preprocessor_config.json",
 )
+_SAM2 = ("onnx/vision_encoder.onnx*", "onnx/prompt_encoder_mask_decoder.onnx*")
 _BERT = ("model.safetensors", "config.json", "tokenizer.json", "sentence_bert_config.json")
 
 KNOWN = {
@@ -51,9 +52,15 @@ KNOWN = {
     "faster-whisper-tiny": Known("speech-to-text", "Systran/faster-whisper-tiny", _WHISPER),
     "faster-whisper-small": Known("speech-to-text", "Systran/faster-whisper-small", _WHISPER),
     "faster-whisper-large-v3": Known("speech-to-text", "Systran/faster-whisper-large-v3", _WHISPER),
+    "kokoro-82m": Known(
+        "kokoro", "onnx-community/Kokoro-82M-v1.0-ONNX", ("onnx/model.onnx", "voices/*.bin")
+    ),
     "qwen2.5-0.5b-instruct": Known(
         "llm", "Qwen/Qwen2.5-0.5B-Instruct-GGUF", ("qwen2.5-0.5b-instruct-q4_k_m.gguf",)
     ),
+    "sam2.1-hiera-tiny": Known("sam2", "onnx-community/sam2.1-hiera-tiny-ONNX", _SAM2),
+    "sam2.1-hiera-small": Known("sam2", "onnx-community/sam2.1-hiera-small-ONNX", _SAM2),
+    "sam2.1-hiera-large": Known("sam2", "onnx-community/sam2.1-hiera-large-ONNX", _SAM2),
 }
 
 

@@ -4,7 +4,7 @@ Used by detectors and classifiers. ONNX Runtime and NumPy are imported when some
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,11 @@ OPTIONS = {
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 SIDE_MAX = 4096
+CUDA = "CUDAExecutionProvider"
+NO_CUDA = (
+    "option `device: cuda` needs the other build of ONNX Runtime: pip uninstall onnxruntime, then "
+    "pip install onnxruntime-gpu"
+)
 
 
 class Network:
@@ -68,19 +73,35 @@ def load(options: Mapping[str, str], what: str) -> Network:
         raise ModelMissing(f"name the file of {what} as option `file`")
     if not file.is_file():
         raise ModelMissing(f"{file} does not exist: put {what} there, or correct option `file`")
-    try:
-        network = Network(session(str(file), options), int(options.get("size", "640")))
-    except ImportError:
-        raise ModelMissing(missing("ONNX")) from None
-    except Exception as error:  # onnxruntime has no common class of its errors
-        raise ModelMissing(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}") from None
+    network = Network(open_file(file, options), int(options.get("size", "640")))
     if not all(0 < side <= SIDE_MAX for side in network.size):
         raise ModelMissing(f"{file} takes pictures of {network.size}: not a network for pictures")
     return network
 
 
+def open_file(
+    file: Path, options: Mapping[str, str], inputs: Collection[str] = ()
+) -> "InferenceSession":
+    """The network of a file, which takes these inputs and no others. Raises ModelMissing."""
+    try:
+        found = session(str(file), options)
+    except ImportError:
+        raise ModelMissing(missing("ONNX")) from None
+    except ModelMissing:
+        raise
+    except Exception as error:  # onnxruntime has no common class of its errors
+        raise ModelMissing(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}") from None
+    names = sorted(given.name for given in found.get_inputs())
+    if inputs and names != sorted(inputs):
+        raise ModelMissing(f"{file} takes {names}, not {sorted(inputs)}: it is of another kind")
+    return found
+
+
 def session(model: str | bytes, options: Mapping[str, str]) -> "InferenceSession":
-    """The network of a file, or of its bytes, ready to run: by `threads` and `device`."""
+    """The network of a file, or of its bytes, ready to run: by `threads` and `device`.
+
+    Raises ModelMissing if this ONNX Runtime cannot compute on the device.
+    """
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -91,8 +112,15 @@ def session(model: str | bytes, options: Mapping[str, str]) -> "InferenceSession
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
     if options.get("device", "cpu") == "cuda":
-        providers.insert(0, "CUDAExecutionProvider")
-    return onnxruntime.InferenceSession(model, settings, providers=providers)
+        if CUDA not in onnxruntime.get_available_providers():
+            raise ModelMissing(NO_CUDA)
+        providers.insert(0, CUDA)
+    found = onnxruntime.InferenceSession(model, settings, providers=providers)
+    if found.get_providers()[0] != providers[0]:
+        raise ModelMissing(
+            "option `device: cuda`: ONNX Runtime found no NVIDIA card that it can use"
+        )
+    return found
 
 
 def read_labels(file: str) -> list[str]:

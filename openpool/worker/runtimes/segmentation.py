@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.uint8]
 
 ROUNDS = 5
+PATHS = ("/v1/images/segment", "/segment")
 POINTS_MAX = 100
 POINT_RADIUS = 0.02
 """Around a point, as a share of the picture's shorter side, everything is like the point."""
@@ -77,7 +78,7 @@ class Segmentation(Runtime):
     """Cuts one object out of one picture."""
 
     pipeline: ClassVar[str] = "segmentation"
-    paths: ClassVar[tuple[str, ...]] = ("/v1/images/segment", "/segment")
+    paths: ClassVar[tuple[str, ...]] = PATHS
     known_options: ClassVar[Mapping[str, str]] = {
         "side_max": "pixels of a side; larger pictures are cut out at this size (1024)"
     }

@@ -24,7 +24,6 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
 )
 from openpool.worker.runtimes.folders import model_folder
-from openpool.worker.runtimes.vram import used_vram_mb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,10 +61,6 @@ class Ear(ABC):
     def listen(self, samples: "NDArray[np.int16]", language: str) -> Heard:
         """What is said in these samples. `language` is a code like `en`, or empty."""
 
-    def vram_mb(self) -> int:
-        """Graphics memory in use."""
-        return 0
-
 
 class SpeechToText(Runtime):
     """Writes down what is said in a file of any format that FFmpeg reads."""
@@ -102,9 +97,6 @@ class SpeechToText(Runtime):
         if request.path == "/audio-to-text":
             return _json(_livepeer(heard))
         return FORMATS[_format(form)](heard, seconds)
-
-    def vram_mb(self) -> int:
-        return self._ear.vram_mb()
 
 
 class _Sphinx(Ear):
@@ -186,9 +178,6 @@ class _Whisper(Ear):
             raise BadRequest(str(error)) from None
         heard = [Segment(round(s.start, 3), round(s.end, 3), s.text.strip()) for s in segments]
         return Heard(info.language, heard)
-
-    def vram_mb(self) -> int:
-        return used_vram_mb()
 
 
 # --- answers ------------------------------------------------------------------------------------
