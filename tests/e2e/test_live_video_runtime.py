@@ -248,7 +248,7 @@ def told(session: Session, *messages: bytes) -> Iterator[dict[str, Any]]:
 def test_pictures_have_the_time_they_come(runtime: LiveVideo) -> None:
     """Of pictures that come ten a second, five a second are looked at."""
     times = iter(range(7_000, 9_000, 100))
-    session = Watching(Detector(runtime.options), 5, 0.5, lambda: next(times))
+    session = Watching(Detector(runtime.options, Path()), 5, 0.5, lambda: next(times))
     pictures = [
         scenes.to_file(scenes.draw(WIDTH, HEIGHT, n), ("JPEG", "PNG", "WEBP")[n % 3])
         for n in range(10)

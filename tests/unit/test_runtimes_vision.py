@@ -185,6 +185,24 @@ def test_a_threshold_is_heeded(detection: ObjectDetection) -> None:
         detection.answer(asked(picture, threshold=-1))
 
 
+def test_a_fetched_detector_needs_no_options(detector: TinyDetector, tmp_path: Path) -> None:
+    """The files beside the network name its classes and say how it wants its pictures."""
+    folder = tmp_path / "dfine-s-coco"
+    (folder / "onnx").mkdir(parents=True)
+    (folder / "onnx" / "model.onnx").write_bytes(detector.file.read_bytes())
+    runtime = ObjectDetection("dfine-s-coco", {}, tmp_path)
+    with pytest.raises(ModelMissing, match=r"preprocessor_config\.json cannot be read"):
+        runtime.load()
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false, "resample": 2}')
+    (folder / "config.json").write_text('{"id2label": {"0": "person", "2": "kite"}}')
+    runtime.load()
+    picture = scenes.to_file(scenes.draw(WIDTH, HEIGHT, 30))
+    found = msgspec.json.decode(runtime.answer(asked(picture)).body)
+    assert {box["label"] for box in found["boxes"]} == {"person", "kite"}
+    with pytest.raises(ModelMissing, match="or fetch one"):
+        ObjectDetection("dfine-m-coco", {}, tmp_path).load()
+
+
 def _ready_made(folder: Path) -> Path:
     """A network in the other shape: labels, boxes and scores are ready, sizes are an input."""
     made = {

@@ -3,9 +3,10 @@
 It takes exports of the DETR family under permissive licences: RF-DETR (N to L) and D-FINE, in
 either of two shapes: `pred_boxes`/`dets` with `logits`/`labels` for each query, or `boxes`,
 `labels` and `scores` made ready inside. Never give it a model under AGPL (Ultralytics).
-Options, also of the runtimes that use it: `file` (the ONNX file), `labels` (a text file, a name a
-line), `threshold` (0.5), `normalise` (`imagenet` or `none`; by default what the export expects),
-`size` (640, where the file leaves it open), `threads` (1), `device` (`cpu` or `cuda`).
+Options, also of the runtimes that use it: `file` (the ONNX file; without it, the model that was
+fetched under the name, with the labels and sizes that its own files tell), `labels` (a text file,
+a name a line), `threshold` (0.5), `normalise` (`imagenet` or `none`; by default what the export
+expects), `size` (640, where the file leaves it open), `threads` (1), `device` (`cpu` or `cuda`).
 """
 
 from collections.abc import Mapping
@@ -43,10 +44,15 @@ class Box(Struct, frozen=True):
 class Detector:
     """A loaded detector."""
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        """Load the file. Raises ModelMissing."""
+    def __init__(self, options: Mapping[str, str], folder: Path) -> None:
+        """Load the file that the options name, or what was fetched into the folder.
+
+        Raises ModelMissing.
+        """
+        own, names = ({}, {}) if options.get("file") else networks.fetched(folder)
+        options = {**own, **options}
         self._net = networks.load(options, "a detector (RF-DETR or D-FINE, exported to ONNX)")
-        self._labels = networks.read_labels(options.get("labels", ""))
+        self._labels = dict(enumerate(networks.read_labels(options.get("labels", "")))) or names
         self.threshold = float(options.get("threshold", "0.5"))
         outputs = set(self._net.outputs)
         self._is_ready_made = {"boxes", "labels", "scores"} <= outputs
@@ -91,7 +97,7 @@ class Detector:
         ]
 
     def _label(self, number: int) -> str:
-        return self._labels[number] if number < len(self._labels) else f"class {number}"
+        return self._labels.get(number, f"class {number}")
 
 
 def _first(outputs: set[str], *names: str) -> str:

@@ -45,10 +45,14 @@ _WHISPER = (
     "preprocessor_config.json",
 )
 _SAM2 = ("onnx/vision_encoder.onnx*", "onnx/prompt_encoder_mask_decoder.onnx*")
+_DETR = ("onnx/model.onnx", "config.json", "preprocessor_config.json")
 _BERT = ("model.safetensors", "config.json", "tokenizer.json", "sentence_bert_config.json")
 
 KNOWN = {
     "all-minilm-l6-v2": Known("embeddings", "sentence-transformers/all-MiniLM-L6-v2", _BERT),
+    "dfine-s-coco": Known("object-detection", "onnx-community/dfine_s_coco-ONNX", _DETR),
+    "dfine-m-coco": Known("object-detection", "onnx-community/dfine_m_coco-ONNX", _DETR),
+    "rfdetr-medium": Known("object-detection", "onnx-community/rfdetr_medium-ONNX", _DETR),
     "faster-whisper-tiny": Known("speech-to-text", "Systran/faster-whisper-tiny", _WHISPER),
     "faster-whisper-small": Known("speech-to-text", "Systran/faster-whisper-small", _WHISPER),
     "faster-whisper-large-v3": Known("speech-to-text", "Systran/faster-whisper-large-v3", _WHISPER),

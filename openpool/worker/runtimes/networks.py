@@ -6,7 +6,10 @@ Used by detectors and classifiers. ONNX Runtime and NumPy are imported when some
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from openpool.worker.runtimes.base import ModelMissing
 
@@ -36,6 +39,8 @@ NO_CUDA = (
     "option `device: cuda` needs the other build of ONNX Runtime: pip uninstall onnxruntime, then "
     "pip install onnxruntime-gpu"
 )
+
+Told = TypeVar("Told")
 
 
 class Network:
@@ -70,7 +75,9 @@ def load(options: Mapping[str, str], what: str) -> Network:
     """The network in the file that the options name. Raises ModelMissing."""
     file = Path(options.get("file", "")).expanduser()
     if not options.get("file"):
-        raise ModelMissing(f"name the file of {what} as option `file`")
+        raise ModelMissing(
+            f"name the file of {what} as option `file`, or fetch one: `openpool worker models list`"
+        )
     if not file.is_file():
         raise ModelMissing(f"{file} does not exist: put {what} there, or correct option `file`")
     network = Network(open_file(file, options), int(options.get("size", "640")))
@@ -121,6 +128,44 @@ def session(model: str | bytes, options: Mapping[str, str]) -> "InferenceSession
             "option `device: cuda`: ONNX Runtime found no NVIDIA card that it can use"
         )
     return found
+
+
+class _Size(Struct, frozen=True):
+    height: int = 0
+
+
+class _Prepared(Struct, frozen=True):
+    """What `preprocessor_config.json` says of the pictures that a network takes."""
+
+    do_normalize: bool = False
+    size: _Size = _Size()
+
+
+class _Described(Struct, frozen=True):
+    """What `config.json` says of the classes that a network knows."""
+
+    id2label: dict[int, str] = {}
+
+
+def fetched(folder: Path) -> tuple[dict[str, str], dict[int, str]]:
+    """The options that stand for a model as it was fetched from the hub, and its labels by number;
+    none if it is not in the folder. Raises ModelMissing."""
+    file = folder / "onnx" / "model.onnx"
+    if not file.is_file():
+        return {}, {}
+    prepared = _read(folder / "preprocessor_config.json", _Prepared)
+    names = _read(folder / "config.json", _Described).id2label
+    options = {"file": str(file), "normalise": "imagenet" if prepared.do_normalize else "none"}
+    if prepared.size.height:
+        options["size"] = str(prepared.size.height)
+    return options, names
+
+
+def _read(file: Path, kind: type[Told]) -> Told:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ModelMissing(f"{file} cannot be read: {error}") from None
 
 
 def read_labels(file: str) -> list[str]:

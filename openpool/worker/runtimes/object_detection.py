@@ -1,6 +1,6 @@
-"""Things in pictures, found by an ONNX detector that the worker's owner names.
+"""Things in pictures, found by an ONNX detector that was fetched, or that the worker's owner names.
 
-Its options are those of `detector`: at least `file`, and `labels` to have names.
+Its options are those of `detector`: for a file of one's own `file`, and `labels` to have names.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class ObjectDetection(Runtime):
 
     def load(self) -> None:
         """Load the detector."""
-        self.detector = Detector(self.options)
+        self.detector = Detector(self.options, self.cache / self.model)
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         """Find what is in the picture of the request; `threshold` is the least score, 0 to 1."""
