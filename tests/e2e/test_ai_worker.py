@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -15,11 +16,16 @@ from callers import calling_pool, customer, until
 from network import RunningPool
 from openai import AsyncOpenAI
 from runtimes import settings
+from tiny_kokoro import make_tiny_kokoro
+from tiny_sam2 import make_tiny_sam2
 
 from openpool.core.events import CallCompleted, FeeCredited
+from openpool.demo import scenes
+from openpool.demo.tiny_detector import write_detector
 from openpool.demo.tiny_llm import make_tiny_llm
 from openpool.link.tls import Trust
 from openpool.store.interface import EventFilter
+from openpool.wire.forms import to_data_url
 from openpool.worker.line_agent import LineAgent
 from openpool.worker.offers import RuntimeSettings, WorkerOffers, checked
 from openpool.worker.runtimes.host import Host
@@ -133,6 +139,54 @@ def told(running: RunningPool, kind: type) -> list[object]:
     name = kind.__struct_config__.tag  # type: ignore[attr-defined]
     found = running.store.events(EventFilter(types=(name,), limit=100))
     return [stored.event.data for stored in found]
+
+
+async def test_production_models_are_served_from_where_they_were_fetched(tmp_path: Path) -> None:
+    """Kokoro speaks, SAM 2 cuts out, a detector finds, by name alone; the pool's checks agree."""
+    make_tiny_kokoro(tmp_path / "kokoro-82m", af_heart=1.0, bf_emma=0.5)
+    make_tiny_sam2(tmp_path / "sam2.1-hiera-small")
+    make_fetched_detector(tmp_path / "dfine-s-coco")
+    runtimes = [
+        RuntimeSettings(runtime="kokoro"),
+        RuntimeSettings(runtime="sam2"),
+        RuntimeSettings(runtime="object-detection", model="dfine-s-coco"),
+    ]
+    segmentation = "    - {pipeline: segmentation, price: 1 wei, per: 1000}\n"
+    async with (
+        calling_pool(tmp_path, segmentation) as running,
+        worker(running, *runtimes, folder=tmp_path),
+        customer(running) as (client, _),
+    ):
+        sound = await client.audio.speech.create(
+            model="kokoro-82m", voice="nova", input="Hello Open Pool", response_format="wav"
+        )
+        assert sound.content.startswith(b"RIFF")
+        ball, _ = scenes.things(640, 360)
+        picture = {"image": to_data_url("image/png", scenes.to_file(scenes.draw(640, 360)))}
+        spot = [[ball.x + ball.w / 2, ball.y + ball.h / 2]]
+        cut = await client.post(
+            "/segment", body={**picture, "model": "sam2.1-hiera-small", "point_coords": spot},
+            cast_to=dict[str, Any],
+        )  # fmt: skip
+        (mask,) = cut["masks"]
+        assert abs(mask["w"] - ball.w) <= 6
+        found = await client.post(
+            "/detect", body={**picture, "model": "dfine-s-coco"}, cast_to=dict[str, Any]
+        )
+        assert {each["label"] for each in found["boxes"]} == {"person", "kite"}
+        await until(lambda: len(told(running, CallCompleted)) == 3)
+        await running.settled()
+        paid = {fee.pipeline: int(fee.fee_wei) for fee in told(running, FeeCredited)}  # type: ignore[attr-defined]
+        assert sorted(paid) == ["object-detection", "segmentation", "text-to-speech"]
+        assert all(paid.values())
+
+
+def make_fetched_detector(folder: Path) -> None:
+    """A detector with the files that come beside it from the hub."""
+    (folder / "onnx").mkdir(parents=True)
+    write_detector(folder).file.rename(folder / "onnx" / "model.onnx")
+    (folder / "config.json").write_text('{"id2label": {"0": "person", "2": "kite"}}')
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
 
 
 async def test_bad_input_is_the_customers_mistake(tmp_path: Path) -> None:

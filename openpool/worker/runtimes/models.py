@@ -64,6 +64,7 @@ KNOWN = {
     ),
     "sam2.1-hiera-tiny": Known("sam2", "onnx-community/sam2.1-hiera-tiny-ONNX", _SAM2),
     "sam2.1-hiera-small": Known("sam2", "onnx-community/sam2.1-hiera-small-ONNX", _SAM2),
+    "sam2.1-hiera-base-plus": Known("sam2", "onnx-community/sam2.1-hiera-base-plus-ONNX", _SAM2),
     "sam2.1-hiera-large": Known("sam2", "onnx-community/sam2.1-hiera-large-ONNX", _SAM2),
 }
 
