@@ -33,13 +33,13 @@ from openpool.core.events import Event
 from openpool.core.money.events import CustomerPaid
 from openpool.core.prices import Quote
 from openpool.pool.spending import Spending, SpendingStore
+from openpool.pool.token_rows import is_over, token_row
 from openpool.store.interface import Appender, CustomerRow, StoredEvent, TokenRow
 
 CUSTOMERS_MAX = 10_000
 KEYS_PER_CUSTOMER = 50
 REQUESTS_PER_MINUTE_MAX = 1_000_000
 LAST_USED_EVERY_S = 60.0
-LABEL_CHARS_MAX = 100
 NO_LIMIT = "none"
 ALL_HELD = (
     "What your spend limit leaves is held for your calls that run now; try again when they are "
@@ -144,7 +144,7 @@ class Customers:
         if not hmac.compare_digest(stored, token_hash(secret, self._key)) or row is None:
             raise Unauthorized("This API key is not known here; ask the pool's operator for one.")
         now_ms = self._clock_ms()
-        if row.revoked_ms or (row.expires_ms and row.expires_ms <= now_ms):
+        if is_over(row, now_ms):
             raise Unauthorized("This API key was revoked or replaced; use the new one.")
         if now_ms > row.last_used_ms:
             self._change_key(row.token, last_used_ms=now_ms)
@@ -289,7 +289,7 @@ class Customers:
         """A new key; the old ones stay good for the grace period. Raises NotAllowed."""
         async with self._changing:
             now_ms = self._clock_ms()
-            live = [row for row in self.keys(customer) if not _is_over(row, now_ms)]
+            live = [row for row in self.keys(customer) if not is_over(row, now_ms)]
             if len(live) >= KEYS_PER_CUSTOMER:
                 raise NotAllowed(f"This customer has {len(live)} keys already; revoke one first.")
             new = await self._issue(customer, label or "rotated")
@@ -315,15 +315,13 @@ class Customers:
 
     async def _issue(self, customer: str, label: str) -> NewKey:
         secret = key_text(secrets.token_bytes(8), secrets.token_bytes(32))
-        row = TokenRow(
-            token=key_id(secret),
-            worker=customer,
-            secret_hash=token_hash(secret, self._key),
-            created_ms=self._clock_ms(),
-            last_used_ms=0,
-            expires_ms=0,
-            revoked_ms=0,
-            label=label[:LABEL_CHARS_MAX],
+        row = token_row(
+            key_id(secret),
+            secret,
+            owner=customer,
+            hash_key=self._key,
+            now_ms=self._clock_ms(),
+            label=label,
         )
         await self._store.put_token(row)
         self._keys[row.token] = row
@@ -334,7 +332,3 @@ def _checked_rate(per_minute: int) -> int:
     if not 0 <= per_minute <= REQUESTS_PER_MINUTE_MAX:
         raise NotAllowed(f"Requests per minute go from 0 to {REQUESTS_PER_MINUTE_MAX}.")
     return per_minute
-
-
-def _is_over(row: TokenRow, now_ms: int) -> bool:
-    return bool(row.revoked_ms or (row.expires_ms and row.expires_ms <= now_ms))

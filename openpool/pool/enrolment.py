@@ -39,13 +39,13 @@ from openpool.core.events import (
     WorkerEnrolled,
 )
 from openpool.pool.proofs import AddressProofs
+from openpool.pool.token_rows import LABEL_CHARS_MAX, is_over, token_row
 from openpool.store.interface import Appender, InviteRow, Receipt, TokenRow, WorkerRow
 
 DEFAULT_GROUP = "default"
 TOKENS_PER_WORKER = 50
 LAST_USED_EVERY_S = 60.0
 INVITE_MS = 30 * 24 * 3_600_000
-LABEL_CHARS_MAX = 100
 
 NamedFact = tuple[str, AnyPayload]
 """An event without its time: its id and what happened."""
@@ -268,15 +268,13 @@ class Enrolment:
 
     def _new_token(self, worker: str, label: str) -> tuple[str, TokenRow]:
         secret = token_text(secrets.token_bytes(8), secrets.token_bytes(32))
-        row = TokenRow(
-            token=token_id(secret),
-            worker=worker,
-            secret_hash=token_hash(secret, self._key),
-            created_ms=self._clock_ms(),
-            last_used_ms=0,
-            expires_ms=0,
-            revoked_ms=0,
-            label=label[:LABEL_CHARS_MAX],
+        row = token_row(
+            token_id(secret),
+            secret,
+            owner=worker,
+            hash_key=self._key,
+            now_ms=self._clock_ms(),
+            label=label,
         )
         return secret, row
 
@@ -337,9 +335,7 @@ class Enrolment:
         return [
             row
             for row in self._tokens.values()
-            if row.worker == worker
-            and not row.revoked_ms
-            and (not row.expires_ms or row.expires_ms > now_ms)
+            if row.worker == worker and not is_over(row, now_ms)
         ]
 
     async def rotate_token(self, worker: str, label: str = "") -> Enrolled:
