@@ -19,13 +19,13 @@ from openpool.link.interface import Ended, GrpcStatus
 from openpool.link.tls import Trust
 from openpool.wire.grpc import CONTENT_TYPE, REGISTER_PATH, Deframer, frame, read_status
 from openpool.wire.messages import (
-    MESSAGE_BYTES_MAX,
     BadTask,
     Notification,
     RegisterRequest,
     decode_notification,
     encode_register,
 )
+from openpool.wire.reading import MESSAGE_BYTES_MAX
 
 log = logging.getLogger(__name__)
 

@@ -5,22 +5,19 @@ Live video (capability 35) is never written: an orchestrator would die of it. No
 docs/protocol.md.
 """
 
-from typing import TypeVar
-
 import msgspec
-from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage
 from openpool.wire import livepeer_pb2 as pb
 from openpool.wire.messages import (
     CAPACITY_MAX,
-    MESSAGE_BYTES_MAX,
     NAME_CHARS_MAX,
     SECRET_CHARS_MAX,
     URL_CHARS_MAX,
     BadTask,
 )
+from openpool.wire.reading import check, parsed
 
 REGISTER_AI_PATH = "/net.AIWorker/RegisterAIWorker"
 NEWEST_VERSION = "999.0.0"
@@ -39,8 +36,6 @@ PIPELINES = {
 }
 """Capability numbers; 35, live video, is missing on purpose."""
 NUMBERS = {name: number for number, name in PIPELINES.items()}
-
-_Message = TypeVar("_Message", pb.RegisterAIWorkerRequest, pb.NotifyAIJob)
 
 
 class AiModel(Struct, frozen=True, kw_only=True):
@@ -96,22 +91,22 @@ def decode_register_ai(data: bytes) -> RegisterAi:
 
     Pipelines that are no batch pipelines are left out, whatever was said about them.
     """
-    message = _parse(pb.RegisterAIWorkerRequest, data)
-    _check(len(message.secret) <= SECRET_CHARS_MAX, "the secret is too long")
+    message = parsed(pb.RegisterAIWorkerRequest, data)
+    check(len(message.secret) <= SECRET_CHARS_MAX, "the secret is too long")
     models = []
     for number, constraints in message.capabilities.constraints.PerCapability.items():
         for name, model in constraints.models.items():
-            _check(0 < len(name) <= NAME_CHARS_MAX, "the name of a model is empty or too long")
-            _check(name.isprintable(), "the name of a model contains control characters")
-            _check(model.capacity <= CAPACITY_MAX, f"the capacity is over {CAPACITY_MAX}")
+            check(0 < len(name) <= NAME_CHARS_MAX, "the name of a model is empty or too long")
+            check(name.isprintable(), "the name of a model contains control characters")
+            check(model.capacity <= CAPACITY_MAX, f"the capacity is over {CAPACITY_MAX}")
             if (pipeline := PIPELINES.get(number)) and model.capacity:
                 offered = AiModel(
                     pipeline=pipeline, model=name, capacity=model.capacity, warm=model.warm
                 )
                 models.append(offered)
-    _check(len(models) <= MODELS_MAX, f"there are more than {MODELS_MAX} models")
+    check(len(models) <= MODELS_MAX, f"there are more than {MODELS_MAX} models")
     version = message.capabilities.version
-    _check(len(version) <= NAME_CHARS_MAX and version.isprintable(), "the version is too long")
+    check(len(version) <= NAME_CHARS_MAX and version.isprintable(), "the version is too long")
     return RegisterAi(secret=message.secret, models=tuple(models), version=version)
 
 
@@ -126,8 +121,8 @@ def encode_ai_job(job: AiJob) -> bytes:
 
 def decode_ai_job(data: bytes) -> AiJob:
     """Read a NotifyAIJob; `BadTask` if it has an id by which it should be refused."""
-    message = _parse(pb.NotifyAIJob, data)
-    _check(message.taskId >= 0, "the task id is negative")
+    message = parsed(pb.NotifyAIJob, data)
+    check(message.taskId >= 0, "the task id is negative")
     try:
         return _read_job(message)
     except BadMessage as error:
@@ -136,32 +131,19 @@ def decode_ai_job(data: bytes) -> AiJob:
 
 def _read_job(message: pb.NotifyAIJob) -> AiJob:
     pipeline = message.AIJobData.pipeline
-    _check(pipeline in NUMBERS, "the pipeline is not known")
+    check(pipeline in NUMBERS, "the pipeline is not known")
     try:
         told = msgspec.json.decode(message.AIJobData.requestData, type=_JobData)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise BadMessage(
             "cannot accept the message: the job is not the JSON it should be"
         ) from None
-    _check(len(told.input_url) <= URL_CHARS_MAX, "the URL is too long")
+    check(len(told.input_url) <= URL_CHARS_MAX, "the URL is too long")
     fine = not told.input_url or told.input_url.startswith(("https://", "http://"))
-    _check(fine, "the URL is not http or https")
+    check(fine, "the URL is not http or https")
     return AiJob(
         task_id=message.taskId,
         pipeline=pipeline,
         request=told.request,
         input_url=told.input_url,
     )
-
-
-def _parse(kind: type[_Message], data: bytes) -> _Message:
-    _check(len(data) <= MESSAGE_BYTES_MAX, "it is longer than 1 MiB")
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise BadMessage(f"cannot read a {kind.__name__}: it is not this protobuf") from None
-
-
-def _check(fine: bool, wrong: str) -> None:
-    if not fine:
-        raise BadMessage(f"cannot accept the message: {wrong}")

@@ -5,16 +5,14 @@ Nothing here does I/O, and nothing that a peer sends raises anything but `BadMes
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage
 from openpool.core.model import Codec, Container, H264Profile, Profile, Segment
 from openpool.wire import livepeer_pb2 as pb
+from openpool.wire.reading import check, parsed
 
-MESSAGE_BYTES_MAX = 1 << 20
 PROFILES_MAX = 10
 NAME_CHARS_MAX = 255
 MANIFEST_BYTES_MAX = 1024
@@ -27,7 +25,6 @@ CAPABILITY_WORDS_MAX = 16
 
 _UNUSED_PROFILES = b"invalid"
 _CONTAINERS: tuple[Container, ...] = ("mpegts", "mp4")
-_Message = TypeVar("_Message", pb.RegisterRequest, pb.NotifySegment)
 _WORD = (1 << 64) - 1
 
 
@@ -78,9 +75,9 @@ def encode_register(request: RegisterRequest) -> bytes:
 
 def decode_register(data: bytes) -> RegisterRequest:
     """Read a RegisterRequest; BadMessage if it is none or breaks a limit."""
-    message = _parse(pb.RegisterRequest, data)
-    _check(len(message.secret) <= SECRET_CHARS_MAX, "the secret is too long")
-    _check(message.capacity <= CAPACITY_MAX, f"the capacity is over {CAPACITY_MAX}")
+    message = parsed(pb.RegisterRequest, data)
+    check(len(message.secret) <= SECRET_CHARS_MAX, "the secret is too long")
+    check(message.capacity <= CAPACITY_MAX, f"the capacity is over {CAPACITY_MAX}")
     given = message.HasField("capabilities")
     return RegisterRequest(
         secret=message.secret,
@@ -108,7 +105,7 @@ def encode_notification(notification: Notification) -> bytes:
 
 def decode_notification(data: bytes) -> Notification:
     """Read a NotifySegment; `BadTask` if it is a task with an id, else BadMessage, if it is bad."""
-    message = _parse(pb.NotifySegment, data)
+    message = parsed(pb.NotifySegment, data)
     if message.HasField("cancelTaskId"):
         return Notification(cancelled_task_id=message.cancelTaskId)
     try:
@@ -129,7 +126,7 @@ def capability_words(bits: int) -> list[int]:
 
 def capability_bits(words: Sequence[int]) -> int:
     """A capability set from its 64-bit words; BadMessage if there are absurdly many."""
-    _check(len(words) <= CAPABILITY_WORDS_MAX, "there are too many capability words")
+    check(len(words) <= CAPABILITY_WORDS_MAX, "there are too many capability words")
     return sum(word << 64 * index for index, word in enumerate(words))
 
 
@@ -187,10 +184,10 @@ def _write_profile(profile: Profile) -> pb.VideoProfile:
 
 def _read_task(message: pb.NotifySegment, session: str) -> Notification:
     data = message.segData
-    _check(message.taskId >= 0, "the task id is negative")
-    _check(len(message.url) <= URL_CHARS_MAX, "the URL is too long")
-    _check(message.url.startswith(("https://", "http://")), "the URL is not http or https")
-    _check(len(data.manifestId) <= MANIFEST_BYTES_MAX, "the manifest id is too long")
+    check(message.taskId >= 0, "the task id is negative")
+    check(len(message.url) <= URL_CHARS_MAX, "the URL is too long")
+    check(message.url.startswith(("https://", "http://")), "the URL is not http or https")
+    check(len(data.manifestId) <= MANIFEST_BYTES_MAX, "the manifest id is too long")
     return Notification(
         url=message.url,
         task_id=message.taskId,
@@ -201,11 +198,11 @@ def _read_task(message: pb.NotifySegment, session: str) -> Notification:
 
 
 def _read_segment(data: pb.SegData, orchestrator_address: str) -> Segment:
-    _check(0 <= data.duration <= DURATION_MS_MAX, "the duration is not 0 to 300 s")
+    check(0 <= data.duration <= DURATION_MS_MAX, "the duration is not 0 to 300 s")
     start_ms, end_ms = int(getattr(data.segment_parameters, "from")), data.segment_parameters.to
-    _check(end_ms == 0 or start_ms < end_ms, "the clip ends before it begins")
+    check(end_ms == 0 or start_ms < end_ms, "the clip ends before it begins")
     profiles = data.fullProfiles3 or data.fullProfiles2 or data.fullProfiles
-    _check(0 < len(profiles) <= PROFILES_MAX, f"there are not 1 to {PROFILES_MAX} profiles")
+    check(0 < len(profiles) <= PROFILES_MAX, f"there are not 1 to {PROFILES_MAX} profiles")
     return Segment(
         seq=data.seq,
         duration_ms=data.duration,
@@ -222,12 +219,12 @@ def _read_segment(data: pb.SegData, orchestrator_address: str) -> Segment:
 
 def _read_profile(given: pb.VideoProfile) -> Profile:
     sides = (given.width, given.height)
-    _check(all(0 <= side <= SIDE_PIXELS_MAX for side in sides), "a profile's size is out of range")
-    _check(given.bitrate >= 0, "a profile's bitrate is negative")
-    _check(given.gop >= -1, "a profile's GOP is below -1")
-    _check(int(given.format) in range(2), "unrecognized profile output format")
-    _check(int(given.profile) in range(len(H264Profile)), "unrecognized encoder profile")
-    _check(int(given.encoder) in range(len(Codec)), "unrecognized video codec")
+    check(all(0 <= side <= SIDE_PIXELS_MAX for side in sides), "a profile's size is out of range")
+    check(given.bitrate >= 0, "a profile's bitrate is negative")
+    check(given.gop >= -1, "a profile's GOP is below -1")
+    check(int(given.format) in range(2), "unrecognized profile output format")
+    check(int(given.profile) in range(len(H264Profile)), "unrecognized encoder profile")
+    check(int(given.encoder) in range(len(Codec)), "unrecognized video codec")
     return Profile(
         name=_name(given.name, "profile name"),
         width=given.width,
@@ -243,27 +240,14 @@ def _read_profile(given: pb.VideoProfile) -> Profile:
     )
 
 
-def _parse(kind: type[_Message], data: bytes) -> _Message:
-    _check(len(data) <= MESSAGE_BYTES_MAX, "it is longer than 1 MiB")
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise BadMessage(f"cannot read a {kind.__name__}: it is not this protobuf") from None
-
-
-def _check(fine: bool, wrong: str) -> None:
-    if not fine:
-        raise BadMessage(f"cannot accept the message: {wrong}")
-
-
 def _name(text: str, what: str) -> str:
-    _check(text != "", f"the {what} is missing")
+    check(text != "", f"the {what} is missing")
     return _text(text, what)
 
 
 def _text(text: str, what: str) -> str:
-    _check(len(text) <= NAME_CHARS_MAX, f"the {what} is longer than {NAME_CHARS_MAX} characters")
-    _check(text.isprintable(), f"the {what} contains control characters")
+    check(len(text) <= NAME_CHARS_MAX, f"the {what} is longer than {NAME_CHARS_MAX} characters")
+    check(text.isprintable(), f"the {what} contains control characters")
     return text
 
 

@@ -11,7 +11,6 @@ from openpool.core.errors import BadMessage
 from openpool.core.model import Codec, H264Profile, Profile, Segment
 from openpool.wire import livepeer_pb2 as pb
 from openpool.wire.messages import (
-    MESSAGE_BYTES_MAX,
     BadTask,
     Notification,
     RegisterRequest,
@@ -22,6 +21,7 @@ from openpool.wire.messages import (
     encode_notification,
     encode_register,
 )
+from openpool.wire.reading import MESSAGE_BYTES_MAX
 
 PROFILE = Profile(name="360p", width=640, height=360, bitrate_bps=700_000)
 SEGMENT = Segment(seq=17, duration_ms=2000, profiles=(PROFILE,), capabilities=67_112_963)
