@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 import msgspec
-from msgspec import Struct
 
 from openpool.core.errors import OpenPoolError, SetupError, Unauthorized, Unavailable
 
@@ -29,58 +28,6 @@ STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 
 class NotRunning(Unavailable):
     """The pool does not answer."""
-
-
-class TokenView(Struct, frozen=True, kw_only=True):
-    """A token as the API shows it."""
-
-    token: str
-    worker: str
-    label: str
-    created_ms: int
-    last_used_ms: int
-    expires_ms: int
-    revoked_ms: int
-
-
-class Invitation(Struct, frozen=True, kw_only=True):
-    """An invitation as the API shows it, this once."""
-
-    invite: str
-    join_link: str
-
-
-class KeyView(Struct, frozen=True, kw_only=True):
-    """A key as the API shows it."""
-
-    key: str
-    label: str
-    created_ms: int
-    last_used_ms: int
-    expires_ms: int
-    revoked_ms: int
-
-
-class CustomerView(Struct, frozen=True, kw_only=True):
-    """A customer as the API shows it."""
-
-    customer: str
-    name: str
-    created_ms: int
-    requests_per_minute: int
-    spend_limit_wei: str | None
-    spent_wei: str
-    paid_wei: str
-    owed_wei: str
-    calls: int
-    calls_failed: int
-    keys: list[KeyView]
-
-
-class Revoked(Struct, frozen=True, kw_only=True):
-    """How many keys ended."""
-
-    keys: int
 
 
 class Api:

@@ -138,7 +138,7 @@ def correct(
 
 
 def _online(asked: Asked, body: dict[str, str | int]) -> tuple[str, bool]:
-    from openpool.web.api_statements import CorrectionView
+    from openpool.web.answers import CorrectionView
 
     view = asked.ask(lambda api: api.post(CorrectionView, "/corrections", body))
     return view.correction, view.is_new

@@ -12,8 +12,8 @@ from openpool.cli.options import examples
 from openpool.cli.output import ago, ether, note, print_json, show_facts, show_table
 
 if TYPE_CHECKING:
-    from openpool.cli.api import CustomerView, KeyView
     from openpool.core.customers import NewKey
+    from openpool.web.answers import CustomerView, KeyView
 
 customers = typer.Typer(no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def add(
 @as_operator
 def list_customers(asked: Asked) -> None:
     """List the customers, their limits and what they owe."""
-    from openpool.cli.api import CustomerView
+    from openpool.web.answers import CustomerView
 
     found = asked.ask(lambda api: api.get(list[CustomerView], "/customers"))
     if asked.as_json:
@@ -118,7 +118,7 @@ def revoke(
     key: Annotated[str, typer.Option("--key", help="One key by its id; else all.")] = "",
 ) -> None:
     """Make the keys of a customer worthless at once."""
-    from openpool.cli.api import Revoked
+    from openpool.web.answers import Revoked
 
     path = f"/customers/{customer}/keys"
     ended = asked.ask(lambda api: api.delete(Revoked, path, key=key))
@@ -143,7 +143,7 @@ def limits(
     spend_limit: SpendLimit = "",
 ) -> None:
     """Show what a customer may ask and owe, or change it."""
-    from openpool.cli.api import CustomerView
+    from openpool.web.answers import CustomerView
 
     body: dict[str, str | int] = {"spend_limit": spend_limit}
     if requests_per_minute is not None:
@@ -170,7 +170,7 @@ def paid(
     ],
 ) -> None:
     """Record that a customer paid you. The same reference again changes nothing."""
-    from openpool.cli.api import CustomerView
+    from openpool.web.answers import CustomerView
 
     body = {"amount": amount, "reference": reference}
     path = f"/customers/{customer}/payments"

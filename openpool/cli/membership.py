@@ -15,7 +15,7 @@ from openpool.cli.output import ago, note, print_json, show_facts, show_table
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
-    from openpool.cli.api import TokenView
+    from openpool.web.answers import TokenView
 
 tokens = typer.Typer(no_args_is_help=True)
 
@@ -102,7 +102,7 @@ def list_tokens(
     worker: MaybeWorker = "",
 ) -> None:
     """List the tokens of a worker, without their secrets."""
-    from openpool.cli.api import TokenView
+    from openpool.web.answers import TokenView
 
     of = _meant(asked, worker)
     found = asked.ask(lambda api: api.get(list[TokenView], f"/workers/{of}/tokens"))
@@ -165,7 +165,7 @@ def invite(
     group: Annotated[str, typer.Option("--group", help="The group of whoever uses it.")] = "",
 ) -> None:
     """Make an invitation that is good once, and the join link that holds it."""
-    from openpool.cli.api import Invitation
+    from openpool.web.answers import Invitation
 
     body = {"note": text} | ({"group": group} if group else {})
     made = asked.ask(lambda api: api.post(Invitation, "/invites", body))

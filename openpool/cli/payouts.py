@@ -173,7 +173,7 @@ def _change(
     body: Mapping[str, str | int],
     sentence: str,
 ) -> None:
-    from openpool.web.api_payouts import Done
+    from openpool.web.answers import Done
 
     done = asked.ask(lambda api: api.post(Done, path, body))
     if asked.as_json:

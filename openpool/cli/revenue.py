@@ -70,7 +70,7 @@ def record(
     ],
 ) -> None:
     """Book what an orchestrator brought that is not followed on chain. You have it in hand."""
-    from openpool.web.api_revenue import Recorded
+    from openpool.web.answers import Recorded
 
     path = f"/revenue/{orchestrator}/records"
     body: dict[str, str | int] = {"amount": amount, "reference": reference}

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 @as_anyone
 def list_statements(asked: Spoken) -> None:
     """List the statements that the pool made, the newest first."""
-    from openpool.web.api_statements import StatementView
+    from openpool.web.answers import StatementView
 
     found = asked.ask(lambda api: api.get(list[StatementView], "/statements"))
     if asked.as_json:

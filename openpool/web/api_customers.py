@@ -11,6 +11,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
 from openpool.core.customers import Customer, NewKey
+from openpool.web.answers import CustomerView, KeyView, Revoked
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Customers
@@ -22,36 +23,6 @@ PerMinute = Annotated[int, Meta(ge=0, le=1_000_000)]
 BY = "operator"
 """Who records payments here."""
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
-
-
-class KeyView(Struct, frozen=True, kw_only=True):
-    """A key without its secret."""
-
-    key: str
-    label: str
-    created_ms: int
-    last_used_ms: int
-    expires_ms: int
-    revoked_ms: int
-
-
-class CustomerView(Struct, frozen=True, kw_only=True):
-    """A customer, with limits and what was spent."""
-
-    customer: str
-    name: str
-    created_ms: int
-    requests_per_minute: int
-    spend_limit_wei: str | None
-    """Most that may be owed at one time; none is no limit."""
-    spent_wei: str
-    paid_wei: str
-    owed_wei: str
-    """What was spent, less what was paid: begins with a minus sign if more was paid."""
-    calls: int
-    """Answered and found right, and segments of video."""
-    calls_failed: int
-    keys: list[KeyView]
 
 
 class CustomerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,11 +49,6 @@ class PaymentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Like `20 USD`, `0.5 ETH` or `1000 wei`."""
     reference: Line
     """Your own name for the payment, like the number of its invoice: it counts once."""
-
-
-class Revoked(Struct, frozen=True, kw_only=True):
-    keys: int
-    """How many keys ended."""
 
 
 @get("/customers", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["customers"])

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from openpool.core.enrolment import Enrolled, Terms
 from openpool.core.errors import BadMessage
+from openpool.web.answers import Invitation, TokenView
 from openpool.web.context import FromVisitor, FromWeb, seen_worker
 from openpool.web.door import SignedInView, need_operator
 from openpool.web.interface import DEFAULT_GROUP
@@ -53,18 +54,6 @@ class SessionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     signature: Signature = ""
 
 
-class TokenView(Struct, frozen=True, kw_only=True):
-    """A token without its secret."""
-
-    token: str
-    worker: str
-    label: str
-    created_ms: int
-    last_used_ms: int
-    expires_ms: int
-    revoked_ms: int
-
-
 class RotateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label: Line = ""
 
@@ -77,11 +66,6 @@ class InviteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     note: Line = ""
     group: Line = DEFAULT_GROUP
     """The group of workers that it admits to."""
-
-
-class Invitation(Struct, frozen=True, kw_only=True):
-    invite: str
-    join_link: str
 
 
 @get("/terms", responses=documented(), tags=["join"])

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from openpool.core.customers import amount_wei
 from openpool.core.enrolment import checked_address
 from openpool.core.money.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
+from openpool.web.answers import Done
 from openpool.web.api_statements import owned_address
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
@@ -45,13 +46,6 @@ class ChoiceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """LPT as stake with the orchestrator, instead of liquid; left out, it stays as it is."""
     address: Line = ""
     """Whose choice; only the operator must say it."""
-
-
-class Done(Struct, frozen=True, kw_only=True):
-    """How things stand after a change."""
-
-    paused: str
-    """Why payouts are paused; empty if they are not."""
 
 
 @get("/payouts", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["payouts"])

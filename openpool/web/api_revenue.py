@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from openpool.core.money.revenue_views import PublicRevenue, RevenueView
 from openpool.core.money.revenue_views import public as public_part
+from openpool.web.answers import Recorded
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Revenue
@@ -24,11 +25,6 @@ class RecordRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Like `0.5 ETH`."""
     reference: Line
     """The operator's own name for it; each counts once per orchestrator."""
-
-
-class Recorded(Struct, frozen=True, kw_only=True):
-    new: bool
-    """False: this reference was recorded before, and nothing was changed."""
 
 
 @get("/revenue", responses=documented(404), tags=["revenue"])

@@ -19,6 +19,7 @@ from openpool.core.errors import BadMessage, NotAllowed
 from openpool.core.money.corrections import Mending
 from openpool.core.money.disputes import Dispute
 from openpool.core.money.terms import Promise, Published, differences
+from openpool.web.answers import CorrectionView, StatementView
 from openpool.web.auth import Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator, need_sign_in
@@ -38,18 +39,6 @@ Address = Annotated[
 Year = Annotated[int, QueryParameter(ge=0, le=9998, description="UTC; 0 is all years.")]
 Proof = Annotated[bool, QueryParameter(description="With its proof instead of a signature.")]
 Line = Annotated[str, Meta(max_length=300)]
-
-
-class StatementView(Struct, frozen=True, kw_only=True):
-    """A statement that was made."""
-
-    round: int
-    made_ms: int
-    receipts: int
-    root: str
-    digest: str
-    signer: str
-    url: str
 
 
 class TermsNotice(Struct, frozen=True, kw_only=True):
@@ -92,11 +81,6 @@ class CorrectionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     correction: Annotated[str, Meta(max_length=60, pattern="^[A-Za-z0-9._-]*$")] = ""
     """Its name, if it is to have a certain one; the same name counts once."""
-
-
-class CorrectionView(Struct, frozen=True, kw_only=True):
-    correction: str
-    is_new: bool
 
 
 def _proofs(web: Web) -> Proofs:
