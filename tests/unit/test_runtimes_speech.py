@@ -21,6 +21,9 @@ from openpool.worker.runtimes.text_to_speech import TextToSpeech
 
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 PATH = "/v1/audio/transcriptions"
+LIST_OF_FILES = b"ffconcat version 1.0\nfile private.wav\n"
+LIST_OF_STREAMS = b"#EXTM3U\n#EXTINF:1,\nprivate.wav\n#EXT-X-ENDLIST\n"
+SESSION_OF_PORTS = b"v=0\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +186,40 @@ def test_a_sound_bomb_is_refused(listener: SpeechToText) -> None:
     assert len(bomb.getvalue()) < 100_000
     with pytest.raises(BadRequest, match="longer than 1 minutes"):
         hear(listener, bomb.getvalue())
+
+
+@pytest.mark.parametrize("listing", [LIST_OF_FILES, LIST_OF_STREAMS, SESSION_OF_PORTS])
+def test_a_list_of_sounds_opens_none_of_them(
+    listener: SpeechToText,
+    spoken: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    listing: bytes,
+) -> None:
+    """FFmpeg knows lists that name files, servers and ports: a stranger's must not be followed."""
+    (tmp_path / "private.wav").write_bytes(spoken)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadRequest, match="no sound"):
+        hear(listener, listing)
+
+
+@pytest.mark.parametrize(
+    "form", ["wav", "mp3", "flac", "ogg", "mp4", "webm", "mpegts", "aiff", "avi"]
+)
+def test_sound_comes_in_every_container(form: str) -> None:
+    """What people record with is opened."""
+    out = io.BytesIO()
+    codec = {"webm": "libopus", "ogg": "libopus"}.get(form)
+    with av.open(out, "w", format=form) as container:
+        name = codec or container.default_audio_codec
+        stream = container.add_stream(name, rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 48_000), np.int16), format="s16", layout="mono"
+        )
+        frame.rate = 48_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(samples_of(out.getvalue(), 10)) == pytest.approx(RATE, rel=0.1)
 
 
 def test_a_missing_whisper_model_is_one_sentence(tmp_path: Path) -> None:

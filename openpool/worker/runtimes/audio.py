@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 RATE = 16_000
 """Samples per second of everything in here."""
+FORMATS = (
+    "wav,w64,aiff,au,caf,mp3,ogg,flac,aac,ac3,eac3,amr,mov,mp4,m4a,3gp,3g2,matroska,webm,mpegts,"
+    "mpeg,avi,asf,flv"
+)
+"""Containers that are opened. Others of FFmpeg's are lists that open files or the network."""
 
 
 def samples_of(data: bytes, seconds_max: float) -> "NDArray[np.int16]":
@@ -25,7 +30,12 @@ def samples_of(data: bytes, seconds_max: float) -> "NDArray[np.int16]":
 
     sound, bytes_max = bytearray(), int(seconds_max * RATE) * 2
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(
+            io.BytesIO(data),
+            "r",
+            metadata_errors="ignore",
+            container_options={"format_whitelist": FORMATS},
+        ) as container:
             assert isinstance(container, InputContainer)
             for piece in _pieces(container):
                 sound += piece
