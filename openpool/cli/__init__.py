@@ -31,10 +31,23 @@ from openpool.cli import (
     worker,
 )
 from openpool.cli.failures import exit_code_of
+from openpool.cli.groups import Root
+from openpool.cli.options import examples
 
+EXIT_CODES = """
+
+Exit codes: 0 done; 1 it failed, or what was checked is wrong; 2 something must be changed first:
+what was typed, the settings, a file or a token."""
 app = typer.Typer(
+    cls=Root,
     name="openpool",
     help="One Livepeer orchestrator, the GPUs of many.",
+    epilog=examples(
+        "openpool demo",
+        "openpool serve --config openpool.yaml",
+        "openpool worker 'openpool://…' --wallet key.json",
+    )
+    + EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,  # twice as quick, and help can be copied
     pretty_exceptions_enable=False,

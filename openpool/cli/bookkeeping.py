@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import typer.core
 
 from openpool.cli.asking import Asked, Booked, as_operator, on_books
+from openpool.cli.groups import Ledger
 from openpool.cli.ledger import ledger
 from openpool.cli.options import examples
 from openpool.cli.output import print_json, show
@@ -21,20 +21,10 @@ if TYPE_CHECKING:
     from openpool.web.earnings import Row
 
 
-class _WithDefault(typer.core.TyperGroup):
-    """`openpool ledger` and `openpool ledger ACCOUNT` show the books."""
-
-    # the framework hands in its own subclass of what it declares
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if not args or args[0] not in (*self.commands, "--help", "-h"):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     group = typer.Typer(
-        cls=_WithDefault,
+        cls=Ledger,
         help="Show the books, export them, mend an entry.",
         epilog=examples("openpool ledger", "openpool ledger worker:0xAb… -n 50 --json"),
     )
@@ -51,8 +41,9 @@ def register(app: typer.Typer) -> None:
     group.command(
         "correct",
         epilog=examples(
-            "openpool ledger correct --corrects main.3f.17/fee-credited --debit commission "
-            "--credit worker:0xAb… --amount-wei 5000 --reason 'Counted short'",
+            "openpool ledger correct --corrects main.3f.17/fee-credited \\",
+            "    --debit commission --credit worker:0xAb… --amount-wei 5000 \\",
+            "    --reason 'Counted short'",
         ),
     )(correct)
     app.add_typer(group, name="ledger")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import ether, grouped, note, print_json, show_facts, show_table
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from openpool.chain.status import ChainStatus
     from openpool.config.settings import Config
 
-chain = typer.Typer(no_args_is_help=True)
+chain = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool chain status"),
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openpool.cli.asking import Asked, as_operator
+from openpool.cli.groups import Group
 from openpool.cli.options import examples
 from openpool.cli.output import ago, ether, note, print_json, show_facts, show_table
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from openpool.core.customers import NewKey
     from openpool.web.answers import CustomerView, KeyView
 
-customers = typer.Typer(no_args_is_help=True)
+customers = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool customers add Ann --spend-limit '20 USD'", "openpool customers list"),
+)
 
 CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, c_….")]
 PerMinute = Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from openpool.cli import delegator_deeds
+from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import ether, note, percent, print_json, show_facts, show_table
 
@@ -24,7 +25,11 @@ T = TypeVar("T")
 PAST = 10
 """Rounds that are shown to a person."""
 
-delegator = typer.Typer(no_args_is_help=True)
+delegator = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool delegator show", "openpool delegator simulate 1000"),
+)
 Rpc = delegator_deeds.Rpc
 
 
@@ -70,7 +75,7 @@ def show(
     "simulate",
     epilog=examples(
         "openpool delegator simulate 1000",
-        "openpool delegator simulate 1000 --rounds 90 --reward-cut 10% --fees '0.02 ETH'",
+        "openpool delegator simulate 1000 --rounds 90 --fees '0.02 ETH'",
     ),
 )
 def simulate(

@@ -100,7 +100,7 @@ def register(delegator: typer.Typer) -> None:
             withdraw,
             (
                 "openpool delegator withdraw fees --from 0xYOURS",
-                "openpool delegator withdraw fees 0.25 --recipient 0xOTHER --keystore key.json",
+                "openpool delegator withdraw fees 0.25 --recipient 0xOTHER",
                 "openpool delegator withdraw stake --keystore key.json",
             ),
         ),
@@ -139,7 +139,9 @@ def claim(way: Way) -> None:
 @deed
 def withdraw(
     way: Way,
-    what: Annotated[Kind, typer.Argument(help="Fees (ETH), or stake (LPT) that was unstaked.")],
+    what: Annotated[
+        Kind, typer.Argument(metavar="WHAT", help="Fees (ETH), or stake (LPT) that was unstaked.")
+    ],
     amount: Amount = "",
     recipient: Annotated[
         str, typer.Option("--recipient", metavar="ADDRESS", help="Who gets the fees; else you.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openpool.cli.asking import Asked, Spoken, as_anyone, as_operator
+from openpool.cli.groups import Group
 from openpool.cli.options import Json, examples
 from openpool.cli.output import ago, note, print_json, show_facts, show_table
 from openpool.core.errors import SetupError
@@ -17,7 +18,13 @@ from openpool.core.errors import SetupError
 if TYPE_CHECKING:
     from openpool.web.answers import TokenView
 
-tokens = typer.Typer(no_args_is_help=True)
+tokens = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples(
+        "openpool tokens list w_abc…", "openpool tokens rotate --pool pool.example.org:8936"
+    ),
+)
 
 
 Link = Annotated[str, typer.Argument(metavar="JOIN_LINK", help="openpool://… from the pool.")]

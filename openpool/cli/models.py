@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openpool.cli.groups import Group
 from openpool.cli.options import Json, examples
 from openpool.cli.output import note, print_json, show_table
 from openpool.core.errors import SetupError
@@ -16,7 +17,14 @@ from openpool.core.errors import SetupError
 if TYPE_CHECKING:
     from openpool.worker.runtimes.models import Listing
 
-app = typer.Typer(help="Models of AI runtimes: which there are, and fetching them.")
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    help="Models of AI runtimes: which there are, and fetching them.",
+    epilog=examples(
+        "openpool worker models list", "openpool worker models pull faster-whisper-small"
+    ),
+)
 
 Cache = Annotated[
     Path | None,
@@ -59,7 +67,7 @@ def list_models(cache: Cache = None, as_json: Json = False) -> None:
     epilog=examples(
         "openpool worker models pull faster-whisper-small",
         "openpool worker models pull 'Qwen/Qwen2.5-0.5B-Instruct-GGUF:*q4_k_m.gguf'",
-        "openpool worker models pull https://example.org/m.gguf --sha256 9f86… --name mine",
+        "openpool worker models pull https://example.org/m.gguf --sha256 9f86…",
     ),
 )
 def pull(

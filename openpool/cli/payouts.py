@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openpool.cli.asking import Asked, as_operator
+from openpool.cli.groups import Group
 from openpool.cli.options import Limit, examples
 from openpool.cli.output import clock, ether, note, print_json, show, show_facts, show_table
 
 if TYPE_CHECKING:
     from openpool.core.money.payout_views import NextPayout, OrderView, PayoutsView
 
-payouts = typer.Typer(no_args_is_help=True)
+payouts = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool payouts status", "openpool payouts run --dry-run"),
+)
 
 Address = Annotated[str, typer.Option("--address", metavar="0x…", help="Only to this address.")]
 OrderName = Annotated[str, typer.Argument(metavar="ORDER", help="Like payout-17.")]

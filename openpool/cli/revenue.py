@@ -11,6 +11,7 @@ import typer
 
 from openpool.cli import delegator_deeds as deeds
 from openpool.cli.asking import Asked, as_operator
+from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import (
     clock,
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 TICKETS = 10
 """Tickets that are shown to a person."""
-revenue = typer.Typer(no_args_is_help=True)
+revenue = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool revenue show", "openpool revenue withdraw main > unsigned.json"),
+)
 
 Named = Annotated[str, typer.Argument(metavar="ORCHESTRATOR", help="Its name in the settings.")]
 
@@ -94,7 +99,7 @@ def record(
 def withdraw(
     orchestrator: Named,
     amount: Annotated[
-        str, typer.Argument(metavar="[AMOUNT]", help="Like 0.5; all that can be if left out.")
+        str, typer.Argument(metavar="AMOUNT", help="Like 0.5; all that can be if left out.")
     ] = "",
     to: Annotated[
         str, typer.Option("--to", metavar="ADDRESS", help="Who gets it; else the hot wallet.")

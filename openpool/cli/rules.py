@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import ether, grouped, print_json, show, show_table
 from openpool.core.errors import OpenPoolError
@@ -27,10 +28,12 @@ SHOWN_MAX = 50
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     rules = typer.Typer(
+        cls=Group,
         name="rules",
         help="Revenue rules: plugins that have a say when a round's revenue is divided.",
         no_args_is_help=True,
         rich_markup_mode=None,
+        epilog=examples("openpool rules list", "openpool rules try holdback:rate=10%"),
     )
     rules.command("list", epilog=examples("openpool rules list", "openpool rules list --json"))(
         list_rules

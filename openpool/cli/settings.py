@@ -4,16 +4,21 @@ from typing import Annotated
 
 import typer
 
+from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import note, print_json, show, show_table
 
-group = typer.Typer(no_args_is_help=True)
+group = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool config check", "openpool config explain web"),
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.add_typer(group, name="config", help="Show, explain and check the settings.")
-    app.command("version", help="Print the version.")(version)
+    app.command(epilog=examples("openpool version", "openpool version --json"))(version)
 
 
 @group.command("explain", epilog=examples("openpool config explain", "openpool config explain web"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openpool.cli.asking import Asked, Spoken, as_anyone, as_operator
+from openpool.cli.groups import Group
 from openpool.cli.options import examples
 from openpool.cli.output import ago, note, plain, print_json, show, show_facts, show_table
 from openpool.core.errors import SetupError
@@ -18,8 +19,20 @@ if TYPE_CHECKING:
     from openpool.cli.api import Api
     from openpool.core.money.disputes import Dispute
 
-statements = typer.Typer(no_args_is_help=True)
-dispute = typer.Typer(no_args_is_help=True)
+statements = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples(
+        "openpool statements list", "openpool statements fetch 3120 --pool pool.example.org:8936"
+    ),
+)
+dispute = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples(
+        "openpool dispute list", "openpool dispute open statement:3120 'My payout is missing'"
+    ),
+)
 
 DisputeId = Annotated[str, typer.Argument(metavar="DISPUTE", help="The dispute's id, d….")]
 
@@ -86,8 +99,8 @@ def fetch(
 @dispute.command(
     "open",
     epilog=examples(
-        "openpool dispute open job:main.3f.17 'It had 60 frames, not 30' --pool pool.example:8936",
-        "openpool dispute open statement:3120 'My payout is missing' --pool pool.example:8936",
+        "openpool dispute open job:main.3f.17 'It had 60 frames'",
+        "openpool dispute open statement:3120 'A payout is missing'",
     ),
 )
 @as_anyone
@@ -166,8 +179,9 @@ def _check_evidence(found: "Dispute", content: bytes) -> None:
     "end",
     epilog=examples(
         "openpool dispute end d12ab… --reject --reason 'The video has 30 frames'",
-        "openpool dispute end d12ab… --uphold --reason 'Yes' --corrects main.3f.17/fee-credited "
-        "--debit commission --credit worker:0xAb… --amount-wei 5000",
+        "openpool dispute end d12ab… --uphold --reason 'Yes' \\",
+        "    --corrects main.3f.17/fee-credited \\",
+        "    --debit commission --credit worker:0xAb… --amount-wei 5000",
     ),
 )
 @as_operator

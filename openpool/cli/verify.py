@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "openpool verify 3120.json --signer 0xAb…",
             "openpool verify 3120.json --receipts 3120.receipts.jsonl --address 0xCd…",
-            "openpool verify 3120.json --previous 3119.json --rpc https://arb1.example.org --json",
+            "openpool verify 3120.json --rpc https://arb1.example.org --json",
         )
     )(verify)
 

@@ -8,10 +8,15 @@ from typing import Annotated
 
 import typer
 
+from openpool.cli.groups import Group
 from openpool.cli.options import Json, examples
 from openpool.cli.output import note, print_json, show_facts
 
-wallet = typer.Typer(no_args_is_help=True)
+wallet = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    epilog=examples("openpool wallet new hot-wallet.json", "openpool wallet show hot-wallet.json"),
+)
 
 Keystore = Annotated[Path, typer.Argument(metavar="FILE", help="The keystore file (v3).")]
 PassphraseFile = Annotated[

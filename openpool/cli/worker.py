@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-import typer.core
 
 from openpool.cli import models
+from openpool.cli.groups import Worker
 from openpool.cli.membership import Name, NewWallet, PassphraseFile, WalletFile, Yes
 from openpool.cli.options import examples
 from openpool.cli.output import console, note, print_json
@@ -69,29 +69,19 @@ NoTranscoding = Annotated[
 ]
 
 
-class _WithDefault(typer.core.TyperGroup):
-    """`openpool worker` works; `openpool worker models` is about models."""
-
-    # the framework hands in its own subclass of what it declares
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if not args or args[0] not in self.commands:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
+EXAMPLES = examples(
+    "openpool worker --bench",
+    "openpool worker 'openpool://…' --wallet key.json --sessions 4",
+    "openpool worker 'openpool://…' --token file:/run/secrets/token",
+    "openpool worker 'openpool://…' --runtimes runtimes.yaml",
+    "openpool worker models list",
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add this command to the command line."""
-    group = typer.Typer(cls=_WithDefault, help=worker.__doc__)
-    group.command(
-        "run",
-        epilog=examples(
-            "openpool worker --bench",
-            "openpool worker 'openpool://…' --wallet key.json --sessions 4",
-            "openpool worker 'openpool://…' --token file:/run/secrets/token",
-            "openpool worker 'openpool://…' --runtimes runtimes.yaml",
-            "openpool worker models list",
-        ),
-    )(worker)
+    group = typer.Typer(cls=Worker, help=worker.__doc__, epilog=EXAMPLES)
+    group.command("run", epilog=EXAMPLES)(worker)
     group.add_typer(models.app, name="models")
     app.add_typer(group, name="worker")
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typed import DEFAULTS, commands, wrong_with
 
 from openpool.cli import run
+from openpool.cli.groups import SECTIONS
 from openpool.core.errors import SetupError, Unavailable
 from openpool.core.events import CommissionTaken, Event, FeeCredited, PoolStarted
 from openpool.store.sqlite import SqliteStore
@@ -79,21 +81,33 @@ async def books(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-COMMANDS = [
-    "serve", "worker", "enroll", "tokens list", "tokens rotate", "tokens revoke", "invite",
-    "approve", "ban", "customers add", "customers list", "customers rotate", "customers revoke",
-    "customers limits", "customers paid", "status", "workers", "ledger", "events", "replay",
-    "config explain", "config check", "config reference", "demo",
-]  # fmt: skip
+COMMANDS = dict(commands())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_examples(call: Call, command: str) -> None:
-    """Help says what a command does and shows how it is typed."""
-    said = call(*command.split(), "--help")
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words or "openpool")
+def test_every_command_has_help_with_examples(
+    call: Call, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Help fits a narrow screen, and shows how it is typed, with options that exist."""
+    monkeypatch.setenv("COLUMNS", "80")
+    said = call(*words.split(), "--help")
     assert said.code == 0
-    assert f"Usage: openpool {command}" in said.out
-    assert f"openpool {command.split()[0]}" in said.out.split("Examples:")[1]
+    assert said.out.startswith(f"Usage: openpool {words}".strip())
+    usage, *lines = said.out.splitlines()
+    assert [line for line in [usage, *lines] if len(line) > 80] == []
+    assert [line for line in lines if line.endswith("...")] == []
+    shown = said.out.split("Examples:")[1].split("Exit codes:")[0].replace("\\\n", " ")
+    examples = [line.strip() for line in shown.splitlines() if line.strip()]
+    path = " ".join(word for word in words.split() if word not in DEFAULTS.values())
+    assert any(f"openpool {path}".strip() in line for line in examples)
+    typed = [line.split("openpool ", 1)[1].split(" > ")[0] for line in examples]
+    assert {line: why for line in typed if (why := wrong_with(line))} == {}
+
+
+def test_every_command_is_listed_once() -> None:
+    """The help of `openpool` lists all of its commands, each below one heading."""
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(words for words in COMMANDS if words and " " not in words)
 
 
 def test_help_is_quick_because_commands_load_late() -> None:

@@ -1,22 +1,16 @@
 """Every `openpool …` command in the documentation can be typed: its path and its options exist."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
-
-from openpool.cli import app
+from typed import wrong_with
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TYPED = re.compile(r"(?:^|[\s;&=(])openpool ((?:[^\n`#|>&;]|\\\n|(?<=\w)\|(?=\w))+)")
-DEFAULTS = {"ledger": "show", "worker": "run"}
-"""Groups that are commands as well."""
 SIGNED = ("statement sha256 ", "receipt 1")
 """How documents begin that are signed: no commands."""
 INLINE = re.compile(r"`(?:[^`\n]* )?openpool ([^`]+)`")
@@ -29,42 +23,6 @@ def commands_in(text: str) -> Iterator[str]:
     for typed in found + INLINE.findall(BLOCK.sub("", text)):
         if not typed.startswith(SIGNED):
             yield re.split(r" {2,}", typed)[0]  # what is said about it stands further right
-
-
-def words(typed: str) -> list[str]:
-    """The words of a command, as a shell would split them; prose may hold a lone quote."""
-    try:
-        return shlex.split(typed)
-    except ValueError:
-        return typed.split()
-
-
-def wrong_with(typed: str) -> list[str]:
-    """What of a typed command does not exist; `a|b|…` stands for several commands."""
-    command: Any = get_command(app)
-    told = words(typed)
-    for position, word in enumerate(told):
-        known = getattr(command, "commands", None)
-        if not known:
-            return _strange_options(command, told[position:])
-        if word in ("…", "COMMAND") or word.startswith("-"):
-            return _strange_options(command, told[position:])
-        names = [name for name in word.split("|") if name != "…"]
-        if strange := [name for name in names if name not in known]:
-            default = DEFAULTS.get(command.name)
-            return _strange_options(known[default], told[position:]) if default else strange
-        command = known[names[0]]
-    return []
-
-
-def _strange_options(command: Any, told: list[str]) -> list[str]:
-    if default := DEFAULTS.get(command.name):
-        command = getattr(command, "commands", {}).get(default, command)
-    known = {"-h", "--help"} | {
-        name for option in command.params for name in (*option.opts, *option.secondary_opts)
-    }
-    given = {word.split("=")[0] for word in told if re.match(r"--?[a-z]", word)}
-    return sorted(given - known)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
