@@ -261,6 +261,8 @@ class PoolProcess:
         except TimeoutError:
             if self.ai_upstreams is not None:
                 await self.ai_upstreams.give_up()
+            if self.exchange is not None:
+                await self.exchange.give_up()
             log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))
 
     async def _watch_disk(self) -> None:
@@ -268,9 +270,12 @@ class PoolProcess:
         raise Unavailable(reason)
 
     async def _append_start(self) -> None:
-        """The calls that were open when the pool last died have failed; then it begins anew."""
+        """The calls that were open when the pool last died are over; then it begins anew."""
         open_calls = await asyncio.to_thread(self.store.open_calls)
-        self.store.append([lost(story, wall_ms()) for story in open_calls])
+        workers = await asyncio.to_thread(self.store.workers)
+        banned = {row.worker for row in workers if row.state == "banned"}
+        for story in open_calls:
+            self.driver.feed(lost(story, banned))
         await self._append(PoolStarted(epoch=self.epoch, version=__version__), "started")
 
     async def _append(self, data: AnyPayload, name: str) -> None:

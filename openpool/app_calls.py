@@ -126,6 +126,7 @@ def make_desk(config: Config, epoch: int, fees: Fees) -> Desk:
         DeskSettings(
             cooldown_failures=dispatch.cooldown_failures,
             cooldown_ms=dispatch.cooldown_ms,
+            checkpoint_ms=config.ai.checkpoint_ms,
         ),
         epoch,
         fees,

@@ -346,6 +346,14 @@ class AiSettings(Section, frozen=True, kw_only=True):
             "How long a client may leave an answer unread, or a worker be silent within one",
         ),
     ] = MINUTE_MS
+    checkpoint_ms: Annotated[
+        int,
+        Setting(
+            kinds.integer(1_000, HOUR_MS),
+            "How often it is written down what a session has used so far; if the pool dies, the "
+            "session is paid up to there",
+        ),
+    ] = MINUTE_MS
     grpc: Annotated[
         bool,
         Setting(

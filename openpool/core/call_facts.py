@@ -9,6 +9,7 @@ Anything may come twice. Read next: `core.call_instructions`, `core.desk`.
 
 from msgspec import Struct
 
+from openpool.core import events
 from openpool.core.calls import App, CallSource, Offer, Usage
 from openpool.core.facts import Tick, WorkerKnown, WorkerRemoved
 from openpool.core.payment import Payment
@@ -107,6 +108,22 @@ class CallCancelled(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
+class CallLost(Struct, frozen=True, kw_only=True):
+    """The log of an earlier life of the pool holds no end of this call."""
+
+    received: events.CallReceived
+    received_ms: int
+    attempts: int
+    last: events.CallCheckpointed | None
+    """Up to where it is paid; None if not at all."""
+    last_ms: int
+    """When that, or whatever came last of the call, was written."""
+
+
+class PoolStops(Struct, frozen=True):
+    """The pool ends what is open; it was waited for long enough."""
+
+
 class SessionClosed(Struct, frozen=True, kw_only=True):
     """No more calls of this session will come."""
 
@@ -128,6 +145,8 @@ CallFact = (
     | CallEnded
     | CallBroken
     | CallCancelled
+    | CallLost
+    | PoolStops
     | SessionClosed
     | Tick
 )

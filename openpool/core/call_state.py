@@ -3,17 +3,18 @@
 Plain state for `core.desk`, which alone changes it. Must not decide anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from openpool.core import events
-from openpool.core.call_facts import CallReceived
+from openpool.core.call_facts import CallLost, CallReceived
 from openpool.core.calls import App, CallFailure, Usage
 from openpool.core.customers import payer
-from openpool.core.stands import Stand
+from openpool.core.prices import Quote
+from openpool.core.stands import Server, Stand
 from openpool.core.step import Timer
-from openpool.core.units import price_text
+from openpool.core.units import price, price_text
 
 SessionKey = tuple[str, App, str]
 """Who pays, the app, and the payer's name of the session."""
@@ -67,6 +68,11 @@ class Call:
     """When that was."""
     used: Usage | None = None
     """What was found right of an answer that goes on, if that is known."""
+    saved_ms: int = 0
+    """When it was last written down how much that is, and how much it was; 0 if never."""
+    saved_units: int = 0
+    ended_ms: int = 0
+    """When it ended, if that was with an earlier life of the pool."""
     reason: str = ""
     """Why the latest attempt failed."""
     timers: list[Timer] = field(default_factory=list)
@@ -139,7 +145,7 @@ def completed(
         checked=usage.checked,
         blamed=blamed,
         note=usage.note,
-        took_ms=now_ms - call.received_ms,
+        took_ms=(call.ended_ms or now_ms) - call.received_ms,
         first_byte_ms=call.started_ms - call.received_ms,
         cancelled=cancelled,
     )
@@ -159,26 +165,57 @@ def failed(call: Call, code: CallFailure, reason: str, now_ms: int) -> events.Ca
         reason=reason,
         started=call.began,
         attempts=call.attempts,
-        took_ms=now_ms - call.received_ms,
+        took_ms=(call.ended_ms or now_ms) - call.received_ms,
     )
 
 
-def lost(story: Sequence[events.Event], now_ms: int) -> events.Event:
-    """The end of a call whose pool died before it was over, from its events so far, of which the
-    first is its receipt. Whether a part of an answer had gone out is not known any more."""
-    asked = story[0].data
+def checkpointed(call: Call, owner: Server, usage: Usage) -> events.CallCheckpointed:
+    """What a session that goes on has used by now."""
+    return events.CallCheckpointed(
+        call=call.id,
+        attempt=call.attempts,
+        worker=owner.name,
+        address=owner.address,
+        commission_ppm=owner.commission_ppm,
+        unit=usage.unit,
+        units=usage.units,
+        note=usage.note,
+        first_byte_ms=call.started_ms - call.received_ms,
+    )
+
+
+def lost(story: Sequence[events.Event], banned: Container[str] = ()) -> CallLost:
+    """What is known of a call that had no end when its pool died, from its events so far: first its
+    receipt, last its newest checkpoint, if it has one. That of a banned worker does not count."""
+    asked, last = story[0].data, story[-1].data
     assert isinstance(asked, events.CallReceived)
-    failed = events.CallFailed(
-        job=asked.job,
-        source=asked.source,
-        customer=asked.customer,
-        orchestrator=asked.orchestrator,
-        pipeline=asked.pipeline,
-        model=asked.model,
-        code="pool-restarted",
-        reason="the pool stopped in the middle of it",
-        started=False,
+    saved = last if isinstance(last, events.CallCheckpointed) else None
+    return CallLost(
+        received=asked,
+        received_ms=story[0].time_ms,
         attempts=sum(isinstance(event.data, events.CallAssigned) for event in story),
-        took_ms=story[-1].time_ms - story[0].time_ms,
+        last=saved if saved and saved.worker not in banned else None,
+        last_ms=story[-1].time_ms,
     )
-    return events.Event(id=f"{asked.job}/failed", time_ms=now_ms, data=failed)
+
+
+def restored(fact: CallLost) -> Call:
+    """The call as it was when its pool died, without its place."""
+    was, last = fact.received, fact.last
+    quote = None
+    if was.price_wei:
+        quote = Quote(unit=was.unit, price_wei=price(was.price_wei), source=was.price_source)
+    asked = CallReceived(
+        call=was.job,
+        app=App(was.pipeline, was.model),
+        source=was.source,
+        customer=was.customer,
+        orchestrator=was.orchestrator,
+        session=was.session,
+        quote=quote,
+    )
+    call = Call(asked, fact.received_ms, attempts=fact.attempts, ended_ms=fact.last_ms)
+    if last is not None:
+        call.began, call.started_ms = True, fact.received_ms + last.first_byte_ms
+        call.used = Usage(unit=last.unit, units=last.units, checked=True, note=last.note)
+    return call

@@ -10,32 +10,39 @@ Theory of operation. A call is one HTTP exchange that a client has open. Its sta
 Until the first byte another worker may be tried; after it, never. The client of every call gets
 one answer: an answer that begins, or one `RefuseCall`. A worker is credited only for an answer
 that ended and was found right, for the part a client took before it hung up, if that was, and for
-what was right of a session that broke off.
-After a restart nothing is taken up again: the exchanges died with the process.
+what was right of a session that broke off. Each call is paid once, when it is over. What a session
+has used is written down now and then (a checkpoint), which moves nothing.
+After a restart nothing is taken up again: the exchanges died with the process. A session is then
+paid as its last checkpoint says; all other calls have failed.
 
 It must not do I/O or read a clock. Parts: `stands` (who serves what), `fees` (shared with
-`core.pool`), `desk_views`.
+`core.pool`), `desk_sessions`, `desk_views`, `desk_check`.
 """
 
 from functools import partial
 
-from openpool.core import call_state, desk_views, events
+from msgspec.structs import replace
+
+from openpool.core import call_state, desk_check, desk_views, events
 from openpool.core.call_facts import (
     CallBroken,
     CallCancelled,
     CallEnded,
     CallFact,
     CallGoesOn,
+    CallLost,
     CallReceived,
     CallStarted,
     LineDown,
     LineUp,
     OffersChanged,
+    PoolStops,
     SessionClosed,
 )
-from openpool.core.call_instructions import RefuseCall, SessionLost, StartCall, StopCall
-from openpool.core.call_state import Call, CallState, Session, SessionKey, payer_of
+from openpool.core.call_instructions import RefuseCall, StartCall, StopCall
+from openpool.core.call_state import Call, CallState, payer_of
 from openpool.core.calls import App, CallFailure, Usage
+from openpool.core.desk_sessions import Sessions
 from openpool.core.explain import Reason
 from openpool.core.facts import Tick, WorkerKnown, WorkerRemoved
 from openpool.core.jobs import tidy_reason
@@ -47,6 +54,8 @@ from openpool.core.step import Outbox, Step, Timers
 FULL = "insufficient capacity: no worker has a place free for {app}; try again shortly"
 FAILED = "the worker failed and no other could take over; try again, or ask about call {call}"
 """What went wrong in detail is for the operator: it may name hosts."""
+STOPPED = "the pool stopped in the middle of it"
+STOPS = f"{STOPPED}; begin anew shortly"
 LATE = "the call was not done in time; give it more time, or ask for less"
 NOBODY = "no worker serves {app} at the moment; see the list of models for those that are served"
 
@@ -63,7 +72,8 @@ class Desk:
         self.calls: dict[str, Call] = {}
         """Those under way."""
         self.over: dict[str, Call] = {}
-        self.sessions: dict[SessionKey, Session] = {}
+        self._places = Sessions(settings, self.out, self.timers, self.stands)
+        self.sessions = self._places.open
 
     def handle(self, fact: CallFact, now_ms: int) -> Step:
         """What follows from a fact. `now_ms` is wall-clock time; if it steps back, it stands still.
@@ -103,25 +113,7 @@ class Desk:
 
     def check(self) -> None:
         """Derive what can be derived and compare; raises AssertionError. For tests."""
-        self.stands.check()
-        self.fees.check()
-        for call in self.calls.values():
-            assert (call.stand is None) == (call.state is CallState.WAITING)
-            if call.stand is None:
-                assert call.id in self.stands.counters[call.app].waiting
-            else:
-                assert call.stand.calls[call.id] is call
-                assert call.stand.line.up
-        assert all(call.state is CallState.OVER for call in self.over.values())
-        for key, session in self.sessions.items():
-            calls = [call for call in self.calls.values() if call.session is session]
-            assert session.calls == len(calls)
-            assert session.stand.line.up
-            assert all(call.session_key == key for call in calls)
-        for stand in self.stands.all():
-            loose = sum(call.session is None for call in stand.calls.values())
-            sessions = sum(each.stand is stand for each in self.sessions.values())
-            assert stand.taken == loose + sessions
+        desk_check.check(self)
 
     def _take(self, fact: CallFact) -> None:
         match fact:
@@ -137,6 +129,10 @@ class Desk:
                 self._on_broken(fact)
             case CallCancelled():
                 self._on_cancelled(fact)
+            case CallLost():
+                self._on_lost(fact)
+            case PoolStops():
+                self._on_pool_stops()
             case Tick():
                 pass
             case OffersChanged():
@@ -182,6 +178,17 @@ class Desk:
         call = self._running(fact.call, fact.attempt)
         if call is not None and call.began and fact.usage.checked:
             call.used = fact.usage
+            self._save(call, fact.usage)
+
+    def _save(self, call: Call, usage: Usage) -> None:
+        """Write down what a session has used, if that is due and more than was written before."""
+        due_ms = max(call.started_ms, call.saved_ms) + self.settings.checkpoint_ms
+        if self.out.now_ms < due_ms or usage.units <= call.saved_units:
+            return
+        assert call.stand is not None
+        call.saved_ms, call.saved_units = self.out.now_ms, usage.units
+        saved = call_state.checkpointed(call, call.stand.line.owner, usage)
+        self.out.note(f"{call.id}/{call.attempts}/checkpointed/{usage.units}", saved)
 
     def _on_ended(self, fact: CallEnded) -> None:
         call = self._running(fact.call, fact.attempt)
@@ -193,7 +200,7 @@ class Desk:
         assert stand is not None
         if fact.usage.checked and not fact.blamed:
             self._learn(call, stand)
-        self._complete(call, stand, fact.usage, blamed=fact.blamed)
+        self._complete(call, stand.line.owner, fact.usage, blamed=fact.blamed)
         if fact.blamed:
             self.stands.blame(stand.line.owner, fact.usage.note)
 
@@ -210,10 +217,9 @@ class Desk:
         stand.warm = True
 
     def _complete(
-        self, call: Call, stand: Stand, usage: Usage, *, blamed: bool, cancelled: bool = False
+        self, call: Call, owner: Server, usage: Usage, *, blamed: bool, cancelled: bool = False
     ) -> None:
         """The client has its answer; it is paid if it was found right."""
-        owner = stand.line.owner
         done = call_state.completed(
             call, owner.name, usage, self.out.now_ms, blamed=blamed, cancelled=cancelled
         )
@@ -251,33 +257,60 @@ class Desk:
         """The attempt failed: another worker is tried if nothing of an answer went out."""
         stand, session = call.stand, call.session
         assert stand is not None
-        self._note_failed(call, stand, reason, blamed)
+        self._note_failed(call, stand.worker, reason, blamed)
         tied = session is not None and session.used
         self._let_go(call)
         if blamed:
             self.stands.blame(stand.line.owner, reason)
         if call.used is not None and not stand.line.owner.banned:
-            self._end_early(call, stand, call.used)
+            text = FAILED.format(call=call.id)
+            self.out.do(RefuseCall(call=call.id, code="worker-failed", text=text))
+            self._pay_so_far(call, stand.line.owner, call.used, "it broke off")
         elif call.began or tied or call.attempts >= self.settings.attempts_max:
             self._fail(call, "worker-failed", FAILED.format(call=call.id))
         else:
             self._place(call, "retry")
 
-    def _end_early(self, call: Call, stand: Stand, usage: Usage) -> None:
-        """A session broke off: its client is told, what was right until then is paid."""
-        text = FAILED.format(call=call.id)
-        self.out.do(RefuseCall(call=call.id, code="worker-failed", text=text))
-        self._complete(call, stand, usage, blamed=False)
+    def _pay_so_far(self, call: Call, owner: Server, usage: Usage, then: str) -> None:
+        """A session is over too early: what was right until then is paid."""
+        usage = replace(usage, note=f"{usage.note}, before {then}")
+        self._complete(call, owner, usage, blamed=False)
 
-    def _note_failed(self, call: Call, stand: Stand, reason: str, blamed: bool) -> None:
+    def _on_lost(self, fact: CallLost) -> None:
+        """The pool died in the middle of it: it is paid as its last checkpoint says, if any."""
+        call, last = call_state.restored(fact), fact.last
+        if call.id in self.calls or call.id in self.over:
+            return
+        self.calls[call.id] = call
+        if last is None or call.used is None:
+            self._end(call, "pool-restarted", STOPPED)
+        else:
+            self._note_failed(call, last.worker, STOPPED, blamed=False)
+            owner = Server(last.worker, last.address, last.commission_ppm)
+            self._pay_so_far(call, owner, call.used, "the pool stopped")
+
+    def _on_pool_stops(self) -> None:
+        """Every call is over, with what a session has used by now paid."""
+        for call in list(self.calls.values()):
+            stand = call.stand
+            if stand is not None:
+                self._stop(call)
+                self._note_failed(call, stand.worker, STOPPED, blamed=False)
+            if stand is not None and call.used is not None:
+                self.out.do(RefuseCall(call=call.id, code="pool-restarted", text=STOPS))
+                self._pay_so_far(call, stand.line.owner, call.used, "the pool stopped")
+            else:
+                self._fail(call, "pool-restarted", STOPS)
+
+    def _note_failed(self, call: Call, worker: str, reason: str, blamed: bool) -> None:
         call.reason = reason = tidy_reason(reason)
-        call.tried.append(stand.worker)
+        call.tried.append(worker)
         self.out.note(
             f"{call.id}/{call.attempts}/failed",
             events.CallAttemptFailed(
                 job=call.id,
                 attempt=call.attempts,
-                worker=stand.worker,
+                worker=worker,
                 reason=reason,
                 blamed=blamed,
             ),
@@ -292,7 +325,7 @@ class Desk:
         self._stop(call)
         usage = fact.usage
         if stand is not None and call.began and usage is not None and usage.checked:
-            self._complete(call, stand, usage, blamed=False, cancelled=True)
+            self._complete(call, stand.line.owner, usage, blamed=False, cancelled=True)
         else:
             self._end(call, "cancelled", "the client hung up")
 
@@ -303,7 +336,7 @@ class Desk:
         if stand is not None:
             self._stop(call)
             reason = "it was not done by the deadline"
-            self._note_failed(call, stand, reason, blamed=not call.began)
+            self._note_failed(call, stand.worker, reason, blamed=not call.began)
             self._let_go(call)
             if not call.began:
                 self.stands.blame(stand.line.owner, reason)
@@ -422,11 +455,7 @@ class Desk:
         if key is None:
             self.stands.take(stand)
             return
-        session = self.sessions.get(key)
-        if session is None:
-            self.stands.take(stand)
-            session = self.sessions[key] = Session(key, call.asked, stand, self.out.now_ms)
-            self._watch(session)
+        session = self.sessions.get(key) or self._places.begin(key, call.asked, stand)
         session.calls += 1
         call.session = session
 
@@ -463,10 +492,7 @@ class Desk:
         if session is None:
             self.stands.give_back(stand)
             return
-        session.calls -= 1
-        session.last_ms = self.out.now_ms
-        if not session.calls and (session.closed or not session.used):
-            self._end_session(session)
+        self._places.leave(session)
 
     def _refuse(self, call: Call, counter: Counter) -> None:
         counter.refused += 1
@@ -489,32 +515,8 @@ class Desk:
 
     # --- sessions ---------------------------------------------------------------------------------
     def _on_session_closed(self, fact: SessionClosed) -> None:
-        """Its place is free at once, or when its last call ends."""
         name = payer_of(fact.customer, fact.orchestrator)
-        session = self.sessions.get((name, fact.app, fact.session))
-        if session is None:
-            return
-        session.closed = True
-        if not session.calls:
-            self._end_session(session)
-
-    def _end_session(self, session: Session) -> None:
-        if self.sessions.get(session.key) is session:
-            del self.sessions[session.key]
-            self.timers.cancel(session.timer)
-            self.stands.give_back(session.stand)
-
-    def _watch(self, session: Session) -> None:
-        due_ms = max(session.last_ms + self.settings.session_idle_ms, self.out.now_ms + 1)
-        session.timer = self.timers.at(due_ms, partial(self._expire, session))
-
-    def _expire(self, session: Session) -> None:
-        if session.calls:
-            session.last_ms = self.out.now_ms
-        if self.out.now_ms < session.last_ms + self.settings.session_idle_ms:
-            self._watch(session)
-        else:
-            self._end_session(session)
+        self._places.close((name, fact.app, fact.session))
 
     # --- lines and workers ------------------------------------------------------------------------
     def _on_line_up(self, fact: LineUp) -> None:
@@ -547,8 +549,7 @@ class Desk:
         """
         stands = list(line.stands.values())
         calls = [call for stand in stands for call in stand.calls.values()]
-        for session in [each for each in self.sessions.values() if each.stand.line is line]:
-            self._lose_session(session, reason)
+        self._places.lose(line, reason)
         for stand in stands:
             stand.counter.stands.pop(line.id, None)
         for call in calls:
@@ -559,17 +560,3 @@ class Desk:
             self.stands.blame(line.owner, f"its connection was lost ({reason})")
         closed = events.LineClosed(worker=line.owner.name, line=line.id, reason=tidy_reason(reason))
         self.out.note(f"{line.id}/closed", closed)
-
-    def _lose_session(self, session: Session, reason: str) -> None:
-        self._end_session(session)
-        if session.used:
-            asked = session.opened
-            self.out.do(
-                SessionLost(
-                    app=asked.app,
-                    session=asked.session,
-                    customer=asked.customer,
-                    orchestrator=asked.orchestrator,
-                    reason=f"its worker is gone ({reason})",
-                )
-            )

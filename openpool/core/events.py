@@ -14,7 +14,7 @@ A field may be added with a default. A change of meaning is a new class with the
     job             received · assigned · hedged · attempt-failed · refused · verified
                     · delivered · failed
     line            opened · closed
-    call            received · assigned · attempt-failed · completed · failed
+    call            received · assigned · attempt-failed · checkpointed · completed · failed
     fee             credited · commission-taken
 
 What happens to money from there on (rounds, shares, payouts, statements) is in
@@ -327,6 +327,25 @@ class CallAttemptFailed(Payload, frozen=True, kw_only=True, tag="call-attempt-fa
     """Whether this counts against the worker."""
 
 
+class CallCheckpointed(Payload, frozen=True, kw_only=True, tag="call-checkpointed"):
+    """So much of a session was used by now, and found right. Nothing moves: a session is paid once,
+    at its end, or by the last of these if the pool dies before."""
+
+    call: str
+    """The job. It is not filed under it: the story of a job is read whole, and a session may have
+    thousands of these."""
+    attempt: int
+    worker: str
+    address: str
+    """Who is to be paid, and less how much, as things stand."""
+    commission_ppm: int
+    unit: Unit
+    units: int
+    """From the beginning of the session."""
+    note: str
+    first_byte_ms: int
+
+
 class CallCompleted(Payload, frozen=True, kw_only=True, tag="call-completed"):
     """The answer went to the client. A fee follows only if it was checked and has a price."""
 
@@ -400,6 +419,7 @@ AnyPayload = (
     | CallReceived
     | CallAssigned
     | CallAttemptFailed
+    | CallCheckpointed
     | CallCompleted
     | CallFailed
     | MoneyPayload

@@ -75,6 +75,10 @@ class DeskSettings(Struct, frozen=True, kw_only=True):
     """Most calls that wait for one app."""
     queue_wait_ms: int = 2_000
 
+    # sessions
+    checkpoint_ms: int = 60_000
+    """How often it is written down what a session that goes on has used."""
+
     # workers
     session_idle_ms: int = 120_000
     """A session without calls for so long gives up its place."""

@@ -7,7 +7,9 @@ of clients. Read next: `pool.open_call`.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Protocol
 
@@ -19,6 +21,7 @@ from openpool.core.call_facts import (
     LineDown,
     LineUp,
     OffersChanged,
+    PoolStops,
     SessionClosed,
 )
 from openpool.core.call_instructions import (
@@ -44,6 +47,8 @@ log = structlog.get_logger()
 
 LOOK_S = 1.0
 """How often calls that stream are looked at."""
+GOODBYE_S = 1.0
+"""How long clients have to hear that the pool stops."""
 
 
 class KnownWorker(Protocol):
@@ -118,6 +123,8 @@ class Exchange:
         self._body_bytes_max = body_bytes_max
         self._timeout_ms, self._idle_s = timeout_ms, idle_ms / 1000
         self._calls: dict[str, OpenCall] = {}
+        self._quiet = asyncio.Event()
+        """Set when no call is open any more."""
         self.offers: dict[str, tuple[Offer, ...]] = {}
         """What each line offers at this moment."""
         self._owners: dict[str, KnownWorker] = {}
@@ -132,6 +139,17 @@ class Exchange:
             now = self.now()
             for call in list(self._calls.values()):
                 call.look(now, self._idle_s)
+
+    async def give_up(self) -> None:
+        """The pool stops: end what is open, with sessions counted until now."""
+        for call in list(self._calls.values()):
+            call.look(self.now(), math.inf)
+        self.feed(PoolStops())
+        self._quiet.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                while self._calls:
+                    await self._quiet.wait()
 
     # --- calls ---------------------------------------------------------------------------------
 
@@ -184,6 +202,8 @@ class Exchange:
     def forget(self, call: OpenCall) -> None:
         """A call is over. For calls."""
         self._calls.pop(call.id, None)
+        if not self._calls:
+            self._quiet.set()
 
     def close_session(
         self, app: App, session: str, *, customer: str = "", orchestrator: str = ""

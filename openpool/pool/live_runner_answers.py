@@ -28,6 +28,7 @@ FAULTS: dict[str, tuple[int, str]] = {
     "no-capacity": (503, FULL),
     "worker-failed": (502, "The worker failed; send the request again."),
     "timeout": (504, "This took too long; send the request again."),
+    "pool-restarted": (503, "The pool is restarted; send the request again."),
     "cancelled": (502, "The request was cancelled."),
     "session-ended": (410, "The session has ended; reserve another one."),
     "too-large": (413, ""),

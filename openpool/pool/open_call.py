@@ -174,7 +174,8 @@ class OpenCall:
             self._call.fail(_Spent())
 
     def _tell_used(self, seen: Measured, took_ms: int) -> None:
-        note = f"{seen.frames} frames analysed in {took_ms} ms, before it broke off"
+        what = f"{seen.frames} frames analysed" if seen.frames else "an answer came"
+        note = f"{what} in {took_ms} ms"
         used = Usage(unit=self._unit, units=self._count(seen), checked=True, note=note)
         self._exchange.feed(CallGoesOn(call=self.id, attempt=self._attempt, usage=used))
 

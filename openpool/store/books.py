@@ -165,6 +165,8 @@ class Books:
         self.customers: dict[str, CustomerTally] = {}
         self.open_calls: dict[str, int] = {}
         """Number of the `call-received` of each call that has not ended."""
+        self.checkpoints: dict[str, int] = {}
+        """Number of the newest `call-checkpointed` of those that have one."""
         self.changes = Changes()
 
     def apply(self, seq: int, event: Event) -> tuple[Transfer, ...]:
@@ -215,6 +217,9 @@ class Books:
                 self._worker(data.worker).refused += 1
             case events.CallReceived(job=name):
                 self.open_calls[name] = seq
+                self.changes.calls.add(name)
+            case events.CallCheckpointed(call=name) if name in self.open_calls:
+                self.checkpoints[name] = seq
                 self.changes.calls.add(name)
             case events.CallCompleted() as data:
                 self._on_call_completed(event, data)
@@ -350,6 +355,7 @@ class Books:
     def _end_call(self, name: str) -> None:
         """No more comes of a call; saying so twice is no error."""
         if self.open_calls.pop(name, None) is not None:
+            self.checkpoints.pop(name, None)
             self.changes.calls.add(name)
 
     def _customer(self, name: str) -> CustomerTally:

@@ -205,7 +205,8 @@ class Reader(Protocol):
         """Every customer who ever made a call, by id."""
 
     def open_calls(self) -> list[list[Event]]:
-        """The story so far of every call that has no end in the log, oldest first."""
+        """The story so far of every call that has no end in the log, oldest first. Of checkpoints
+        it has the newest only, at its end."""
 
     def counts(self) -> dict[str, int]:
         """Events of each type over all time."""

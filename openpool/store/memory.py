@@ -136,10 +136,14 @@ class MemoryLog:
         return [tally.row() for _, tally in sorted(self._books.customers.items())]
 
     def open_calls(self) -> list[list[Event]]:
-        return [
-            [each.event for each in self.events(EventFilter(job=job, limit=len(self._events)))]
-            for job in self._books.open_calls
-        ]
+        return [self._open_call(job) for job in self._books.open_calls]
+
+    def _open_call(self, job: str) -> list[Event]:
+        story = self.events(EventFilter(job=job, limit=len(self._events)))
+        checkpoint = self._books.checkpoints.get(job)
+        if checkpoint is not None:
+            story.append(self._events[checkpoint - 1])
+        return [stored.event for stored in story]
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(self._books.counts.items()))

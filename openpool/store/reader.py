@@ -157,9 +157,17 @@ class SqliteReader:
         return [customer_of(row).row() for row in self._all(f"{SELECT_CUSTOMER} ORDER BY customer")]
 
     def open_calls(self) -> list[list[Event]]:
-        names = self._all("SELECT job FROM open_call ORDER BY seq")
-        stories = (self.events(EventFilter(job=name, limit=JOB_EVENTS_MAX)) for (name,) in names)
-        return [[stored.event for stored in story] for story in stories]
+        rows = self._all(
+            "SELECT job, checkpoint.seq FROM open_call LEFT JOIN checkpoint USING (job)"
+            " ORDER BY open_call.seq"
+        )
+        return [self._open_call(job, checkpoint) for job, checkpoint in rows]
+
+    def _open_call(self, job: str, checkpoint: int | None) -> list[Event]:
+        story = self.events(EventFilter(job=job, limit=JOB_EVENTS_MAX))
+        if checkpoint is not None:
+            story += self.events(EventFilter(after_seq=checkpoint - 1, limit=1))
+        return [stored.event for stored in story]
 
     def counts(self) -> dict[str, int]:
         return dict(self._all("SELECT type, events FROM event_count ORDER BY type"))

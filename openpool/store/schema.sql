@@ -119,6 +119,11 @@ CREATE TABLE open_call (                    -- received, and not ended in the lo
     seq INTEGER NOT NULL                    -- of its call-received
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE checkpoint (                   -- of each open call that has one
+    job TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL                    -- of its newest call-checkpointed
+) STRICT, WITHOUT ROWID;
+
 -- From here on: not derived from the log.
 
 CREATE TABLE token (

@@ -46,6 +46,7 @@ COLUMNS = {
     "app": (2, "pipeline, model, calls, failed, took_ms, first_byte_ms, fee_wei"),
     "customer_calls": (1, "customer, calls, failed"),
     "open_call": (1, "job, seq"),
+    "checkpoint": (1, "job, seq"),
 }
 """Derived tables: how many columns make the key, and all columns."""
 
@@ -130,6 +131,7 @@ def load_books(connection: apsw.Connection) -> Books:
     books.apps.update(((row[0], row[1]), app_of(row)) for row in run(SELECT_APP))
     books.customers.update((row[0], customer_of(row)) for row in run(SELECT_CUSTOMER))
     books.open_calls.update(run("SELECT job, seq FROM open_call"))
+    books.checkpoints.update(run("SELECT job, seq FROM checkpoint"))
     return books
 
 
@@ -176,6 +178,7 @@ def rows_of(books: Books) -> dict[str, list[Row]]:
         "app": books.apps,
         "customer_calls": books.customers,
         "open_call": books.open_calls,
+        "checkpoint": books.checkpoints,
     }
     rows = {table: [_row(books, table, key) for key in each] for table, each in keys.items()}
     return {table: sorted(row for row in each if row) for table, each in rows.items()}
@@ -201,6 +204,7 @@ def _keys(changes: Changes) -> dict[str, set[Any]]:
         "app": changes.apps,
         "customer_calls": changes.customers,
         "open_call": changes.calls,
+        "checkpoint": changes.calls,
     }
 
 
@@ -220,9 +224,9 @@ def _row(books: Books, table: str, key: Any) -> Row | None:
             return _stored(books.apps[key])
         case "customer_calls":
             return _stored(books.customers[key])
-        case "open_call":
-            seq = books.open_calls.get(key)
-            return None if seq is None else (key, seq)
+        case "open_call" | "checkpoint":
+            of_calls = books.open_calls if table == "open_call" else books.checkpoints
+            return (key, of_calls[key]) if key in of_calls else None
         case "event_count":
             return key, books.counts[key]
         case "turnover":

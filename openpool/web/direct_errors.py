@@ -35,6 +35,7 @@ MEANINGS: dict[str, _Meaning] = {
     "insufficient-capacity": _Meaning(503, "server_error", "insufficient_capacity"),
     "timeout": _Meaning(504, "server_error", "timeout"),
     "worker-failed": _Meaning(502, "server_error", "worker_failed"),
+    "pool-restarted": _Meaning(503, "server_error", "unavailable"),
     "unavailable": _Meaning(503, "server_error", "unavailable"),
 }
 OTHER = _Meaning(500, "server_error", "internal_error")

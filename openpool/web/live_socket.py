@@ -39,7 +39,12 @@ UNREAD_S = 20.0
 LAST_WORDS_S = 10.0
 """How long a worker may still talk when its client is gone."""
 QUERY = re.compile(r"[\w=&.%-]{0,200}", re.ASCII)
-CLOSE_CODES = {"insufficient-capacity": 1013, "no-capacity": 1013, "unauthorized": 4401}
+CLOSE_CODES = {
+    "insufficient-capacity": 1013,
+    "no-capacity": 1013,
+    "pool-restarted": 1012,
+    "unauthorized": 4401,
+}
 OTHER_CLOSE_CODE = 1011
 
 log = structlog.get_logger("web")

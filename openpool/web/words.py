@@ -5,6 +5,7 @@ from openpool.core.events import (
     AttemptFailed,
     CallAssigned,
     CallAttemptFailed,
+    CallCheckpointed,
     CallCompleted,
     CallFailed,
     CallReceived,
@@ -153,6 +154,8 @@ def _of_calls(data: AnyPayload) -> str:
             return f"given to it{WHY.get(reason, '')}{took}{cold}"
         case CallAttemptFailed(reason=reason, blamed=blamed):
             return reason + ("" if blamed else " (not the worker's fault)")
+        case CallCheckpointed(units=units, unit=unit):
+            return f"goes on: {amount(units, unit)} so far"
         case CallCompleted():
             return _completed(data)
         case CallFailed(code="cancelled", pipeline=pipeline, model=model):
@@ -257,7 +260,7 @@ def _of_the_pool(data: AnyPayload) -> str:
         case CustomerPaid(customer=customer, amount_wei=wei, reference=reference):
             return f"customer {customer} paid {ether_text(int(wei))} ({reference})"
         case PriceChanged(orchestrator=o, price_wei=price, source=source):
-            return f"{o} pays {price} wei per pixel (from {source})"
+            return f"{o} pays {significant_text(price)} wei per pixel (from {source})"
     return data.type
 
 

@@ -25,7 +25,14 @@ from openpool.core.call_instructions import StartCall
 from openpool.core.call_state import lost
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
-from openpool.core.events import CallCompleted, CallFailed, Event, FeeCredited, PoolStarted
+from openpool.core.events import (
+    CallCheckpointed,
+    CallCompleted,
+    CallFailed,
+    Event,
+    FeeCredited,
+    PoolStarted,
+)
 from openpool.core.money.fees import Fees
 from openpool.core.prices import Quote
 from openpool.core.settings import DeskSettings
@@ -307,7 +314,12 @@ def test_calls_without_an_end_are_known_and_end_once(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path)) as store:
         stories = store.open_calls()
         assert len(stories) == 2
-        ends = [lost(story, START_MS + 10**9) for story in stories]
+        desk = Desk(DeskSettings(), 2, Fees())
+        ends = [
+            event
+            for story in stories
+            for event in desk.handle(lost(story), START_MS + 10**9).events
+        ]
         store.append([*ends, started(2)])
         store.append(ends)
     with closing(SqliteStore(tmp_path)) as store:
@@ -319,6 +331,51 @@ def test_calls_without_an_end_are_known_and_end_once(tmp_path: Path) -> None:
         assert end.data.attempts == sum(each.type == "call-assigned" for each in story) >= 1
         assert 0 <= end.data.took_ms < MINUTE_MS
     assert replay.check(tmp_path).faults == ()
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_the_newest_checkpoint_of_an_open_call_is_known(tmp_path: Path, kind: str) -> None:
+    """A session's story ends with the newest of thousands of checkpoints, also after a restart;
+    those of calls that are over, or unknown, are forgotten."""
+    log = cut(day(8))
+    begun = [job_of(event) for event in log if event.type == "call-received"]
+    ended = next(job_of(event) for event in log if event.type == "call-completed")
+    (first, _) = _open_in(log)
+    saved = [
+        at(f"{call}/saved/{units}", _saved(call, units))
+        for units in range(1, 2_001)
+        for call in (first, ended, "unknown")
+    ]
+    assert {first, ended} <= set(begun)
+    store: Any = MemoryStore() if kind == "memory" else SqliteStore(tmp_path)
+    store.append([*log, *saved])
+    if kind == "disk":
+        store.close()
+        store = SqliteStore(tmp_path)
+    with closing(store):
+        stories = {job_of(story[0]): story for story in store.open_calls()}
+        assert len(stories) == 2
+        assert stories.pop(first)[-1] == saved[-3]
+        assert all(len(story) < 20 for story in stories.values())
+        store.append([started(2)])
+    if kind == "disk":
+        with closing(SqliteStore(tmp_path)) as again:
+            assert again.open_calls() == []
+        assert replay.check(tmp_path).faults == ()
+
+
+def _open_in(log: list[Event]) -> list[str]:
+    memory = MemoryStore()
+    with closing(memory):
+        memory.append(log)
+        return open_jobs(memory)
+
+
+def _saved(call: str, units: int) -> CallCheckpointed:
+    return CallCheckpointed(
+        call=call, attempt=1, worker="alice", address="0xalice", commission_ppm=250_000,
+        unit="token", units=units, note="", first_byte_ms=1,
+    )  # fmt: skip
 
 
 def test_books_from_before_customers_calls_were_counted_go_on(tmp_path: Path) -> None:

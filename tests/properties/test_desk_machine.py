@@ -7,6 +7,7 @@ Invariants, checked after every step:
 4. A fee is credited at most once per call, for a checked and priced answer of the worker that
    gave it, to the wei, with the carry worth exactly the units; all accounts sum to zero.
 5. Saying a fact twice records nothing new and moves nothing.
+6. If the pool dies, also while it starts, each open call ends once, paid as its last checkpoint.
 """
 
 from collections import Counter, defaultdict
@@ -28,13 +29,16 @@ from openpool.core.call_facts import (
     LineDown,
     LineUp,
     OffersChanged,
+    PoolStops,
     SessionClosed,
 )
 from openpool.core.call_instructions import RefuseCall, SessionLost, StartCall, StopCall
+from openpool.core.call_state import lost
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
 from openpool.core.events import (
     CallAttemptFailed,
+    CallCheckpointed,
     CallCompleted,
     CallFailed,
     CommissionTaken,
@@ -54,6 +58,8 @@ WORKERS = st.sampled_from(["w0", "w1", "w2"])
 PICKS = st.integers(0, 1000)
 """Which one of those that there are."""
 REASONS = st.sampled_from(["out of memory", "", "\x1b[2J" * 99])
+UNTOLD = ("cancelled", "pool-restarted")
+"""Failures of which no client needs to be told."""
 QUOTES = st.sampled_from(
     [
         None,
@@ -75,6 +81,11 @@ OFFERS = st.lists(
 )
 
 
+SETTINGS = DeskSettings(
+    queue_max=2, cooldown_failures=2, attempts_max=3, capacity_max=2, checkpoint_ms=500
+)
+
+
 class DeskMachine(RuleBasedStateMachine):
     """The world of calls, as arbitrary as the types allow."""
 
@@ -82,7 +93,7 @@ class DeskMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 10**12
         self.desk = Desk(
-            DeskSettings(queue_max=2, cooldown_failures=2, attempts_max=3, capacity_max=2),
+            SETTINGS,
             epoch=1,
             fees=Fees(),
         )
@@ -244,6 +255,50 @@ class DeskMachine(RuleBasedStateMachine):
         usage = Usage(unit="token", units=units, checked=checked)
         self.feed(CallGoesOn(call=call, attempt=attempt, usage=usage))
 
+    @rule()
+    def pool_stops(self) -> None:
+        self.feed(PoolStops())
+
+    @rule(kept=st.integers(0, 3), again=st.booleans())
+    def pool_dies(self, kept: int, again: bool) -> None:
+        """Invariant 6. If it dies again, only some of what its start found was on disk by then."""
+        if again:
+            for story in self._restart()[:kept]:
+                self._handle(lost(story))
+            for story in self._stories(self.books())[kept:]:
+                self.desk.handle(lost(story), self.now)  # and this was not
+        for story in self._restart():
+            self.feed(lost(story))
+            job = story[0].data.job
+            done = self.log.get(f"{job}/completed")
+            saved = story[-1].data
+            assert (done is not None) == isinstance(saved, CallCheckpointed)
+            if done is not None:
+                assert (done.data.units, done.data.worker) == (saved.units, saved.worker)
+        assert not self.books().open_calls
+
+    def _restart(self) -> list[list[Event]]:
+        """A desk from the log alone; what is open in it."""
+        books = self.books()
+        self.desk = Desk(SETTINGS, epoch=1, fees=Fees(books.carries))
+        self.open_sessions.clear()
+        return self._stories(books)
+
+    def books(self) -> Books:
+        books = Books()
+        for seq, event in enumerate(self.log.values(), 1):
+            books.apply(seq, event)
+        return books
+
+    def _stories(self, books: Books) -> list[list[Event]]:
+        log = list(self.log.values())
+        stories = []
+        for job in books.open_calls:
+            story = [event for event in log if getattr(event.data, "job", "") == job]
+            saved = books.checkpoints.get(job)
+            stories.append(story + ([log[saved - 1]] if saved else []))
+        return stories
+
     @rule(app=APP, direct=st.booleans(), units=st.integers(0, 10**9), quote=QUOTES)
     def a_call_goes_well(self, app: App, direct: bool, units: int, quote: Quote | None) -> None:
         """The whole way, so that money is seen in most plays."""
@@ -290,7 +345,7 @@ class DeskMachine(RuleBasedStateMachine):
                 assert not self.refused[call], "refused, but it goes on"
                 continue
             failed = self.log.get(f"{call}/failed")
-            told = call in self.begun or self.refused[call] or failed.data.code == "cancelled"
+            told = call in self.begun or self.refused[call] or failed.data.code in UNTOLD
             assert told, f"nobody told the client of {call}"
             if failed is None and self.refused[call]:
                 broke = f"{call}/{len(self.tried[call])}/failed"

@@ -131,6 +131,10 @@ class CallPlay(Frame):
         self.do_begin(call)
         self.do_end(call, units=units)
 
+    def do_pool_stops(self) -> None:
+        """The pool waited for long enough."""
+        self.feed(facts.PoolStops())
+
     def do_close_session(self, app: str, session: str, orchestrator: str = "") -> None:
         customer = "" if orchestrator else "c_1"
         self.feed(
@@ -186,6 +190,8 @@ class CallPlay(Frame):
             case events.CallAttemptFailed() as data:
                 fault = "its fault" if data.blamed else "not its fault"
                 return f"* call-attempt-failed: {data.worker}, {fault}: {data.reason}"
+            case events.CallCheckpointed() as data:
+                return f"* call-checkpointed: {data.call}, {data.units} {data.unit} so far"
             case events.CallCompleted() as data:
                 return f"* call-completed: {_completed(data)}"
             case events.CallFailed() as data:

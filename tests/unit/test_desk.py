@@ -1,6 +1,7 @@
 """The desk from its door: money, choices and bounds that the scenarios do not show in figures."""
 
 from collections import Counter
+from collections.abc import Container
 from fractions import Fraction
 from typing import Any
 
@@ -11,16 +12,28 @@ from openpool.core.call_facts import (
     CallBroken,
     CallCancelled,
     CallEnded,
+    CallGoesOn,
     CallReceived,
     CallStarted,
     LineDown,
     LineUp,
     OffersChanged,
+    PoolStops,
 )
 from openpool.core.call_instructions import RefuseCall, StartCall
+from openpool.core.call_state import lost
 from openpool.core.calls import App, Offer, Usage
 from openpool.core.desk import Desk
-from openpool.core.events import Event, FeeCredited, decode_payload, encode_payload
+from openpool.core.events import (
+    CallAttemptFailed,
+    CallCheckpointed,
+    CallCompleted,
+    CallFailed,
+    Event,
+    FeeCredited,
+    decode_payload,
+    encode_payload,
+)
 from openpool.core.facts import (
     Delivered,
     OrchestratorSeen,
@@ -33,6 +46,8 @@ from openpool.core.facts import (
 from openpool.core.instructions import Assign
 from openpool.core.model import Profile, Rendition, Segment, Verdict
 from openpool.core.money.fees import Fees
+from openpool.core.money.ledger import transfers_of
+from openpool.core.money.receipts import faults_of, receipt_of
 from openpool.core.pool import Pool, PoolSettings
 from openpool.core.prices import PriceList, PriceRow, Quote, rate_of
 from openpool.core.settings import DeskSettings
@@ -87,6 +102,10 @@ class Bench:
 
 def offer(app: App = TINY, capacity: int = 1, **more: Any) -> Offer:
     return Offer(app=app, capacity=capacity, **{"warm": True, **more})
+
+
+def per_second(price: str) -> Quote:
+    return Quote(unit="second", price_wei=Fraction(price), source="config")
 
 
 def per_token(price: str) -> Quote:
@@ -217,6 +236,97 @@ def test_the_right_part_of_a_spoilt_answer_is_paid_and_blamed() -> None:
     types = Counter(event.type for event in bench.log)
     assert types["call-completed"] == types["worker-cooled-down"] == 1
     assert bench.desk.snapshot(bench.now).apps[0].completed == 0
+
+
+def watched(bench: Bench, seconds: int, **more: Any) -> StartCall:
+    """A session of which so many seconds were right, told second by second."""
+    start = bench.started(session="s", **more)
+    bench.feed(CallStarted(call=start.call, attempt=1))
+    for units in range(1, seconds + 1):
+        usage = Usage(unit="second", units=units, checked=True, note="seen")
+        bench.feed(CallGoesOn(call=start.call, attempt=1, usage=usage), 1000)
+    return start
+
+
+def reborn(bench: Bench, banned: Container[str] = ()) -> Bench:
+    """A bench whose pool died and starts from the log alone, told twice what was open."""
+    books = Books()
+    for seq, event in enumerate(bench.log, 1):
+        books.apply(seq, event)
+    again = Bench(Fees(books.carries))
+    again.now = bench.now + 10**6
+    for job in books.open_calls:
+        story = [event for event in bench.log if getattr(event.data, "job", "") == job]
+        if job in books.checkpoints:
+            story.append(bench.log[books.checkpoints[job] - 1])
+        for _ in range(2):
+            again.feed(lost(story, banned))
+    return again
+
+
+def test_a_checkpoint_is_written_each_minute_and_moves_nothing() -> None:
+    """Of 150 seconds told one by one, two are written down, with all that was used until then."""
+    bench = Bench()
+    bench.worker("alice")
+    watched(bench, 150, quote=per_second("7/3"))
+    saved = [event for event in bench.log if isinstance(event.data, CallCheckpointed)]
+    assert [event.data.units for event in saved] == [60, 120]
+    assert [transfers_of(event) for event in saved] == [(), ()]
+    assert decode_payload(encode_payload(saved[0].data)) == saved[0].data
+
+
+def test_a_session_is_paid_to_its_last_checkpoint_when_the_pool_dies() -> None:
+    """The same fee, carry and commission, to the wei, as for a session that ended there; once."""
+    died, ended = Bench(), Bench()
+    for bench in (died, ended):
+        bench.worker("alice")
+        bench.end(bench.started(quote=per_token("1/3")), units=2)
+    watched(died, 150, quote=per_second("7/3"))
+    start = ended.started(quote=per_second("7/3"), session="s")
+    ended.end(start, usage=Usage(unit="second", units=120, checked=True))
+    again = reborn(died)
+    (fee,) = again.fees()
+    assert fee == ended.fees()[-1]
+    assert (fee.pixels, fee.fee_wei, fee.carry) == (120, "280", "2/3")
+    assert again.desk.fees.carries == ended.desk.fees.carries
+    (done,) = [event.data for event in again.log if isinstance(event.data, CallCompleted)]
+    assert (done.note, done.took_ms) == ("seen, before the pool stopped", 120_000)
+    (broke,) = [event.data for event in again.log if isinstance(event.data, CallAttemptFailed)]
+    assert (broke.reason, broke.blamed) == ("the pool stopped in the middle of it", False)
+    receipt = receipt_of(fee, pool="p", seq=1, round=1, time_ms=1, carry_before="2/3")
+    assert faults_of(receipt) == []
+
+
+@pytest.mark.parametrize(("seconds", "banned"), [(59, ()), (150, ("alice",))])
+def test_without_a_checkpoint_that_counts_a_lost_call_has_failed(
+    seconds: int, banned: tuple[str, ...]
+) -> None:
+    """A session that is too young, or whose worker was banned in the meantime, is not paid."""
+    bench = Bench()
+    bench.worker("alice")
+    watched(bench, seconds, quote=per_second("1"))
+    again = reborn(bench, banned)
+    (failed,) = [event.data for event in again.log]
+    assert isinstance(failed, CallFailed)
+    assert (failed.code, failed.attempts) == ("pool-restarted", 1)
+
+
+def test_a_pool_that_stops_pays_sessions_to_the_last_second() -> None:
+    """What is open ends: a session is paid until now, everything else has failed; once."""
+    bench = Bench()
+    bench.worker("alice", offer(capacity=2))
+    session = watched(bench, 150, quote=per_second("1"))
+    other = bench.started(quote=per_token("1"))
+    steps = [bench.feed(PoolStops()) for _ in range(2)]
+    refused = [each for each in steps[0].instructions if isinstance(each, RefuseCall)]
+    assert {each.call: each.code for each in refused} == dict.fromkeys(
+        (session.call, other.call), "pool-restarted"
+    )
+    assert steps[1].events == steps[1].instructions == []
+    (fee,) = bench.fees()
+    assert (fee.job, fee.pixels) == (session.call, 150)
+    assert bench.desk.is_idle
+    assert reborn(bench).log == []
 
 
 # --- who gets a call ------------------------------------------------------------------------------

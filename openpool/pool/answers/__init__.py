@@ -72,9 +72,11 @@ class Answers:
         return Checked(usage=usage, blamed=bool(said.fault))
 
     def follow(self, app: App) -> Follow | None:
-        """Checks the answer of a session of this app while it passes; None if nothing is known of
-        what it should be."""
-        return sessions.LiveCheck() if app.pipeline == LIVE else None
+        """Checks the answer of a session of this app while it passes; None if it can be checked at
+        its end only."""
+        if app.pipeline == LIVE:
+            return sessions.LiveCheck()
+        return None if app.pipeline in {*CHECKS, *COUNTED} else sessions.OwnCheck()
 
     async def _find(self, said: Transcript) -> Finding:
         pipeline = said.app.pipeline
@@ -87,9 +89,9 @@ class Answers:
 
 async def _check_own(said: Transcript, _: Opener) -> Finding:
     """A pipeline of the operator's own: nothing is known but that there is an answer."""
-    if not said.answer:
+    if said.seen is None and not said.answer:
         raise BadResult("the answer is empty")
-    seen = Measured(session_ms=said.took_ms)
+    seen = said.seen or Measured(session_ms=said.took_ms)
     return Finding(seen, "an answer came; what it should be is not known to the pool")
 
 

@@ -82,6 +82,25 @@ class LiveCheck:
         self.pixels += seen.width * seen.height
 
 
+class OwnCheck:
+    """Follows a session in a protocol of the operator's own: what is told is not known to be right,
+    so that only its time is measured (`core.call_requests.Follow`)."""
+
+    def __init__(self) -> None:
+        self._answered = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of the answer."""
+        self._answered = self._answered or bool(chunk)
+
+    def end(self) -> None:
+        """The answer ended."""
+
+    def measured(self, took_ms: int) -> Measured | None:
+        """How long it has lasted, once something came."""
+        return Measured(session_ms=took_ms) if self._answered else None
+
+
 async def check_live(said: Transcript, opened: Opener) -> Finding:
     """What was measured while the lines passed; or a single picture, asked like any other."""
     if said.request:
