@@ -20,7 +20,7 @@ def alerts(
     hour: Figures,
     runners: Sequence[RunnerView] = (),
 ) -> list[Alert]:
-    """What the operator should look at, worst first."""
+    """What the operator should look at about the work."""
     found = [
         Alert(
             level="bad",
@@ -42,6 +42,11 @@ def alerts(
         + _call_alerts(desk, hour)
         + _worker_alerts(live, rows, hour)
     )
+
+
+def worst_first(found: Sequence[Alert]) -> list[Alert]:
+    """In the order in which somebody should look at them."""
+    return sorted(found, key=lambda each: {"bad": 0, "warn": 1}.get(each.level, 2))
 
 
 def _runner_alerts(runners: Sequence[RunnerView]) -> list[Alert]:

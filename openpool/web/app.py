@@ -69,6 +69,9 @@ def create_app(deps: Deps) -> Litestar:
     """The application. While it runs it follows the event feed; `app.state.feed` can end that."""
     web = _web(deps)
 
+    def answered(request: Asked, error: Exception) -> Answer:
+        return _harden(answer(request, error, web.door.of_cookie(request)))
+
     async def provide_visitor(request: Asked) -> Visitor:
         return await web.door.visitor(request)
 
@@ -110,7 +113,7 @@ def create_app(deps: Deps) -> Litestar:
         lifespan=[follow_feed],
         before_request=refuse_foreign_origin,
         after_request=_harden,
-        exception_handlers={Exception: _answer},
+        exception_handlers={Exception: answered},
         template_config=TemplateConfig(instance=_templates(deps)),
         openapi_config=_openapi(deps),
         request_max_body_size=BODY_BYTES_MAX,
@@ -169,11 +172,6 @@ async def metrics(web: FromWeb, visitor: FromVisitor) -> Response[bytes]:
         need_operator(visitor)
     body = await web.metrics.render(web.feed.viewers)
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _answer(request: Asked, error: Exception) -> Answer:
-    response = answer(request, error)
-    return _harden(response)
 
 
 def _harden(response: Hardened) -> Hardened:

@@ -59,6 +59,10 @@ class Door:
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be `Bearer` followed by a token.")
             return await self.by_secret(secret.strip(), request)
+        return self.of_cookie(request)
+
+    def of_cookie(self, request: Connection) -> Visitor:
+        """Who asks, by cookie alone: for pages that say what went wrong."""
         return self.sessions.find(request.cookies.get(COOKIE, ""), self.now_ms()) or PUBLIC
 
     def now_ms(self) -> int:

@@ -4,6 +4,7 @@ Pure text functions, registered as Jinja filters by `web.pages`. They decide not
 be used for JSON, where wei are plain decimal strings.
 """
 
+import re
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
@@ -17,6 +18,7 @@ _THIN = "\u202f"
 """Narrow no-break space, between a number and its unit and between groups of three digits."""
 
 
+_CODE = re.compile("`([^`]+)`")
 _PLACES = 6
 """Decimals of a number that is shown precisely."""
 
@@ -77,9 +79,20 @@ def precise(amount: str) -> Markup:
     )
 
 
-def ether(wei: int) -> Markup:
-    """`ether_text` with the exact wei on hover."""
-    amount, _, unit = ether_text(wei).rpartition(_THIN)
+def ether_like(wei: int, top_wei: int) -> str:
+    """`ether_text` in the unit, and with as many decimals, as the largest of a column needs."""
+    unit, size = ("ETH", ETHER) if abs(top_wei) >= ETHER // 10_000 else ("gwei", GWEI)
+    places = max(0, 3 - (Decimal(top_wei or size) / size).adjusted())
+    step = Fraction(size, 10**places)
+    if wei == 0 or abs(wei) < 10 * step:  # too small to be told in this unit
+        return ether_text(wei)
+    return f"{Decimal(wei) / size:,.{places}f}".replace(",", _THIN) + f"{_THIN}{unit}"
+
+
+def ether(wei: int, top_wei: int = 0) -> Markup:
+    """`ether_text` with the exact wei on hover, or `ether_like` the largest of its column."""
+    text = ether_like(wei, top_wei) if top_wei else ether_text(wei)
+    amount, _, unit = text.rpartition(_THIN)
     return Markup(
         '<span class="num" title="{} wei">{}<span class="unit">{}{}</span></span>'
     ).format(grouped(wei), amount, _THIN, unit)
@@ -191,6 +204,11 @@ def ratio_text(numerator: int, denominator: int) -> str:
     if denominator <= 0:
         return "–"
     return significant(Decimal(numerator) / denominator, 2 if numerator < denominator else 3)
+
+
+def marked(text: str) -> Markup:
+    """Text in which `code` stands between backticks."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def ppm_text(ppm: int) -> str:

@@ -107,7 +107,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "capabilities": capability_names,
         "describe": words.describe,
         "duration": text.duration,
-        "ether": lambda wei: text.ether(int(wei)),
+        "ether": lambda wei, top=0: text.ether(int(wei), int(top)),
         "counted": words.counted,
         "entry": words.entry,
         "ether_exact": lambda wei: eth_text(int(wei)),
@@ -115,6 +115,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "iso": text.iso,
         "job_of": words.job_of,
         "large": text.large,
+        "marked": text.marked,
         "lpt": lambda amount: text.lpt(int(amount)),
         "level": words.level,
         "precise": text.precise,
@@ -331,13 +332,14 @@ async def ledger(
 async def api_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
     """The API at a glance, from its own OpenAPI document."""
     paths = request.app.openapi_schema.to_schema()["paths"]
-    operations = [
-        {"path": path, "method": method.upper(), **operation}
-        for path, item in sorted(paths.items())
-        for method, operation in item.items()
-        if method in ("get", "post", "put", "delete")
-    ]
-    return show(request, web, visitor, "api", "API", operations=operations)
+    groups: dict[str, list[dict[str, object]]] = {}
+    for path, item in sorted(paths.items()):
+        for method, operation in item.items():
+            if method in ("get", "post", "put", "delete"):
+                tag = (operation.get("tags") or ["others"])[0]
+                asked = {"path": path, "method": method.upper(), **operation}
+                groups.setdefault(tag, []).append(asked)
+    return show(request, web, visitor, "api", "API", groups=sorted(groups.items()))
 
 
 TICK_S = 2.0

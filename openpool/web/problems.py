@@ -128,8 +128,8 @@ def _invalid(error: ValidationException) -> str:
 Answer = Response[Problem] | Template | Redirect
 
 
-def answer(request: Asked, error: Exception) -> Answer:
-    """The handler of all exceptions."""
+def answer(request: Asked, error: Exception, visitor: object) -> Answer:
+    """The handler of all exceptions; the page says what went wrong to this `Visitor`."""
     problem = problem_of(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if problem.status == 429:
@@ -145,7 +145,7 @@ def answer(request: Asked, error: Exception) -> Answer:
         )
     if isinstance(error, SignInNeeded):
         return Redirect(f"/login?next={request.url.path}", status_code=303)
-    context = {"problem": problem, "title": problem.title, "visitor": None, "page": ""}
+    context = {"problem": problem, "title": problem.title, "visitor": visitor, "page": ""}
     return Template(
         "error.html",
         context=context,

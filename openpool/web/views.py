@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from openpool.core.events import OrchestratorDown, OrchestratorUp, PriceChanged
 from openpool.core.views import JobView, PoolView
 from openpool.store.interface import EventFilter, RollupPoint, StoredEvent
-from openpool.web.alerts import alerts, payout_alerts, rule_alerts
+from openpool.web.alerts import alerts, payout_alerts, rule_alerts, worst_first
 from openpool.web.call_shapes import offers_of
 from openpool.web.call_views import CallViews
 from openpool.web.interface import Deps
@@ -132,12 +132,14 @@ class Views:
             day=day,
             log_events=events,
             log_head=head,
-            alerts=[
-                *await self._revenue_alerts(),
-                *await self._rule_alerts(),
-                *await self._payout_alerts(),
-                *alerts(live, desk, rows, hour, deps.runners()),
-            ],
+            alerts=worst_first(
+                [
+                    *alerts(live, desk, rows, hour, deps.runners()),
+                    *await self._revenue_alerts(),
+                    *await self._rule_alerts(),
+                    *await self._payout_alerts(),
+                ]
+            ),
             **books,
         )
 

@@ -85,5 +85,10 @@
     if (change.target.matches("select[data-submit]")) change.target.form.requestSubmit();
   });
 
+  // On a narrow screen the tabs scroll: the one of this page is brought into view.
+  const nav = document.querySelector(".nav");
+  const here = nav.querySelector("[aria-current]");
+  if (here) nav.scrollLeft = here.offsetLeft - nav.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+
   open();
 })();

@@ -4,7 +4,7 @@
   if (!nodes.length) return;
   const EVERY_MS = 10_000;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const digits = (v, n) => Number(v.toPrecision(n)).toLocaleString("en", { maximumSignificantDigits: n });
+  const digits = (v, n) => Number(v.toPrecision(n)).toLocaleString("en", { maximumSignificantDigits: n }).replaceAll(",", "\u202f");
 
   const unit = (top) => (top >= 1e-4 ? [1, "ETH"] : [1e9, "gwei"]);
   const eth = (v) => {
@@ -141,6 +141,15 @@
     return base;
   };
 
+  const say = (node, text) => {
+    node.querySelector(".chart-empty")?.remove();
+    if (!text) return;
+    const note = document.createElement("p");
+    note.className = "chart-empty";
+    note.textContent = text;
+    node.append(note);
+  };
+
   const charts = new Map();
   const draw = (node, series) => {
     const kind = node.dataset.chart === "pipelines" ? byPipeline(series) : KINDS[node.dataset.chart];
@@ -149,7 +158,10 @@
       series.points.map((p) => p.start_ms / 1000),
       ...kind.lines.map(([, , value]) => series.points.map((p) => value(p, series.step_s))),
     ];
+    const nothing = columns.slice(1).every((values) => values.every((value) => !value));
+    say(node, nothing ? "Nothing in this span of time." : "");
     const old = charts.get(node);
+    if (nothing) { if (old) old.destroy(); charts.delete(node); return; }
     if (old && old.series.length === columns.length) return old.setData(columns);
     if (old) old.destroy();
     charts.set(node, new uPlot(options(node, kind, columns[0].length), columns, node));
