@@ -178,11 +178,15 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _problem(status: int, content: bytes, url: str) -> OpenPoolError:
     try:
-        detail = str(json.loads(content)["detail"])[:500]
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(content)
+        detail, code = str(told["detail"])[:500], str(told.get("code", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        code = ""
         detail = f"The web server at {url} answered with status {status}; is it a pool?"
     if status == 401:
         return Unauthorized(detail)
+    if status == 400 or code == SetupError.code:
+        return SetupError(detail)
     return Unavailable(detail) if status >= 500 else OpenPoolError(detail)
 
 

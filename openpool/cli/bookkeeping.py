@@ -12,7 +12,7 @@ import typer
 from openpool.cli.asking import Asked, Booked, as_operator, on_books
 from openpool.cli.groups import Ledger
 from openpool.cli.ledger import ledger
-from openpool.cli.options import examples
+from openpool.cli.options import examples, typed
 from openpool.cli.output import print_json, show
 from openpool.core.errors import SetupError
 
@@ -62,7 +62,7 @@ def export(
 
     if as_csv and asked.as_json:
         raise typer.BadParameter("say either --csv or --json")
-    wanted = checked_address(address)
+    wanted = typed(checked_address, address)
     if asked.as_json:
         print_json([_row(row) for row in _stored_rows(asked.settings, wanted, year)])
         return

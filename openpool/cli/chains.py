@@ -49,11 +49,12 @@ def delegations(
     settings: "Config", chain: "Chain", livepeer: "Livepeer", orchestrator: str = ""
 ) -> "Delegations":
     """What is asked about delegating: of one orchestrator, or of those in the settings."""
+    from openpool.cli.options import typed
     from openpool.core.enrolment import checked_address
     from openpool.treasury.delegators import Delegations
 
     named = {each.eth_address: each.name for each in settings.orchestrators if each.eth_address}
     if orchestrator:
-        address = checked_address(orchestrator)
+        address = typed(checked_address, orchestrator)
         named = {address: named.get(address, "")}
     return Delegations(chain, livepeer, named, clock_ms=lambda: time.time_ns() // 1_000_000)

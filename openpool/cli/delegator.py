@@ -12,7 +12,7 @@ import typer
 
 from openpool.cli import delegator_deeds
 from openpool.cli.groups import Group
-from openpool.cli.options import ConfigFile, Json, Set, examples, load
+from openpool.cli.options import ConfigFile, Json, Set, examples, load, typed
 from openpool.cli.output import ether, note, percent, print_json, show_facts, show_table
 
 if TYPE_CHECKING:
@@ -54,10 +54,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show an orchestrator's cuts, stake, rank and past rounds, or what a delegator has."""
+    from openpool.core.enrolment import checked_address
     from openpool.web.delegation import account_view, profile_view
 
     if address:
-        found = _ask(config, assignments, rpc, "", lambda known: known.account(address))
+        wanted = typed(checked_address, address)
+        found = _ask(config, assignments, rpc, "", lambda known: known.account(wanted))
         if as_json:
             print_json(account_view(found))
         else:
@@ -105,7 +107,7 @@ def simulate(
     from openpool.core.livepeer.amounts import amount as amount_of
     from openpool.web.delegation import estimates
 
-    stake_lpt = amount_of(amount)
+    stake_lpt = typed(amount_of, amount)
     profile = _ask(config, assignments, rpc, orchestrator, _profiles)[0]
     outlook = _changed(profile.outlook, reward_cut, fee_share, fees, reward_calls)
     told = estimates(replace(profile, outlook=outlook), stake_lpt, [rounds])
@@ -129,7 +131,7 @@ def _changed(
         "reward_cut_ppm": rate(reward_cut, "--reward-cut") if reward_cut else None,
         "fee_share_ppm": rate(fee_share, "--fee-share") if fee_share else None,
         "reward_calls_ppm": rate(reward_calls, "--reward-calls") if reward_calls else None,
-        "fees_wei": amount_of(fees) if fees else None,
+        "fees_wei": typed(amount_of, fees) if fees else None,
     }
     return replace(outlook, **{name: value for name, value in changes.items() if value is not None})
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import ConfigFile, Json, Set, examples, load, options
+from openpool.cli.options import ConfigFile, Json, Set, examples, load, options, typed
 from openpool.cli.output import ether, note, print_json, show_table
 from openpool.core.errors import NotAllowed, SetupError
 
@@ -171,7 +171,7 @@ def do(way: Way, deed: str, *, amount: str = "", to: str = "", lock: int | None 
     wish = Wish(
         deed=convert(deed, Deed),
         address=address,
-        amount=amount_of(amount) if amount else None,
+        amount=typed(amount_of, amount) if amount else None,
         to=to,
         lock=lock,
     )

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 from typer import Abort, TyperException
 
-from openpool.core.errors import OpenPoolError, SetupError
+from openpool.core.errors import OpenPoolError, SetupError, Unauthorized
 
 FAILED = 1
+"""It was tried and failed, was declined, or is wrong: another time it may be different."""
 SETUP = 2
+"""Something must be changed first: what was typed, the settings, a file, a token."""
 INTERRUPTED = 130
 
 
@@ -28,7 +30,7 @@ def exit_code_of(error: BaseException, *, debug: bool) -> int:
     for leaf in leaves:
         if isinstance(leaf, OpenPoolError):
             say(str(leaf))
-            return SETUP if isinstance(leaf, SetupError) else FAILED
+            return SETUP if isinstance(leaf, SetupError | Unauthorized) else FAILED
     return _foreign(leaves[0], error)
 
 

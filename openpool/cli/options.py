@@ -3,15 +3,16 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import BadMessage, SetupError
 
 if TYPE_CHECKING:
     from openpool.config import Loaded
 
+T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ConfigFile = Annotated[
     Path | None,
@@ -50,6 +51,14 @@ def options(kind: Callable[..., Any]) -> Callable[[Callable[..., None]], Callabl
         return command
 
     return decorate
+
+
+def typed(parse: Callable[[str], T], text: str) -> T:
+    """What somebody typed, understood. Raises SetupError for what cannot be."""
+    try:
+        return parse(text)
+    except BadMessage as error:
+        raise SetupError(str(error)) from None
 
 
 def load(file: Path | None, assignments: list[str] | None, *, serving: bool = False) -> "Loaded":

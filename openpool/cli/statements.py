@@ -161,7 +161,11 @@ def show_dispute(
     found, content = asked.ask(ask)
     if evidence is not None:
         _check_evidence(found, content)
-        evidence.write_bytes(content)
+        try:
+            evidence.write_bytes(content)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise SetupError(f"{evidence} cannot be written: {reason}.") from None
         note(f"The evidence is in {evidence}, and is what the pool recorded.")
     asked.show(found, _show)
 

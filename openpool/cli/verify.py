@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openpool.cli.options import Json, examples
+from openpool.cli.options import Json, examples, typed
 from openpool.cli.output import ether, grouped, plain, print_json, show, show_facts, show_table
-from openpool.core.errors import BadMessage, SetupError
 
 if TYPE_CHECKING:
     from openpool.cli.checking import Report
@@ -83,10 +82,7 @@ def verify(
 def _address(text: str) -> str:
     from openpool.core.enrolment import checked_address
 
-    try:
-        return checked_address(text) if text else ""
-    except BadMessage as error:
-        raise SetupError(str(error)) from None
+    return typed(checked_address, text) if text else ""
 
 
 def _show(report: "Report", address: str) -> None:

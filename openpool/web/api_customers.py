@@ -15,7 +15,7 @@ from openpool.web.answers import CustomerView, KeyView, Revoked
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Customers
-from openpool.web.problems import NotFound, documented
+from openpool.web.problems import NotSetUp, documented
 
 Line = Annotated[str, Meta(max_length=200)]
 PathId = Annotated[str, PathParameter(min_length=1, max_length=200)]
@@ -130,9 +130,9 @@ async def add_payment(
 
 
 def customers_of(web: Web) -> Customers:
-    """Raises NotFound if the pool has none."""
+    """Raises NotSetUp if the pool has none."""
     if web.deps.customers is None:
-        raise NotFound("This pool has no API for customers; set ai.enabled.")
+        raise NotSetUp("This pool has no API for customers; set ai.enabled.")
     return web.deps.customers
 
 

@@ -27,7 +27,7 @@ from openpool.web.delegation import (
     plan_view,
     profile_view,
 )
-from openpool.web.problems import Asked, NotFound, documented
+from openpool.web.problems import Asked, NotFound, NotSetUp, documented
 
 NO_CHAIN = "This pool has no chain configured, so it cannot say anything about delegating."
 Address = Annotated[str, QueryParameter(max_length=42, description="Empty: the pool's first.")]
@@ -37,7 +37,7 @@ PathAddress = Annotated[str, PathParameter(min_length=42, max_length=42)]
 def delegation_of(web: Web) -> Delegation:
     """Raises NotFound if this pool has no chain."""
     if web.deps.delegation is None:
-        raise NotFound(NO_CHAIN)
+        raise NotSetUp(NO_CHAIN)
     return web.deps.delegation
 
 

@@ -19,7 +19,7 @@ from openpool.web.api_statements import owned_address
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Payouts
-from openpool.web.problems import NotFound, documented
+from openpool.web.problems import NotFound, NotSetUp, documented
 
 Line = Annotated[str, Meta(max_length=200)]
 Address = Annotated[
@@ -139,9 +139,9 @@ async def choose(web: FromWeb, visitor: FromVisitor, data: JSONBody[ChoiceReques
 
 
 def payouts_of(web: Web) -> Payouts:
-    """Raises NotFound if the pool pays nobody."""
+    """Raises NotSetUp if the pool pays nobody."""
     if web.deps.payouts is None:
-        raise NotFound("This pool has no wallet to pay from; set chain.endpoints and payouts.")
+        raise NotSetUp("This pool has no wallet to pay from; set chain.endpoints and payouts.")
     return web.deps.payouts
 
 

@@ -13,7 +13,7 @@ from openpool.web.answers import Recorded
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Revenue
-from openpool.web.problems import NotFound, documented
+from openpool.web.problems import NotSetUp, documented
 
 Line = Annotated[str, Meta(max_length=200)]
 Name = Annotated[str, PathParameter(min_length=1, max_length=60)]
@@ -56,9 +56,9 @@ async def record(
 
 
 def revenue_of(web: Web) -> Revenue:
-    """Raises NotFound if the pool keeps none."""
+    """Raises NotSetUp if the pool keeps none."""
     if web.deps.revenue is None:
-        raise NotFound("This pool follows no revenue.")
+        raise NotSetUp("This pool follows no revenue.")
     return web.deps.revenue
 
 

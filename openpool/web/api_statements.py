@@ -24,7 +24,7 @@ from openpool.web.auth import Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.earnings import csv_text, rows
-from openpool.web.problems import NotFound, documented
+from openpool.web.problems import NotFound, NotSetUp, documented
 from openpool.web.statement_interface import Proofs
 
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
@@ -85,7 +85,7 @@ class CorrectionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 def _proofs(web: Web) -> Proofs:
     if web.deps.proofs is None:
-        raise NotFound("This pool publishes no statements.")
+        raise NotSetUp("This pool publishes no statements.")
     return web.deps.proofs
 
 

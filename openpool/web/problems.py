@@ -39,6 +39,12 @@ class NotFound(Refusal):
     code = "not-found"
 
 
+class NotSetUp(NotFound):
+    """This pool is not set up for that; its operator would have to change the settings."""
+
+    code = "setup"
+
+
 class SignInNeeded(Refusal):
     """Sign in first: with the operator's token, a worker's token or a wallet."""
 

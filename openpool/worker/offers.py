@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from openpool.core.errors import SetupError
 from openpool.worker.runtimes import catalogue
+from openpool.worker.runtimes.options import KnownOptions, Option
 
 MODEL_CHARS_MAX = 200
 
@@ -114,9 +115,12 @@ def _checked_http(entry: RuntimeSettings) -> RuntimeSettings:
     return entry
 
 
-def _check_options(entry: RuntimeSettings, known: Mapping[str, str]) -> None:
+def _check_options(entry: RuntimeSettings, known: KnownOptions) -> None:
     for name in entry.options:
         if name in known:
+            option = known[name]
+            if isinstance(option, Option):
+                option.of(entry.options)
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"it has: {', '.join(known) or 'none'}"

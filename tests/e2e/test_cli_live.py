@@ -201,8 +201,41 @@ def test_the_operator_keeps_customers(pool: LivePool) -> None:
     assert pool.json("customers", "revoke", who) == {"keys": 1}
     said = pool.run("customers", "rotate", "c_nobody", code=1)
     assert "no customer `c_nobody`" in said.stderr
-    said = pool.run("customers", "add", "Ben", "--spend-limit", "much", code=1)
+    said = pool.run("customers", "add", "Ben", "--spend-limit", "much", code=2)
     assert "number and a unit" in said.stderr
+
+
+ADDRESS = "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+CODES = {
+    "status": 0,
+    f"ledger export --address {ADDRESS} --csv": 0,
+    f"ledger export --address {ADDRESS} --json": 0,
+    "status --url http://127.0.0.1:9": 1,
+    "approve w_nobody": 1,
+    "customers rotate c_nobody": 1,
+    "customers add Ben --spend-limit much": 2,
+    "payouts status": 2,
+    "payouts pause": 2,
+    "payouts show payout-1": 2,
+    "payouts status --nonsense": 2,
+    "payouts": 2,
+    "ledger export --address 0x1": 2,
+    "delegator simulate much --rpc http://127.0.0.1:9": 2,
+    "delegator show 0x1 --rpc http://127.0.0.1:9": 2,
+    "verify nowhere.json": 2,
+    "verify openpool.yaml --signer 0x1": 2,
+    "verify openpool.yaml": 1,
+    "status -c nowhere.yaml": 2,
+    "tokens list": 2,
+    "replay": 2,
+}
+"""0 done; 1 it failed, was declined or is wrong; 2 what was typed or set must be changed first."""
+
+
+@pytest.mark.parametrize(("words", "code"), CODES.items())
+def test_exit_codes_follow_one_rule(pool: LivePool, words: str, code: int) -> None:
+    """Whether this machine or the pool finds a fault, the same kind of it has the same code."""
+    pool.run(*words.split(), code=code)
 
 
 def test_events_are_followed_as_they_happen(pool: LivePool) -> None:
@@ -237,7 +270,7 @@ def test_a_wrong_operator_token_is_one_sentence(
 ) -> None:
     """A token that is not the operator's is refused in one line."""
     monkeypatch.setenv("OPENPOOL_OPERATOR_TOKEN", "wrong")
-    said = pool.run("status", code=1)
+    said = pool.run("status", code=2)
     assert len(said.stderr.splitlines()) == 1
 
 

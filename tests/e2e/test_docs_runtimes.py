@@ -64,7 +64,7 @@ def test_every_example_file_is_right(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.yaml"
         file.write_text(text)
         assert _offers(file, False)
-    assert len(shown) == 2
+    assert len(shown) == 3
 
 
 def test_every_setting_is_on_the_page() -> None:

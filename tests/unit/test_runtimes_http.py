@@ -173,6 +173,17 @@ async def test_a_bearer_token_comes_from_a_file(tmp_path: Path) -> None:
             assert upstream.seen[-1].headers["authorization"] == f"Bearer {token}"
 
 
+async def test_a_token_of_two_lines_costs_that_runtime_only(tmp_path: Path) -> None:
+    """Its server is not asked, and the worker's owner reads why."""
+    file = tmp_path / "token"
+    file.write_text("one\ntwo\n")
+    options = {"url": "http://127.0.0.1:1", "token_file": str(file)}
+    entry = RuntimeSettings(runtime="http", pipeline=APP.pipeline, model=APP.model, options=options)
+    async with host_of(entry, cache=tmp_path).running() as host, asyncio.timeout(5):
+        while "must hold one line" not in host.faults[APP]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_whoever_hangs_up_hangs_up_at_the_server() -> None:
     """Leaving an answer closes the connection to the server within a second."""
     async with serving() as (upstream, host):
@@ -275,6 +286,9 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         {},
         {"url": "file:///etc/passwd"},
         {"url": "http://"},
+        {"url": "http://[::1"},
+        {"url": "http://h:99999"},
+        {"url": "http://h", "idle_s": "inf"},
         {"url": "http://h", "paths": "v1"},
         {"url": "http://h", "session": "perhaps"},
         {"url": "http://h", "request_mb": "lots"},

@@ -95,6 +95,44 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "option", "value", "must"),
+    [
+        ("llm", "threads", "many", "a whole number from 1 to 1024"),
+        ("llm", "context", "1e9", "a whole number from 16 to"),
+        ("llm", "context", "99999999999", "a whole number from 16 to"),
+        ("llm", "gpu_layers", "all", "a whole number from 0 to"),
+        ("llm", "reuse_prompts", "yes", "true or false"),
+        ("object-detection", "size", "-1", "a whole number from 1 to 4096"),
+        ("object-detection", "device", "gpu", "one of cpu, cuda"),
+        ("object-detection", "threshold", "high", "a number from 0 to 1"),
+        ("object-detection", "normalise", "yes", "one of imagenet, none"),
+        ("moderation", "threshold", "nan", "a number from 0 to 1"),
+        ("live-video-analysis", "fps_max", "inf", "a number from 0.1 to"),
+        ("segmentation", "side_max", "0", "a whole number from 16 to"),
+        ("speech-to-text", "compute", "int7", "one of default,"),
+        ("speech-to-text", "minutes_max", "", "a number from 0.1 to"),
+        ("ocr", "threads", "2.5", "a whole number from 1 to"),
+        ("kokoro", "threads", "٣", "a whole number from 1 to"),
+        ("sam2", "device", "CUDA", "one of cpu, cuda"),
+        ("embeddings", "threads", "0x2", "a whole number from 1 to"),
+        ("http", "request_mb", "-5", "a whole number from 1 to"),
+        ("http", "idle_s", "nan", "a number from 1 to"),
+    ],
+)
+def test_an_option_with_a_wrong_value_is_one_sentence(
+    tmp_path: Path, runtime: str, option: str, value: str, must: str
+) -> None:
+    """Said when the worker starts, with the line: nothing is offered that could only fail."""
+    text = f"runtimes:\n  - runtime: {runtime}\n    model: m\n    options: {{{option}: '{value}'}}"
+    if runtime == "http":
+        text = text.replace("    model", "    pipeline: p\n    model")
+    with pytest.raises(SetupError) as refused:
+        read(tmp_path, text)
+    (sentence,) = str(refused.value).splitlines()
+    assert f"runtimes.yaml:2: the option `{option}` is '{value}'; it must be {must}" in sentence
+
+
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     """A person fixes a file once."""
     with pytest.raises(SetupError) as refused:

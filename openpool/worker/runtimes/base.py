@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from msgspec import Struct, field
 
+from openpool.worker.runtimes.options import KnownOptions
 from openpool.worker.runtimes.vram import used_vram_mb
 
 
@@ -83,8 +84,8 @@ class Runtime(ABC):
     to end soon after the request's `hangup`."""
     parallel: int = 1
     """How many requests at once the worker's owner wants, if it is concurrent."""
-    known_options: ClassVar[Mapping[str, str] | None] = None
-    """The options it has, each with its meaning; None takes any without a check."""
+    known_options: ClassVar[KnownOptions | None] = None
+    """The options it has; None takes any without a check."""
 
     def __init__(self, model: str, options: Mapping[str, str], cache: Path) -> None:
         self.model = model

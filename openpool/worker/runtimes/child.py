@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import BadMessage, SetupError
 from openpool.worker.runtimes.base import BadRequest, ModelMissing, Runtime
 from openpool.worker.runtimes.frames import (
     Call,
@@ -44,7 +44,7 @@ def main(sock: socket.socket, setup: Setup) -> None:
     try:
         runtime = build(setup)
         runtime.load()
-    except ModelMissing as missing:
+    except (ModelMissing, SetupError) as missing:
         sock.sendall(pack(Kind.MISSING, 0, str(missing).encode()))
         return
     except Exception as error:  # a broken model file, a library that does not fit

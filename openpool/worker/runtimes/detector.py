@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.base import ModelMissing
+from openpool.worker.runtimes.options import by_name, number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float32]
 
-OPTIONS = {**networks.OPTIONS, "threshold": "the least score that is told (0.5)"}
+THRESHOLD = number("threshold", "the least score that is told (0.5)", 0, 1, 0.5)
+OPTIONS = {**networks.OPTIONS, **by_name(THRESHOLD)}
 BOXES_MAX = 300
 
 
@@ -49,11 +51,11 @@ class Detector:
 
         Raises ModelMissing.
         """
-        own, names = ({}, {}) if options.get("file") else networks.fetched(folder)
+        own, names = ({}, {}) if networks.FILE.of(options) else networks.fetched(folder)
         options = {**own, **options}
         self._net = networks.load(options, "a detector (RF-DETR or D-FINE, exported to ONNX)")
-        self._labels = dict(enumerate(networks.read_labels(options.get("labels", "")))) or names
-        self.threshold = float(options.get("threshold", "0.5"))
+        self._labels = dict(enumerate(networks.read_labels(networks.LABELS.of(options)))) or names
+        self.threshold = THRESHOLD.of(options)
         outputs = set(self._net.outputs)
         self._is_ready_made = {"boxes", "labels", "scores"} <= outputs
         self._boxes = _first(outputs, "pred_boxes", "dets")
@@ -63,7 +65,9 @@ class Detector:
                 f"{Path(options['file']).name} gives {sorted(outputs)}: not a DETR-like detector"
             )
         by_default = "imagenet" if self._boxes == "dets" else "none"
-        self._normalise = networks.normaliser(options.get("normalise", by_default))
+        self._normalise = networks.normaliser(
+            networks.NORMALISE.of({"normalise": by_default, **options})
+        )
 
     @property
     def size(self) -> tuple[int, int]:

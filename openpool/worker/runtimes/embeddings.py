@@ -21,7 +21,8 @@ from openpool.worker.runtimes.base import (
     RuntimeAnswer,
     RuntimeRequest,
 )
-from openpool.worker.runtimes.folders import model_folder
+from openpool.worker.runtimes.folders import PATH, model_folder
+from openpool.worker.runtimes.options import KnownOptions, by_name
 
 if TYPE_CHECKING:
     from openpool.worker.runtimes.bert import Floats
@@ -46,11 +47,7 @@ class Embeddings(Runtime):
 
     pipeline: ClassVar[str] = "embeddings"
     paths: ClassVar[tuple[str, ...]] = ("/v1/embeddings",)
-    known_options: ClassVar[Mapping[str, str]] = {
-        "path": "Folder of a BERT model",
-        "threads": networks.OPTIONS["threads"],
-        "device": networks.OPTIONS["device"],
-    }
+    known_options: ClassVar[KnownOptions] = by_name(PATH, networks.THREADS, networks.DEVICE)
 
     @classmethod
     def missing(cls) -> str:

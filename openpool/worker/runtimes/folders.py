@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from openpool.worker.runtimes.base import ModelMissing
+from openpool.worker.runtimes.options import text
+
+PATH = text("path", "folder of the model, if it is not in the cache")
 
 
 def model_folder(options: Mapping[str, str], cache: Path, model: str, contains: str) -> Path:

@@ -21,25 +21,26 @@ from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire import framing
 from openpool.worker.runtimes.base import BadRequest
 from openpool.worker.runtimes.body import Body
+from openpool.worker.runtimes.options import by_name, number, switch, text, whole
 from openpool.worker.runtimes.spool import TooLarge, too_large
 from openpool.worker.runtimes.websocket import SocketBody
 
 log = structlog.get_logger()
 
-OPTIONS = {
-    "url": "Where the server is, like http://127.0.0.1:8000",
-    "upstream_model": "What the model is called there; as it is offered, if left out",
-    "token_file": "A file with the bearer token that the server wants",
-    "health": "The path that answers 200 when all is well; /v1/models if left out",
-    "paths": "Beginnings of the paths that may be asked for, with commas; / if left out",
-    "session": "true if calls are long sessions",
-    "websocket": "The path of its WebSocket, if sessions are to be held over one",
-    "request_mb": "The largest request, 64 if left out",
-    "idle_s": "How long the server may say nothing before it is given up, 300 if left out",
-}
-"""What can be set, and what it means."""
+URL = text("url", "where the server is, like http://127.0.0.1:8000")
+UPSTREAM_MODEL = text("upstream_model", "what the model is called there; as here, if left out")
+TOKEN_FILE = text("token_file", "a file with the bearer token that the server wants")
+HEALTH = text("health", "the path that answers 200 when all is well (/v1/models)")
+PATHS = text("paths", "beginnings of the paths that may be asked for, with commas (/)")
+SESSION = switch("session", "true if calls are long sessions")
+WEBSOCKET = text("websocket", "the path of its WebSocket, if sessions are to be held over one")
+REQUEST_MB = whole("request_mb", "the largest request (64)", 1, 1024, 64)
+IDLE_S = number("idle_s", "how long the server may say nothing (300)", 1, 86_400, 300)
+OPTIONS = by_name(
+    URL, UPSTREAM_MODEL, TOKEN_FILE, HEALTH, PATHS, SESSION, WEBSOCKET, REQUEST_MB, IDLE_S
+)
+"""What can be set."""
 
-SWITCH = {"true": True, "false": False}
 HEALTH_EVERY_S = 10.0
 HEALTH_S = 5.0
 CONNECT_S = 5.0
@@ -71,41 +72,38 @@ class ProxySettings(Struct, frozen=True, kw_only=True):
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> "ProxySettings":
         """The settings that the texts of the file mean. Raises SetupError."""
-        url = options.get("url", "").rstrip("/")
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        url = URL.of(options).rstrip("/")
+        if not _is_address(url):
             raise SetupError("an http runtime needs `url`, like http://127.0.0.1:8000")
-        paths = tuple(text.strip() for text in options.get("paths", "/").split(","))
-        health = options.get("health", "/v1/models")
-        websocket = options.get("websocket", "")
+        paths = tuple(path.strip() for path in (PATHS.of(options) or "/").split(","))
+        health = HEALTH.of(options) or "/v1/models"
+        websocket = WEBSOCKET.of(options)
         if not all(path.startswith("/") for path in (*paths, health, websocket or "/")):
             raise SetupError("`paths`, `health` and `websocket` must begin with a slash")
-        token_file = options.get("token_file", "")
-        try:
-            return cls(
-                url=url,
-                upstream_model=options.get("upstream_model", ""),
-                token_file=Path(token_file).expanduser() if token_file else None,
-                health=health,
-                paths=paths,
-                session=bool(websocket) or SWITCH[options.get("session", "false")],
-                websocket=websocket,
-                request_bytes_max=int(options.get("request_mb", "64")) * 1_000_000,
-                idle_s=float(options.get("idle_s", "300")),
-            )
-        except (KeyError, ValueError):
-            raise SetupError(
-                "`session` must be true or false, `request_mb` and `idle_s` numbers"
-            ) from None
+        token_file = TOKEN_FILE.of(options)
+        return cls(
+            url=url,
+            upstream_model=UPSTREAM_MODEL.of(options),
+            token_file=Path(token_file).expanduser() if token_file else None,
+            health=health,
+            paths=paths,
+            session=SESSION.of(options) or bool(websocket),
+            websocket=websocket,
+            request_bytes_max=REQUEST_MB.of(options) * 1_000_000,
+            idle_s=IDLE_S.of(options),
+        )
 
     def token(self) -> str:
         """The bearer token, read anew each time so that it can be changed. Raises Unavailable."""
         if self.token_file is None:
             return ""
         try:
-            return self.token_file.read_text().strip()
+            token = self.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError):
             raise Unavailable(f"The token file {self.token_file} cannot be read.") from None
+        if not (token.isascii() and token.isprintable()):
+            raise Unavailable(f"The token file {self.token_file} must hold one line of text.")
+        return token
 
 
 class Proxy:
@@ -331,6 +329,14 @@ class _Body(Body):
             self._is_open = False
             self._response.close()
             self._proxy.release()
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or a literal address that is none
+        return False
 
 
 def _is_messages(request: LineRequest) -> bool:

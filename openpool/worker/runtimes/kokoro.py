@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.base import BadRequest, ModelMissing
-from openpool.worker.runtimes.folders import model_folder
+from openpool.worker.runtimes.folders import PATH, model_folder
+from openpool.worker.runtimes.options import KnownOptions, by_name
 from openpool.worker.runtimes.speech import Format, Speaker, ffmpeg_missing, sound_file
 
 if TYPE_CHECKING:
@@ -42,11 +43,7 @@ SLOWEST, FASTEST = 0.5, 2.0
 class Kokoro(Speaker):
     """Speaks as people do."""
 
-    known_options: ClassVar[Mapping[str, str]] = {
-        "path": "folder of the model, if it is not in the cache",
-        "threads": networks.OPTIONS["threads"],
-        "device": networks.OPTIONS["device"],
-    }
+    known_options: ClassVar[KnownOptions] = by_name(PATH, networks.THREADS, networks.DEVICE)
 
     @classmethod
     def missing(cls) -> str:

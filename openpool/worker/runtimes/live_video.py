@@ -28,11 +28,14 @@ from openpool.worker.runtimes.base import (
 from openpool.worker.runtimes.detector import OPTIONS, Box, Detector
 from openpool.worker.runtimes.images import open_picture
 from openpool.worker.runtimes.object_detection import ObjectDetection
+from openpool.worker.runtimes.options import KnownOptions, by_name
+from openpool.worker.runtimes.options import number as option
 
 if TYPE_CHECKING:
     from openpool.worker.runtimes.images import Picture
 
 FPS = "5"
+FPS_MAX = option("fps_max", "frames a second that a client may ask for (30)", 0.1, 1000, 30)
 PICTURE_PIXELS_MAX = 8_900_000
 """A frame of a stream: up to 4096x2160."""
 BROKEN_MAX = 10
@@ -68,10 +71,7 @@ class LiveVideo(Runtime):
     paths: ClassVar[tuple[str, ...]] = ("/v1/live/detect", "/live", "/detect")
     streaming: ClassVar[bool] = True
     session: ClassVar[bool] = True
-    known_options: ClassVar[Mapping[str, str]] = {
-        **OPTIONS,
-        "fps_max": "frames a second that a client may ask for (30)",
-    }
+    known_options: ClassVar[KnownOptions] = {**OPTIONS, **by_name(FPS_MAX)}
 
     @classmethod
     def missing(cls) -> str:
@@ -83,6 +83,7 @@ class LiveVideo(Runtime):
         self._stills = ObjectDetection(self.model, self.options, self.cache)
         self._stills.load()
         self._detector = self._stills.detector
+        self._fps_max = FPS_MAX.of(self.options)
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         """A single picture, as object detection answers it."""
@@ -90,8 +91,7 @@ class LiveVideo(Runtime):
 
     def open(self, options: Mapping[str, str]) -> Session:
         """Begin a session."""
-        fps_max = float(self.options.get("fps_max", "30"))
-        fps = number("fps", options.get("fps", FPS), 0.1, fps_max)
+        fps = number("fps", options.get("fps", FPS), 0.1, self._fps_max)
         threshold = number(
             "threshold", options.get("threshold", str(self._detector.threshold)), 0, 1
         )

@@ -8,7 +8,7 @@ OpenAI's request are handed on: others of llama.cpp's could touch files and slot
 
 import importlib.util
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -28,8 +28,17 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
 )
 from openpool.worker.runtimes.folders import missing_words
+from openpool.worker.runtimes.options import KnownOptions, by_name, switch, text, whole
 
-CONTEXT = 4096
+FILE = text("file", "the GGUF file")
+CONTEXT = whole(
+    "context", "tokens of prompt and answer together, of each request (4096)", 16, 1 << 24, 4096
+)
+GPU_LAYERS = whole(
+    "gpu_layers", "layers on the graphics card; all that fit, if left out", 0, 10_000, -1
+)
+THREADS = whole("threads", "cores that it may use; all, if left out", 1, 1024, -1)
+REUSE_PROMPTS = switch("reuse_prompts", "keep what was computed for the beginnings of prompts")
 PATH = "/v1/chat/completions"
 FIELDS = frozenset({
     "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed",
@@ -63,13 +72,9 @@ class Llm(Runtime):
     paths: ClassVar[tuple[str, ...]] = (PATH,)
     streaming: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
-    known_options: ClassVar[Mapping[str, str]] = {
-        "file": "The GGUF file",
-        "context": f"Tokens of prompt and answer together, of each request; {CONTEXT} if left out",
-        "gpu_layers": "Layers of the model on the graphics card; all that fit, if left out",
-        "threads": "Cores that it may use; as many as there are, if left out",
-        "reuse_prompts": "true: keep what was computed for the beginnings of prompts",
-    }
+    known_options: ClassVar[KnownOptions] = by_name(
+        FILE, CONTEXT, GPU_LAYERS, THREADS, REUSE_PROMPTS
+    )
 
     @classmethod
     def missing(cls) -> str:
@@ -83,24 +88,22 @@ class Llm(Runtime):
         params.model.path = str(self._file())
         params.model_alias = {self.model}
         params.n_parallel = self.parallel
-        params.n_ctx = int(self.options.get("context", CONTEXT)) * self.parallel
+        params.n_ctx = CONTEXT.of(self.options) * self.parallel
         params.warmup = False
         # otherwise a customer could measure what another has asked
-        params.cache_prompt = self.options.get("reuse_prompts", "false") == "true"
+        params.cache_prompt = REUSE_PROMPTS.of(self.options)
         if not params.cache_prompt:
             params.cache_ram_mib = 0
         self._key = secrets.token_hex()
         params.api_keys = [self._key]
         params.ui = params.endpoint_slots = params.endpoint_props = False
-        if "gpu_layers" in self.options:
-            params.n_gpu_layers = int(self.options["gpu_layers"])
-        if "threads" in self.options:
-            params.cpuparams.n_threads = int(self.options["threads"])
+        params.n_gpu_layers = GPU_LAYERS.of(self.options)
+        params.cpuparams.n_threads = THREADS.of(self.options)
         self._server = xllamacpp.Server(params)
 
     def _file(self) -> Path:
-        if "file" in self.options:
-            path = Path(self.options["file"]).expanduser()
+        if file := FILE.of(self.options):
+            path = Path(file).expanduser()
             if not path.is_file():
                 raise ModelMissing(f"There is no file {path}.")
             return path

@@ -33,6 +33,7 @@ from openpool.worker.runtimes.base import (
 from openpool.worker.runtimes.embeddings import MINILM, bert_folder
 from openpool.worker.runtimes.examples import ByExamples, read_examples
 from openpool.worker.runtimes.images import open_picture
+from openpool.worker.runtimes.options import KnownOptions, by_name, number, text
 
 if TYPE_CHECKING:
     from openpool.worker.runtimes.images import Picture
@@ -52,6 +53,9 @@ CATEGORIES = (
     "violence",
     "violence/graphic",
 )
+THRESHOLD = number("threshold", "the score from which on something is flagged (0.5)", 0, 1, 0.5)
+EXAMPLES = text("examples", "a YAML file with example texts of categories, to judge texts by")
+PATH = text("path", "folder of the BERT model that compares texts with the examples")
 ITEMS_MAX = 64
 CHARACTERS_MAX = 200_000
 
@@ -104,11 +108,9 @@ class Moderation(Runtime):
 
     pipeline: ClassVar[str] = "moderation"
     paths: ClassVar[tuple[str, ...]] = ("/v1/moderations",)
-    known_options: ClassVar[Mapping[str, str]] = {
+    known_options: ClassVar[KnownOptions] = {
         **networks.OPTIONS,
-        "threshold": "the score from which on something is flagged (0.5)",
-        "examples": "a YAML file with example texts of categories, to judge texts by",
-        "path": "folder of the BERT model that compares texts with the examples",
+        **by_name(THRESHOLD, EXAMPLES, PATH),
     }
 
     @classmethod
@@ -120,10 +122,10 @@ class Moderation(Runtime):
 
     def load(self) -> None:
         """Load both models."""
-        self._threshold = float(self.options.get("threshold", "0.5"))
+        self._threshold = THRESHOLD.of(self.options)
         try:
             self._score_texts = _text_scorer(self.options, self.cache)
-            own = "file" in self.options
+            own = networks.FILE.of(self.options)
             self._score_picture = _file_scorer(self.options) if own else _picture_scorer()
         except ImportError:
             raise ModelMissing(self.missing()) from None
@@ -188,7 +190,7 @@ def _highest(found: list[Scores]) -> Scores:
 def _text_scorer(options: Mapping[str, str], cache: Path) -> Callable[[list[str]], list[Scores]]:
     from profanity_check import predict_prob
 
-    examples = _examples(options, cache) if "examples" in options else None
+    examples = _examples(options, cache) if EXAMPLES.of(options) else None
 
     def score(texts: list[str]) -> list[Scores]:
         found: list[Scores] = [
@@ -202,7 +204,7 @@ def _text_scorer(options: Mapping[str, str], cache: Path) -> Callable[[list[str]
 def _examples(options: Mapping[str, str], cache: Path) -> ByExamples:
     from openpool.worker.runtimes.bert import Bert
 
-    examples = read_examples(Path(options["examples"]), CATEGORIES)
+    examples = read_examples(Path(EXAMPLES.of(options)), CATEGORIES)
     return ByExamples(Bert(bert_folder(options, cache, MINILM), options), examples)
 
 
@@ -218,8 +220,8 @@ def _file_scorer(options: Mapping[str, str]) -> "Callable[[Picture], Scores]":
     import numpy as np
 
     network = networks.load({"size": "224", **options}, "a picture classifier")
-    normalise = networks.normaliser(options.get("normalise", "imagenet"))
-    labels = networks.read_labels(options.get("labels", ""))
+    normalise = networks.normaliser(networks.NORMALISE.of(options))
+    labels = networks.read_labels(networks.LABELS.of(options))
     if not set(labels) & set(CATEGORIES):
         raise ModelMissing(
             f"option `labels` names a file with the category of each output; "

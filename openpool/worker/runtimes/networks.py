@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.worker.runtimes.base import ModelMissing
+from openpool.worker.runtimes.options import by_name, choice, text, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,18 +23,19 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float32]
 
-OPTIONS = {
-    "file": "the ONNX file",
-    "labels": "a text file with the name of each class, a line each",
-    "normalise": "how the network wants its numbers: `imagenet` or `none`",
-    "size": "width and height of its input, where the file leaves it open",
-    "threads": "threads that it computes with (1)",
-    "device": "`cpu` or `cuda`",
-}
-"""What every runtime with a network of its owner's has."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 SIDE_MAX = 4096
+FILE = text("file", "the ONNX file")
+LABELS = text("labels", "a text file with the name of each class, a line each")
+NORMALISE = choice("normalise", "how the network wants its numbers", "imagenet", "none")
+SIZE = whole(
+    "size", "width and height of its input, where the file leaves it open", 1, SIDE_MAX, 640
+)
+THREADS = whole("threads", "threads that it computes with (1)", 1, 1024, 1)
+DEVICE = choice("device", "what it computes on", "cpu", "cuda")
+OPTIONS = by_name(FILE, LABELS, NORMALISE, SIZE, THREADS, DEVICE)
+"""What every runtime with a network of its owner's has."""
 CUDA = "CUDAExecutionProvider"
 NO_CUDA = (
     "option `device: cuda` needs the other build of ONNX Runtime: pip uninstall onnxruntime, then "
@@ -73,14 +75,14 @@ def missing(what: str) -> str:
 
 def load(options: Mapping[str, str], what: str) -> Network:
     """The network in the file that the options name. Raises ModelMissing."""
-    file = Path(options.get("file", "")).expanduser()
-    if not options.get("file"):
+    file = Path(FILE.of(options)).expanduser()
+    if not FILE.of(options):
         raise ModelMissing(
             f"name the file of {what} as option `file`, or fetch one: `openpool worker models list`"
         )
     if not file.is_file():
         raise ModelMissing(f"{file} does not exist: put {what} there, or correct option `file`")
-    network = Network(open_file(file, options), int(options.get("size", "640")))
+    network = Network(open_file(file, options), SIZE.of(options))
     if not all(0 < side <= SIDE_MAX for side in network.size):
         raise ModelMissing(f"{file} takes pictures of {network.size}: not a network for pictures")
     return network
@@ -112,13 +114,13 @@ def session(model: str | bytes, options: Mapping[str, str]) -> "InferenceSession
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = int(options.get("threads", "1"))
+    settings.intra_op_num_threads = THREADS.of(options)
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     # a thread that spins while it waits takes a core from the worker's video
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
-    if options.get("device", "cpu") == "cuda":
+    if DEVICE.of(options) == "cuda":
         if CUDA not in onnxruntime.get_available_providers():
             raise ModelMissing(NO_CUDA)
         providers.insert(0, CUDA)

@@ -3,7 +3,6 @@
 Its options are those of `detector`: for a file of one's own `file`, and `labels` to have names.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from msgspec import Struct
@@ -12,6 +11,7 @@ from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.asking import form_of, json_answer, number_of, picture_of
 from openpool.worker.runtimes.base import Runtime, RuntimeAnswer, RuntimeRequest
 from openpool.worker.runtimes.detector import OPTIONS, Box, Detector
+from openpool.worker.runtimes.options import KnownOptions
 
 
 class Detections(Struct, frozen=True):
@@ -27,7 +27,7 @@ class ObjectDetection(Runtime):
 
     pipeline: ClassVar[str] = "object-detection"
     paths: ClassVar[tuple[str, ...]] = ("/v1/images/detect", "/detect", "/object-detection")
-    known_options: ClassVar[Mapping[str, str]] = OPTIONS
+    known_options: ClassVar[KnownOptions] = OPTIONS
 
     @classmethod
     def missing(cls) -> str:

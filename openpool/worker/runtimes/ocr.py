@@ -4,13 +4,15 @@ Options: `threads` (2). Nothing is downloaded.
 """
 
 import importlib.util
-from collections.abc import Mapping
 from typing import ClassVar
 
 from msgspec import Struct
 
 from openpool.worker.runtimes.asking import form_of, json_answer, picture_of
 from openpool.worker.runtimes.base import ModelMissing, Runtime, RuntimeAnswer, RuntimeRequest
+from openpool.worker.runtimes.options import KnownOptions, by_name, whole
+
+THREADS = whole("threads", "threads that it computes with (2)", 1, 1024, 2)
 
 
 class Line(Struct, frozen=True):
@@ -35,7 +37,7 @@ class Ocr(Runtime):
 
     pipeline: ClassVar[str] = "image-to-text"
     paths: ClassVar[tuple[str, ...]] = ("/v1/images/ocr", "/ocr", "/image-to-text")
-    known_options: ClassVar[Mapping[str, str]] = {"threads": "threads that it computes with (2)"}
+    known_options: ClassVar[KnownOptions] = by_name(THREADS)
 
     @classmethod
     def missing(cls) -> str:
@@ -49,12 +51,11 @@ class Ocr(Runtime):
             from rapidocr import RapidOCR
         except ImportError:
             raise ModelMissing(self.missing()) from None
-        threads = int(self.options.get("threads", "2"))
         engine = "EngineConfig.onnxruntime"
         self._engine = RapidOCR(
             params={
                 "Global.log_level": "critical",
-                f"{engine}.intra_op_num_threads": threads,
+                f"{engine}.intra_op_num_threads": THREADS.of(self.options),
                 f"{engine}.inter_op_num_threads": 1,
             }
         )

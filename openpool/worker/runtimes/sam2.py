@@ -5,13 +5,13 @@ Two networks in the model's folder: `onnx/vision_encoder.onnx` looks at the pict
 sam2.1-hiera-small` fetches them. Inputs and outputs are those of transformers' exports.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.asking import form_of, json_answer, picture_of
 from openpool.worker.runtimes.base import Runtime, RuntimeAnswer, RuntimeRequest
-from openpool.worker.runtimes.folders import model_folder
+from openpool.worker.runtimes.folders import PATH, model_folder
+from openpool.worker.runtimes.options import KnownOptions, by_name
 from openpool.worker.runtimes.segmentation import PATHS, Cut, Guide, describe, read_guide
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ class Sam2(Runtime):
 
     pipeline: ClassVar[str] = "segmentation"
     paths: ClassVar[tuple[str, ...]] = PATHS
-    known_options: ClassVar[Mapping[str, str]] = {
-        "path": "folder of the model, if it is not in the cache",
-        "threads": networks.OPTIONS["threads"],
-        "device": networks.OPTIONS["device"],
-    }
+    known_options: ClassVar[KnownOptions] = by_name(PATH, networks.THREADS, networks.DEVICE)
 
     @classmethod
     def missing(cls) -> str:

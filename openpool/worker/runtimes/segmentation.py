@@ -5,7 +5,6 @@ Options: `side_max` (1024): larger pictures are cut out at this size and the mas
 """
 
 import importlib.util
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
@@ -21,6 +20,7 @@ from openpool.worker.runtimes.base import (
     RuntimeRequest,
 )
 from openpool.worker.runtimes.images import to_png
+from openpool.worker.runtimes.options import KnownOptions, by_name, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.uint8]
 
+SIDE_MAX = whole(
+    "side_max", "pixels of a side; larger pictures are cut out at this size (1024)", 16, 4096, 1024
+)
 ROUNDS = 5
 PATHS = ("/v1/images/segment", "/segment")
 POINTS_MAX = 100
@@ -79,9 +82,7 @@ class Segmentation(Runtime):
 
     pipeline: ClassVar[str] = "segmentation"
     paths: ClassVar[tuple[str, ...]] = PATHS
-    known_options: ClassVar[Mapping[str, str]] = {
-        "side_max": "pixels of a side; larger pictures are cut out at this size (1024)"
-    }
+    known_options: ClassVar[KnownOptions] = by_name(SIDE_MAX)
 
     @classmethod
     def missing(cls) -> str:
@@ -97,7 +98,7 @@ class Segmentation(Runtime):
         except ImportError:
             raise ModelMissing(self.missing()) from None
         cv2.setNumThreads(1)
-        self._side_max = int(self.options.get("side_max", "1024"))
+        self._side_max = SIDE_MAX.of(self.options)
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         """Cut out what the guide in the request points at."""

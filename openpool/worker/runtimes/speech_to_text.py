@@ -23,14 +23,22 @@ from openpool.worker.runtimes.base import (
     RuntimeAnswer,
     RuntimeRequest,
 )
-from openpool.worker.runtimes.folders import model_folder
+from openpool.worker.runtimes.folders import PATH, model_folder
+from openpool.worker.runtimes.options import KnownOptions, by_name, choice, number, whole
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SPHINX = "pocketsphinx-en-us"
-MINUTES_MAX = 30
+DEVICE = choice("device", "what Whisper computes on", "auto", "cpu", "cuda")
+COMPUTE = choice(
+    "compute", "number format of Whisper",
+    "default", "auto", "int8", "int8_float16", "int8_bfloat16", "int8_float32", "int16",
+    "float16", "bfloat16", "float32",
+)  # fmt: skip
+THREADS = whole("threads", "cores that Whisper may use on a CPU; 0 takes all", 0, 1024, 0)
+MINUTES_MAX = number("minutes_max", "the longest sound (30)", 0.1, 600, 30)
 PADDING_S = 0.3
 
 
@@ -67,13 +75,7 @@ class SpeechToText(Runtime):
 
     pipeline: ClassVar[str] = "speech-to-text"
     paths: ClassVar[tuple[str, ...]] = ("/v1/audio/transcriptions", "/audio-to-text")
-    known_options: ClassVar[Mapping[str, str]] = {
-        "path": "Folder of a Whisper model",
-        "device": "auto, cpu or cuda, for Whisper",
-        "compute": "Number format of Whisper, such as int8 or float16",
-        "threads": "Cores that Whisper may use on a CPU; 0 takes all",
-        "minutes_max": f"The longest sound, {MINUTES_MAX} if left out",
-    }
+    known_options: ClassVar[KnownOptions] = by_name(PATH, DEVICE, COMPUTE, THREADS, MINUTES_MAX)
 
     @classmethod
     def missing(cls) -> str:
@@ -81,7 +83,7 @@ class SpeechToText(Runtime):
         return "" if found else "speech to text needs: pip install 'openpool[ai]'"
 
     def load(self) -> None:
-        self._seconds_max = 60 * float(self.options.get("minutes_max", MINUTES_MAX))
+        self._seconds_max = 60 * MINUTES_MAX.of(self.options)
         self._ear: Ear
         if self.model == SPHINX and "path" not in self.options:
             self._ear = _Sphinx()
@@ -160,9 +162,9 @@ class _Whisper(Ear):
             raise ModelMissing("Whisper needs: pip install 'openpool[ai]'") from None
         self._model = WhisperModel(
             str(folder),
-            device=options.get("device", "auto"),
-            compute_type=options.get("compute", "default"),
-            cpu_threads=int(options.get("threads", "0")),
+            device=DEVICE.of(options),
+            compute_type=COMPUTE.of(options),
+            cpu_threads=THREADS.of(options),
             local_files_only=True,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from openpool.worker.runtimes.base import BadRequest, ModelMissing
+from openpool.worker.runtimes.options import KnownOptions
 from openpool.worker.runtimes.speech import FORMATS, Format, Speaker, ffmpeg_missing, sound_file
 
 VOICES = ("slt", "awb", "kal", "kal16", "rms")
@@ -22,7 +23,7 @@ OTHER_VOICES = {
 class TextToSpeech(Speaker):
     """Speaks English."""
 
-    known_options: ClassVar[Mapping[str, str]] = {}
+    known_options: ClassVar[KnownOptions] = {}
 
     @classmethod
     def missing(cls) -> str:
