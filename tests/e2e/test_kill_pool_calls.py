@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -65,6 +66,13 @@ async def hang_on(web: str, key: str, began: asyncio.Event) -> None:
             await asyncio.sleep(0.02)  # the worker is not on its line yet
 
 
+def noted(log: Path, kind: type) -> bool:
+    """Whether the log on disk holds an event of this kind."""
+    name = kind.__struct_config__.tag  # type: ignore[attr-defined]
+    with contextlib.closing(sqlite3.connect(f"file:{log}?mode=ro", uri=True)) as reader:
+        return reader.execute("SELECT 1 FROM event WHERE type = ?", (name,)).fetchone() is not None
+
+
 @pytest.mark.timeout(90)
 async def test_a_call_that_died_with_the_pool_fails_once(tmp_path: Path) -> None:
     """After kill -9 within a stream the next start notes that this call failed, the one after
@@ -78,6 +86,8 @@ async def test_a_call_that_died_with_the_pool_fails_once(tmp_path: Path) -> None
     async with box(join):
         reading = asyncio.ensure_future(hang_on(join["web"], made.json()["secret"], began))
         await asyncio.wait_for(began.wait(), 20)
+        while not noted(tmp_path / "data" / "openpool.db", CallAssigned):
+            await asyncio.sleep(0.02)  # the log is written in groups, a moment after
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.wait({reading})
