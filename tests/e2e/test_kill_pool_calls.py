@@ -86,8 +86,9 @@ async def test_a_call_that_died_with_the_pool_fails_once(tmp_path: Path) -> None
     async with box(join):
         reading = asyncio.ensure_future(hang_on(join["web"], made.json()["secret"], began))
         await asyncio.wait_for(began.wait(), 20)
-        while not noted(tmp_path / "data" / "openpool.db", CallAssigned):
-            await asyncio.sleep(0.02)  # the log is written in groups, a moment after
+        # the log is written in groups, a moment after
+        while not noted(tmp_path / "data" / "openpool.db", CallAssigned):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.wait({reading})

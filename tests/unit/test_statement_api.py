@@ -381,7 +381,7 @@ async def test_a_pool_without_statements_says_so(tmp_path: Path) -> None:
             ) as client,
         ):
             answer = await client.get("/api/v1/statements")
-            assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+            assert (answer.status_code, answer.json()["code"]) == (404, "setup")
 
 
 def test_an_announced_change_is_told_line_by_line() -> None:

@@ -38,7 +38,7 @@ async def test_without_a_chain_the_page_says_so(tmp_path: Path) -> None:
         assert "no chain configured" in page.text
         assert 'id="connect"' not in page.text
         answer = await client.get(f"{API}/accounts/{ANN}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+        assert (answer.status_code, answer.json()["code"]) == (404, "setup")
         assert "no chain configured" in answer.json()["detail"]
         assert (
             'href="/delegators">Delegators</a>'
