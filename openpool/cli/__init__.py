@@ -2,8 +2,8 @@
 
 Commands are thin and import what they need only when they run, so that `openpool --help` is
 quick. Exit codes: 0 done, 1 it failed, 2 something must be changed first (what was typed, the
-settings, a file, a token), whether this machine finds that out or the pool. Errors are one sentence
-on standard error, never a trace; `--debug` shows it.
+settings, a file, a token), whether this machine finds that out or the pool. Errors are one
+sentence on standard error, never a trace; `--debug` shows it.
 """
 
 import sys
