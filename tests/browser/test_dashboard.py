@@ -85,7 +85,7 @@ async def test_the_operator_sees_the_pool_live(tmp_path: Path) -> None:
             await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
             await expect(page.locator(".chart canvas")).to_have_count(4)
             await expect(page.get_by_text("orch-chicago is down.")).to_be_visible()
-            await page.get_by_role("link", name="Events").click()
+            await page.get_by_role("link", name="Events", exact=True).click()
             await expect(page.locator(".live-dot")).to_have_attribute("data-state", "on")
             data = e.WorkerBanned(worker=CAST[1].id, reason="a reason to be seen live")
             await pool.append(Event(id="live/1", time_ms=now_ms(), data=data))

@@ -56,9 +56,14 @@ class Knife:
         if self.left or self.process is None:
             return await ask()
         told = await ask() if self.after else {"result": None}
-        self.process.kill()
-        self.fallen.set()
+        self._cut(self.process)
         return told
+
+    def _cut(self, process: Process) -> None:
+        # once: a second kill would reap the dead process before asyncio has seen its exit status
+        if not self.fallen.is_set():
+            process.kill()
+        self.fallen.set()
 
 
 async def start(config: Path, log: Path) -> tuple[Process, dict[str, str]]:
