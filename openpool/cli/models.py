@@ -39,12 +39,11 @@ Model = Annotated[
 def list_models(cache: Cache = None, as_json: Json = False) -> None:
     """Show the runtimes, the models known by name, and which of them are on this machine."""
     from openpool.worker.runtimes.catalogue import CATALOGUE
-    from openpool.worker.runtimes.models import KNOWN, default_cache
+    from openpool.worker.runtimes.models import HERE, KNOWN, default_cache, state
 
     folder = cache or default_cache()
-    here = (
-        sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
-    )
+    place = {path.name: state(path) for path in sorted(folder.glob("*")) if path.is_dir()}
+    here = [name for name, words in place.items() if words == HERE]
     if as_json:
         runtimes = {name: entry.meaning for name, entry in CATALOGUE.items()}
         print_json({"cache": str(folder), "runtimes": runtimes, "here": here, "known": list(KNOWN)})
@@ -55,10 +54,10 @@ def list_models(cache: Cache = None, as_json: Json = False) -> None:
     rows.append(("http", "to be named", "Any server that speaks HTTP"))
     show_table(("runtime", "model", "what it does"), rows)
     fetchable = [
-        (name, known.runtime, known.repository, "here" if name in here else "-")
+        (name, known.runtime, known.repository, place.get(name, "-"))
         for name, known in KNOWN.items()
     ]
-    fetchable += [(name, "-", "-", "here") for name in here if name not in KNOWN]
+    fetchable += [(name, "-", "-", words) for name, words in place.items() if name not in KNOWN]
     show_table(("model", "of runtime", "comes from", f"in {folder}"), fetchable)
 
 
@@ -112,7 +111,7 @@ def _show(listing: "Listing") -> None:
 
 @contextmanager
 def _progress(listing: "Listing") -> Iterator[Callable[[str, int], None]]:
-    """A bar for each file; gives what is to be called with the bytes that came."""
+    """A bar for each file; gives what is to be called with how many bytes are here."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -124,7 +123,14 @@ def _progress(listing: "Listing") -> Iterator[Callable[[str, int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars = {file.name: progress.add_task(file.name, total=file.size) for file in listing.files}
-        yield lambda name, count: progress.advance(bars[name], count)
+
+        def moved(name: str, count: int) -> None:
+            known = progress.tasks[bars[name]].completed
+            # what was here before, or is gone again, says nothing about the speed
+            change = progress.update if 0 < known < count else progress.reset
+            change(bars[name], completed=count)
+
+        yield moved
 
 
 def _mb(size: int | None) -> str:

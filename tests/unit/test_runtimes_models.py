@@ -90,11 +90,11 @@ async def test_a_model_is_described_before_it_is_fetched(hub: Hub) -> None:
 
 
 async def test_a_model_is_fetched_and_checked(hub: Hub, tmp_path: Path) -> None:
-    """Its files lie in a folder of its name; progress counts every byte; a second time is free."""
+    """Its files lie in a folder of its name; progress tells all bytes; a second time is free."""
     seen: dict[str, int] = {}
 
     def progress(name: str, count: int) -> None:
-        seen[name] = seen.get(name, 0) + count
+        seen[name] = count
 
     found = await look_up("owner/tiny")
     folder = await fetch(found, tmp_path, progress)
@@ -123,7 +123,7 @@ async def test_what_is_not_right_is_not_kept(hub: Hub, tmp_path: Path, wrong: by
 
 
 def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return [p for p in folder.rglob("*") if p.is_file() and p.name != ".fetching"]
 
 
 async def test_a_damaged_file_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
@@ -190,6 +190,8 @@ def test_the_command_lists_what_there_is(
 ) -> None:
     """Runtimes, models known by name, and what is here already."""
     (tmp_path / "mine").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".fetching").touch()
     monkeypatch.setenv("OPENPOOL_MODELS", str(tmp_path))
     assert run(["worker", "models", "list", "--json"]) == 0
     listed = json.loads(capfdbinary.readouterr().out)
@@ -197,7 +199,11 @@ def test_the_command_lists_what_there_is(
     assert {"llm", "speech-to-text", "ocr"} <= set(listed["runtimes"])
     assert "all-minilm-l6-v2" in listed["known"]
     assert run(["worker", "models", "list"]) == 0
-    assert b"whisper" in capfdbinary.readouterr().out
+    table = capfdbinary.readouterr().out
+    assert b"whisper" in table
+    assert [line.split()[-2:] for line in table.splitlines() if b"begun" in line] == [
+        [b"in", b"part"]
+    ]
 
 
 def test_the_command_offline(

@@ -8,7 +8,7 @@ succeeds. Nothing of the pool's or the customer's identity is passed on.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -21,6 +21,7 @@ from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire import framing
 from openpool.worker.runtimes.base import BadRequest
 from openpool.worker.runtimes.body import Body
+from openpool.worker.runtimes.download import host_of
 from openpool.worker.runtimes.options import by_name, number, switch, text, whole
 from openpool.worker.runtimes.spool import TooLarge, too_large
 from openpool.worker.runtimes.websocket import SocketBody
@@ -73,7 +74,7 @@ class ProxySettings(Struct, frozen=True, kw_only=True):
     def from_options(cls, options: Mapping[str, str]) -> "ProxySettings":
         """The settings that the texts of the file mean. Raises SetupError."""
         url = URL.of(options).rstrip("/")
-        if not _is_address(url):
+        if not host_of(url):
             raise SetupError("an http runtime needs `url`, like http://127.0.0.1:8000")
         paths = tuple(path.strip() for path in (PATHS.of(options) or "/").split(","))
         health = HEALTH.of(options) or "/v1/models"
@@ -329,14 +330,6 @@ class _Body(Body):
             self._is_open = False
             self._response.close()
             self._proxy.release()
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or a literal address that is none
-        return False
 
 
 def _is_messages(request: LineRequest) -> bool:

@@ -4,28 +4,38 @@ Size, checksum and licence come from the hub at the time of asking. A file count
 checksum was right; nothing half fetched is ever found by a runtime.
 """
 
-import hashlib
+import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
 from openpool.core.errors import SetupError
+from openpool.worker.runtimes.download import (
+    ModelFile,
+    Progress,
+    check_status,
+    download,
+    host_of,
+    offline,
+)
+from openpool.worker.runtimes.folders import FETCHING
 
 HUB = "https://huggingface.co"
 HUB_VARIABLE = "HF_ENDPOINT"
 CACHE_VARIABLE = "OPENPOOL_MODELS"
+HERE = "here"
 CONNECT_S = 10.0
 SILENT_S = 60.0
 LISTING_BYTES_MAX = 4 << 20
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-CHUNK_BYTES = 1 << 20
 
 
 class Known(Struct, frozen=True):
@@ -67,16 +77,6 @@ KNOWN = {
     "sam2.1-hiera-base-plus": Known("sam2", "onnx-community/sam2.1-hiera-base-plus-ONNX", _SAM2),
     "sam2.1-hiera-large": Known("sam2", "onnx-community/sam2.1-hiera-large-ONNX", _SAM2),
 }
-
-
-class ModelFile(Struct, frozen=True, kw_only=True):
-    """A file to fetch. `sha256`, or for small ones the hub's `git_sha1`."""
-
-    name: str
-    url: str
-    size: int | None
-    sha256: str = ""
-    git_sha1: str = ""
 
 
 class Listing(Struct, frozen=True, kw_only=True):
@@ -146,38 +146,58 @@ async def look_up(name: str) -> Listing:
 
 def at_address(url: str, sha256: str, model: str, licence: str) -> Listing:
     """One file from anywhere, whose checksum its owner knows. Raises SetupError."""
-    parts = urlsplit(url)
-    name = parts.path.rsplit("/", 1)[-1]
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not FILE_NAME.fullmatch(name):
+    host, name = host_of(url), unquote(url.partition("?")[0].rsplit("/", 1)[-1])
+    if not host or not FILE_NAME.fullmatch(name):
         raise SetupError(f"{url} is no address of a file.")
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise SetupError("A file from an address of your own needs --sha256, its 64 digits.")
     model = model or name.rsplit(".", 1)[0].lower()
     file = ModelFile(name=name, url=url, size=None, sha256=sha256)
-    return Listing(
-        model=model, source=parts.hostname, licence=licence or "not stated", files=(file,)
-    )
+    return Listing(model=model, source=host, licence=licence or "not stated", files=(file,))
 
 
 async def fetch(
-    listing: Listing, cache: Path, progress: Callable[[str, int], None] = lambda name, count: None
+    listing: Listing, cache: Path, progress: Progress = lambda name, count: None
 ) -> Path:
-    """Fetch all files of a model; gives its folder. `progress` hears of bytes as they come.
+    """Fetch all files of a model; gives its folder. What was begun before is gone on with.
 
-    Raises SetupError if something is not there, too large or not what it should be.
+    Raises SetupError if something is not there, or not what it should be, or cannot be kept, or
+    another process fetches the same.
     """
     if not MODEL_NAME.fullmatch(listing.model):
         raise SetupError(f"{listing.model!r} cannot be the name of a folder; choose one by --name.")
     folder = cache / listing.model
-    async with _session() as session:
-        for file in listing.files:
-            target = folder / file.name
-            if target.is_file() and _is_right(file, _Digest.of(target)):
-                progress(file.name, file.size or 0)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            await _fetch_file(session, file, target, progress)
+    with _alone(folder):
+        async with _session() as session:
+            for file in listing.files:
+                await download(session, file, folder / file.name, progress)
     return folder
+
+
+def state(folder: Path) -> str:
+    """Whether all of the model in this folder is here, in words."""
+    return "in part" if (folder / FETCHING).exists() else HERE
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process fetch into the folder. The mark stays until all of it has come."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = (folder / FETCHING).open("wb")
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be written: {error.strerror}.") from None
+    with mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"{folder.name} is being fetched by another process; wait until it is done."
+            ) from None
+        except OSError:
+            pass  # a file system without locks: whoever fetches twice at once is told by checksums
+        yield
+        (folder / FETCHING).unlink(missing_ok=True)
 
 
 async def _on_hub(model: str, repository: str, patterns: tuple[str, ...]) -> Listing:
@@ -186,7 +206,7 @@ async def _on_hub(model: str, repository: str, patterns: tuple[str, ...]) -> Lis
         content = await _get_small(session, url, repository)
     try:
         found = msgspec.json.decode(content, type=_Repository)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise SetupError(f"{hub()} gave no usable answer about {repository}.") from None
     wanted = [each for each in found.siblings if _matches(each.rfilename, patterns)]
     if not wanted:
@@ -194,7 +214,7 @@ async def _on_hub(model: str, repository: str, patterns: tuple[str, ...]) -> Lis
     licence = found.card.license if found.card else "not stated"
     return Listing(
         model=model,
-        source=f"{urlsplit(hub()).hostname}/{repository}",
+        source=f"{host_of(hub())}/{repository}",
         licence=licence if isinstance(licence, str) else ", ".join(licence),
         files=tuple(_hub_file(each, repository, found.sha) for each in wanted),
     )
@@ -226,104 +246,10 @@ def _session() -> aiohttp.ClientSession:
 async def _get_small(session: aiohttp.ClientSession, url: str, what: str) -> bytes:
     try:
         async with session.get(url) as response:
-            _check_status(response, what)
+            check_status(response, what)
             content = await response.content.read(LISTING_BYTES_MAX)
             while not response.content.at_eof() and len(content) < LISTING_BYTES_MAX:
                 content += await response.content.read(LISTING_BYTES_MAX)
             return content
     except (aiohttp.ClientError, TimeoutError, OSError):
-        raise _offline(what, url) from None
-
-
-async def _fetch_file(
-    session: aiohttp.ClientSession,
-    file: ModelFile,
-    target: Path,
-    progress: Callable[[str, int], None],
-) -> None:
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("wb") as out:
-            digest = await _receive(session, file, out.write, progress)
-        if not _is_right(file, digest):
-            raise SetupError(
-                f"{file.name} is not what was announced: its checksum is {digest.sha256}; "
-                "nothing was kept."
-            )
-        part.replace(target)
-    except (aiohttp.ClientError, TimeoutError):
-        raise _offline(file.name, file.url) from None
-    except OSError as error:
-        raise SetupError(f"{target} cannot be written: {error.strerror}.") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-async def _receive(
-    session: aiohttp.ClientSession,
-    file: ModelFile,
-    write: Callable[[bytes], int],
-    progress: Callable[[str, int], None],
-) -> "_Digest":
-    async with session.get(file.url) as response:
-        _check_status(response, file.name)
-        size = file.size if file.size is not None else response.content_length
-        digest = _Digest(size or 0)
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            digest.update(chunk)
-            if size is not None and digest.count > size:
-                raise SetupError(f"{file.name} is larger than was announced; nothing was kept.")
-            write(chunk)
-            progress(file.name, len(chunk))
-        return digest
-
-
-class _Digest:
-    """Both kinds of checksum of a file, while it comes."""
-
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self._sha256 = hashlib.sha256()
-        self._sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-    @classmethod
-    def of(cls, path: Path) -> "_Digest":
-        """Of a file that is there."""
-        digest = cls(path.stat().st_size)
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-        return digest
-
-    def update(self, data: bytes) -> None:
-        self.count += len(data)
-        self._sha256.update(data)
-        self._sha1.update(data)
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    @property
-    def git_sha1(self) -> str:
-        return self._sha1.hexdigest()
-
-
-def _is_right(file: ModelFile, digest: _Digest) -> bool:
-    if file.sha256:
-        return digest.sha256 == file.sha256
-    return bool(file.git_sha1) and digest.git_sha1 == file.git_sha1
-
-
-def _check_status(response: aiohttp.ClientResponse, what: str) -> None:
-    if response.status != 200:
-        host = response.url.host
-        raise SetupError(f"{host} does not give {what}: {response.status} {response.reason}.")
-
-
-def _offline(what: str, url: str) -> SetupError:
-    host = urlsplit(url).hostname
-    return SetupError(
-        f"{what} cannot be fetched: {host} is not reached from this machine. Fetch it on a machine "
-        "that is online and copy the folder into the cache, or set HF_ENDPOINT to a mirror."
-    )
+        raise offline(what, url) from None
