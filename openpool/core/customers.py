@@ -6,12 +6,12 @@ Pure: randomness, clock and storage are in `pool.customers`.
 """
 
 import re
-from base64 import b32encode
 from fractions import Fraction
 
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage, LimitReached, Unauthorized
+from openpool.core.texts import base32
 from openpool.core.units import ETHER, GWEI
 
 KEY = re.compile(r"sk-([a-z2-7]{12})-[a-z2-7]{52}")
@@ -82,12 +82,12 @@ def checked_reference(text: str) -> str:
 
 def customer_id(unique: bytes) -> str:
     """The id of a new customer, from random bytes."""
-    return "c_" + _base32(unique)[:12]
+    return "c_" + base32(unique)[:12]
 
 
 def key_text(public: bytes, secret: bytes) -> str:
     """A key `sk-<id>-<256 bit>` from 8 and 32 random bytes."""
-    return f"sk-{_base32(public)[:12]}-{_base32(secret)}"
+    return f"sk-{base32(public)[:12]}-{base32(secret)}"
 
 
 def key_id(text: str) -> str:
@@ -128,7 +128,3 @@ class RequestMeter:
             return wait_us // 1000 + 1
         self._free_us = free_us + step_us
         return 0
-
-
-def _base32(data: bytes) -> str:
-    return b32encode(data).decode().rstrip("=").lower()

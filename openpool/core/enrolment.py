@@ -9,7 +9,6 @@ in `pool.enrolment`. What may go wrong has one sentence each, safe to show to th
 """
 
 import re
-from base64 import b32encode
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b, sha256
 from typing import Literal
@@ -17,6 +16,7 @@ from typing import Literal
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage, NotAllowed, Unauthorized
+from openpool.core.texts import base32
 
 State = Literal["pending", "approved", "banned"]
 
@@ -93,7 +93,7 @@ def checked_name(text: str) -> str:
 def worker_id(address: str, name: str) -> str:
     """The id of the worker of that name of that address; the same whenever it enrols."""
     digest = sha256(f"openpool worker\n{address.lower()}\n{name}".encode()).digest()
-    return "w_" + _base32(digest)[:12]
+    return "w_" + base32(digest)[:12]
 
 
 def terms_digest(text: str) -> str:
@@ -108,7 +108,7 @@ TOKEN = re.compile(r"op_([a-z2-7]{12})_[a-z2-7]{52}")
 
 def token_text(public: bytes, secret: bytes) -> str:
     """A token's secret text `op_<id>_<256 bit>` from 8 and 32 random bytes."""
-    return f"op_{_base32(public)[:12]}_{_base32(secret)}"
+    return f"op_{base32(public)[:12]}_{base32(secret)}"
 
 
 def token_id(text: str) -> str:
@@ -122,10 +122,6 @@ def token_id(text: str) -> str:
 def token_hash(text: str, key: bytes) -> bytes:
     """What is stored of a token: a keyed hash, useless without the pool's key."""
     return blake2b(text.encode(), key=key, digest_size=32, person=b"openpool token").digest()
-
-
-def _base32(data: bytes) -> str:
-    return b32encode(data).decode().rstrip("=").lower()
 
 
 # --- the message that a wallet signs -----------------------------------------------------------

@@ -9,6 +9,7 @@ from openpool.core.instructions import Outcome
 from openpool.core.model import Segment, Verdict
 from openpool.core.roster import Connection, Session, SessionKey
 from openpool.core.step import Timer
+from openpool.core.texts import one_line
 
 DEADLINE_MIN_MS = 8_000
 """An orchestrator waits max(8 s, 4 x duration) for a result."""
@@ -181,7 +182,7 @@ def deadline_ms(received_ms: int, duration_ms: int) -> int:
 
 def tidy_reason(text: str) -> str:
     """A peer's words, fit for one line of a log or a page."""
-    return "".join(char if char.isprintable() else " " for char in text[:REASON_LENGTH]).strip()
+    return one_line(text, REASON_LENGTH)
 
 
 def job_received(job: Job) -> JobReceived:

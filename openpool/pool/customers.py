@@ -33,7 +33,7 @@ from openpool.core.events import Event
 from openpool.core.money.events import CustomerPaid
 from openpool.core.prices import Quote
 from openpool.pool.spending import Spending, SpendingStore
-from openpool.pool.token_rows import is_over, token_row
+from openpool.pool.token_rows import is_over, replaced_ms, token_row
 from openpool.store.interface import Appender, CustomerRow, StoredEvent, TokenRow
 
 CUSTOMERS_MAX = 10_000
@@ -294,7 +294,7 @@ class Customers:
                 raise NotAllowed(f"This customer has {len(live)} keys already; revoke one first.")
             new = await self._issue(customer, label or "rotated")
             for row in live:
-                ends_ms = min(row.expires_ms or now_ms + self._grace_ms, now_ms + self._grace_ms)
+                ends_ms = replaced_ms(row, now_ms, self._grace_ms)
                 await self._store.expire_token(row.token, ends_ms)
                 self._change_key(row.token, expires_ms=ends_ms)
             return new

@@ -38,8 +38,9 @@ from openpool.core.events import (
     WorkerBanned,
     WorkerEnrolled,
 )
+from openpool.core.texts import one_line
 from openpool.pool.proofs import AddressProofs
-from openpool.pool.token_rows import LABEL_CHARS_MAX, is_over, token_row
+from openpool.pool.token_rows import LABEL_CHARS_MAX, is_over, replaced_ms, token_row
 from openpool.store.interface import Appender, InviteRow, Receipt, TokenRow, WorkerRow
 
 DEFAULT_GROUP = "default"
@@ -345,13 +346,13 @@ class Enrolment:
             if member.state == "banned":
                 raise Banned("The operator has banned this worker; ask them why.")
             self._check_tokens(worker)
-            old, ends_ms = self._live_tokens(worker), self._clock_ms() + self._grace_ms
+            old, now_ms = self._live_tokens(worker), self._clock_ms()
             facts = [_revoked(row, "rotated") for row in old]
             enrolled = await self._issue(member, facts, label=label or "rotated")
             for row in old:
-                expires_ms = min(row.expires_ms or ends_ms, ends_ms)
-                await self._store.expire_token(row.token, expires_ms)
-                self._change_token(row.token, expires_ms=expires_ms)
+                ends_ms = replaced_ms(row, now_ms, self._grace_ms)
+                await self._store.expire_token(row.token, ends_ms)
+                self._change_token(row.token, expires_ms=ends_ms)
             return enrolled
 
     async def revoke_token(self, worker: str, token: str, reason: str = "revoked") -> None:
@@ -397,7 +398,8 @@ class Enrolment:
             if member.state == "banned":
                 return
             member.state = "banned"  # shut out at once, whatever the disk does
-            data = WorkerBanned(worker=worker, reason=reason[:LABEL_CHARS_MAX])
+            reason = one_line(reason, LABEL_CHARS_MAX)
+            data = WorkerBanned(worker=worker, reason=reason)
             await self._record((f"worker-banned/{worker}/{self._clock_ms()}", data)).durable()
         self._on_banned(worker, reason)
 
@@ -413,7 +415,7 @@ class Enrolment:
             InviteRow(
                 secret_hash=self._invite_hash(code),
                 group=group,
-                label=note[:LABEL_CHARS_MAX],
+                label=one_line(note, LABEL_CHARS_MAX),
                 created_ms=now_ms,
                 expires_ms=now_ms + lifetime_ms,
             )
@@ -448,7 +450,9 @@ def _facts_of_enrolling(
 
 
 def _revoked(row: TokenRow, reason: str) -> NamedFact:
-    data = TokenRevoked(worker=row.worker, token=row.token, reason=reason[:LABEL_CHARS_MAX])
+    data = TokenRevoked(
+        worker=row.worker, token=row.token, reason=one_line(reason, LABEL_CHARS_MAX)
+    )
     return f"token-revoked/{row.token}/{data.reason}", data
 
 

@@ -4,6 +4,7 @@ Must not know what a token opens; that is said by `pool.enrolment` and `pool.cus
 """
 
 from openpool.core.enrolment import token_hash
+from openpool.core.texts import one_line
 from openpool.store.interface import TokenRow
 
 LABEL_CHARS_MAX = 100
@@ -21,10 +22,17 @@ def token_row(
         last_used_ms=0,
         expires_ms=0,
         revoked_ms=0,
-        label=label[:LABEL_CHARS_MAX],
+        label=one_line(label, LABEL_CHARS_MAX),
     )
 
 
 def is_over(row: TokenRow, now_ms: int) -> bool:
     """Whether a token opens nothing any more: revoked, or past its grace period."""
     return bool(row.revoked_ms or (row.expires_ms and row.expires_ms <= now_ms))
+
+
+def replaced_ms(row: TokenRow, now_ms: int, grace_ms: int) -> int:
+    """When a token that is replaced now is over: after its grace period, or earlier if it was
+    replaced before."""
+    ends_ms = now_ms + grace_ms
+    return min(row.expires_ms or ends_ms, ends_ms)

@@ -34,6 +34,7 @@ from openpool.web.api_payouts import payouts_router
 from openpool.web.api_revenue import revenue_router
 from openpool.web.api_statements import statement_routes
 from openpool.web.auth import COOKIE, RateLimit, Sessions, Visitor
+from openpool.web.bidi import visible
 from openpool.web.call_views import CallViews
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.direct import DirectApi
@@ -184,6 +185,7 @@ def _templates(deps: Deps) -> JinjaTemplateEngine:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        finalize=visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

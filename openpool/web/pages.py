@@ -18,6 +18,7 @@ from openpool.store.interface import EventFilter
 from openpool.web import format as text
 from openpool.web import words
 from openpool.web.api import split_types, sse
+from openpool.web.bidi import described
 from openpool.web.call_pages import CALL_PAGES
 from openpool.web.context import FromVisitor, FromWeb, seen_worker
 from openpool.web.customer_pages import CUSTOMER_PAGES
@@ -105,7 +106,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "ago": text.ago,
         "amount": words.amount,
         "capabilities": capability_names,
-        "describe": words.describe,
+        "describe": described,
         "duration": text.duration,
         "ether": lambda wei, top=0: text.ether(int(wei), int(top)),
         "counted": words.counted,

@@ -11,6 +11,7 @@ from webpool import OPERATOR, WebPool, served, web_pool
 
 from openpool.core import events as e
 from openpool.core.events import Event
+from openpool.core.money.events import AdjustmentMade
 from openpool.web.storybook import CAST, Story
 
 pytestmark = pytest.mark.browser
@@ -163,8 +164,45 @@ async def test_text_is_readable(tmp_path: Path, scheme: str) -> None:
                 assert await page.evaluate(CONTRAST) == [], (path, scheme)
 
 
+async def test_foreign_words_leave_others_in_their_places(tmp_path: Path) -> None:
+    """Neither a control of direction nor Hebrew letters move the words that follow them."""
+    hebrew = "\u05e9\u05dc\u05d5\u05dd"
+    sums = {"debit": "fees", "credit": "worker", "amount_wei": "5000000000000000000"}
+    facts = [
+        e.WorkerBanned(worker=CAST[1].id, reason="\u202eabc (\u2067def)"),
+        AdjustmentMade(orchestrator="o", round=1, rule=hebrew, reason="bonus", **sums),
+    ]
+    async with dashboard(tmp_path) as (pool, base), browser() as chromium:
+        for number, data in enumerate(facts):
+            await pool.append(Event(id=f"bidi/{number}", time_ms=now_ms(), data=data))
+        async with watched(chromium, base) as page:
+            await sign_in(page, base, OPERATOR)
+            await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+            await page.goto(f"{base}/events")
+            seen = await page.locator("td.what").evaluate_all(
+                f"cells => cells.map({LEFT_TO_RIGHT})"
+            )
+            assert "banned: \ufffdabc (\ufffddef)" in seen
+            assert f"{hebrew[::-1]}: 5\u202fETH from fees to worker (bonus)" in seen
+
+
 TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll(".table-wrap")]
   .filter((el) => el.scrollWidth > el.clientWidth).map((el) => el.innerText.slice(0, 60))"""
+
+LEFT_TO_RIGHT = """(cell) => {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  const letters = [];
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    for (let i = 0; i < node.length; i++) {
+      range.setStart(node, i);
+      range.setEnd(node, i + 1);
+      letters.push([range.getBoundingClientRect().left, node.data[i]]);
+    }
+  }
+  return letters.sort((a, b) => a[0] - b[0]).map((letter) => letter[1]).join("");
+}"""
+"""The letters of one line as they are seen."""
 
 CONTRAST = """() => {
   const rgba = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
