@@ -62,6 +62,15 @@ if [ "${1:-}" = "--demo" ]; then
     exit 0
 fi
 
+# .venv takes 1.7 GB, and pip as much again for a while; what an earlier .venv takes counts as free
+free_kb=$(df -Pk . | awk 'END { print $4 }')
+used_kb=$([ ! -d .venv ] || du -sk .venv | awk '{ print $1 }')
+if [ $((free_kb + ${used_kb:-0})) -lt 3145728 ]; then
+    echo "Python's packages need 3 GB in $PWD, and $((free_kb / 1024)) MB are free there:" \
+        "make room, or clone Open Pool to a larger disk." >&2
+    exit 2
+fi
+
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "Installing Python packages into .venv ..." >&2
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
