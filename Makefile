@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. ARGS are handed on, e.g. ARGS=--once.
-.PHONY: setup demo test check bench protos contracts lock clean
+.PHONY: setup demo test check bench protos contracts card lock clean
 PY := .venv/bin/python
 
 setup: .venv/ready
@@ -30,6 +30,9 @@ protos: setup
 contracts: setup
 	sh scripts/setup.sh --test
 	node scripts/contracts.js
+
+card:
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,630 --screenshot=openpool/web/static/card.png docs/images/card.svg
 
 lock:
 	.venv/bin/python -m pip install -q uv

@@ -462,6 +462,7 @@ class PoolProcess:
             version=__version__,
             commission_ppm=self.terms.commission_ppm(""),
             worker_port=str(self._worker_address()),
+            public_url=self.config.web.public_url,
             customers=self.customers if self.config.ai.enabled else None,
             exchange=self.exchange,
             desk=self.driver.desk if self.config.ai.enabled else None,

@@ -192,7 +192,10 @@ def _templates(deps: Deps) -> JinjaTemplateEngine:
     )
     environment.filters.update(filters())
     environment.globals.update(
-        pool=deps.pool_name, version=deps.version, delegation=deps.delegation is not None
+        pool=deps.pool_name,
+        version=deps.version,
+        public_url=deps.public_url,
+        delegation=deps.delegation is not None,
     )
     return JinjaTemplateEngine.from_environment(environment)
 

@@ -203,6 +203,9 @@ class Deps:
     commission_ppm: int
     worker_port: str = ""
     """`host:port` that stock workers dial; shown in the join instructions."""
+    public_url: str = ""
+    """Where others reach the pages, without a slash at the end; empty where only this machine or
+    network does."""
     metrics_public: bool = False
     """Whether `/metrics` may be scraped without the operator's token."""
     customers: Customers | None = None

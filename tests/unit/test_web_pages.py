@@ -2,14 +2,18 @@
 
 import asyncio
 import hashlib
+import html
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
-from webpool import NOW_MS, OPERATOR, running
+from PIL import Image
+from webpool import NOW_MS, OPERATOR, running, served, web_pool
 
 from openpool.core import events as e
 from openpool.core.events import Event
+from openpool.web.app import create_app
 from openpool.web.storybook import CAST, Story
 
 STORY = Story(start_ms=NOW_MS - 3_600_000, end_ms=NOW_MS, per_minute=2).events()
@@ -57,6 +61,32 @@ def _check_safe(path: str, answer: httpx.Response) -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)", page), path
     assert not re.search(r"<[^>]+\s(?:style|on\w+)=", page), path
     assert "<style" not in page
+
+
+async def test_links_to_pages_show_what_they_lead_to(tmp_path: Path) -> None:
+    """Every page tells its title and what it is about, whatever the pool is called; a picture only
+    where the pool knows under which address others reach it."""
+    async with web_pool(tmp_path, STORY) as pool:
+        named = replace(pool.deps, pool_name='Ann & "Bob"', public_url="https://pool.example.org")
+        for deps in (pool.deps, named):
+            async with served(replace(pool, deps=deps, app=create_app(deps))) as base:
+                async with httpx.AsyncClient(base_url=base) as client:
+                    await as_operator(client)
+                    told = [await _told(client, path) for path in (*PUBLIC_PAGES, *OPERATOR_PAGES)]
+            assert all(each["og:title"] and each["og:description"] for each in told)
+            assert all(each["og:site_name"] == deps.pool_name for each in told)
+            assert len({each["og:description"] for each in told}) > 3
+            pictures = {each.get("og:image", "") for each in told}
+            assert pictures == {deps.public_url and f"{deps.public_url}/static/card.png"}
+    with Image.open(STATIC / "card.png") as card:
+        assert card.size == (1200, 630)
+
+
+async def _told(client: httpx.AsyncClient, path: str) -> dict[str, str]:
+    """What a page tells those who show a link to it."""
+    page = (await client.get(path)).text
+    found = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)">', page))
+    return {name: html.unescape(content) for name, content in found.items()}
 
 
 async def test_hostile_text_stays_text(tmp_path: Path) -> None:
