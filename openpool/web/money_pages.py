@@ -33,6 +33,7 @@ from openpool.web.bars import Bars, bars_of
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Payouts
+from openpool.web.owner_pages import owners_page
 from openpool.web.problems import Asked, NotFound
 from openpool.web.show import show
 
@@ -100,6 +101,8 @@ async def earnings_page(
     request: Asked, web: FromWeb, visitor: FromVisitor, address: Address = "", before: Before = ""
 ) -> Template:
     """What one payout address earned, is owed and was paid, down to each job."""
+    if visitor.role == "operator" and not address:
+        return await owners_page(request, web, visitor)
     owner = await owned_address(web, visitor, address)
     account = worker_account(owner)
     entries = await web.views.transfers(account, before, ENTRIES_SHOWN + 1)
