@@ -127,6 +127,8 @@ class Payer:
         self._livepeer = livepeer
         self._clock_ms = clock_ms
         self._checked_nonce = False
+        self._held_nonce = 0
+        """How many transactions the chain counts, of those that `held` is about."""
         self._resent: dict[str, int] = {}
         """By transaction: when this process sent it."""
         self._sought: dict[str, int] = {}
@@ -177,8 +179,16 @@ class Payer:
         await self.journal.record(money.PayoutsPaused(reason=reason, by=by))
 
     async def resume(self, by: str = "operator") -> None:
-        self._checked_nonce, self.held = True, ""
-        await self.journal.record(money.PayoutsResumed(by=by))
+        """Go on, also where they were held: what `held` said has been looked at, and is not asked
+        again after a restart."""
+        resumed = money.PayoutsResumed(by=by)
+        if self.held:
+            purse, nonce = self.sender.purse, self._held_nonce
+            resumed = money.PayoutsResumed(
+                by=by, wallet=purse.wallet, chain_id=purse.chain_id, nonce=nonce
+            )
+        await self.journal.record(resumed)
+        self.held = ""
         self.run_soon()
 
     async def choose(self, address: str, asset: Asset, threshold_wei: int, *, staked: bool) -> None:
@@ -421,8 +431,10 @@ class Payer:
         expected = book.known_nonces(self.sender.purse)
         # not yet mined ones count as well: what an old log does not know may be that new
         pending = await self._chain.nonce(wallet, at="pending")
-        foreign = max(seen.latest_nonce, pending) - expected
+        counted = max(seen.latest_nonce, pending)
+        foreign = counted - expected
         if foreign > 0 and (expected or await self._owes()):
+            self._held_nonce = counted
             self.held = (
                 f"{foreign} transactions of the wallet are not in this pool's log: it was used "
                 "elsewhere, or the log is an old copy that does not know of payouts made since. "

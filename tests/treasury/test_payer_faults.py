@@ -326,6 +326,30 @@ async def test_an_old_copy_without_any_payout(evm: Evm, make_pool: MakePool) -> 
     assert await pool.got(PAYEE) == 50 * MILLI
 
 
+async def test_what_the_operator_has_seen_to_is_asked_once(evm: Evm, make_pool: MakePool) -> None:
+    """A restart right after `resume` asks nothing again, unless the wallet was used once more; a
+    `resume` before the first look at the chain answers nothing."""
+    pool = await make_pool()
+    await pool.settle()
+    await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
+    await pool.owe(PAYEE, 20 * MILLI)
+    await pool.crash()
+    await pool.payer.resume()
+    await pool.tick()
+    assert "1 transactions of the wallet are not in" in pool.payer.held
+    await pool.payer.resume()
+    await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
+    await pool.crash()
+    await pool.tick()
+    assert "1 transactions of the wallet are not in" in pool.payer.held
+    await pool.payer.resume()
+    await pool.crash()
+    await pool.tick()
+    assert pool.payer.held == ""
+    await pool.settle()
+    assert await pool.got(PAYEE) == 70 * MILLI
+
+
 async def test_orders_of_another_chain_end_the_start(make_pool: MakePool, faulty: Faulty) -> None:
     pool = await make_pool()
     await pool.settle()
@@ -452,11 +476,12 @@ async def test_an_endpoint_that_lies_about_the_nonce(
     up that may still happen, and everybody is paid once."""
     pool = await make_pool()
     await pool.owe(OTHER, 20 * MILLI)
-    await pool.payer.resume()  # the operator knows that the wallet was used before
     used = replace(foreign_transaction(nonce=0), to=address("nobody"))
     signed = await pool.signer.sign(used)
     await evm.rpc("eth_sendRawTransaction", f"0x{signed.raw.hex()}")
     await evm.mine()
+    await pool.tick()
+    await pool.payer.resume()  # the operator knows that the wallet was used before
     faulty.on("eth_getTransactionCount", lie(lambda told: hex(max(int(told, 16) + off, 0))))
     for _ in range(4):
         await pool.tick(8 * MINUTE_MS)

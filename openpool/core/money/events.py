@@ -363,7 +363,15 @@ class PayoutsPaused(Payload, frozen=True, kw_only=True, tag="payouts-paused"):
 
 
 class PayoutsResumed(Payload, frozen=True, kw_only=True, tag="payouts-resumed"):
+    """Payouts go on. Where they were held because the chain counts more transactions of the wallet
+    than the log knows, this says up to which of them the operator has seen to it."""
+
     by: str
+    wallet: str = ""
+    """Empty: nothing was held."""
+    chain_id: int = 0
+    nonce: int = 0
+    """How many transactions the chain counted, those that waited included."""
 
 
 class AddressBlocked(Payload, frozen=True, kw_only=True, tag="address-blocked"):

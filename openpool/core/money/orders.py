@@ -153,6 +153,8 @@ class OrderBook:
         """How many of COUNTED there were; the next one is named by it."""
         self.consumed: dict[Purse, int] = {}
         """The nonce after the highest that a final block has taken."""
+        self.accepted: dict[Purse, int] = {}
+        """How many transactions the operator has seen to, though the log does not know them."""
         self.watched: dict[str, Order] = {}
         """Orders voided because another transaction took their nonce; see WATCHED_MS."""
         self.spent: dict[str, tuple[int, int]] = {}
@@ -184,10 +186,8 @@ class OrderBook:
                 self._ended(data, event.time_ms)
             case money.PayoutsPaused() as data:
                 self.paused = data
-            case money.PayoutsResumed():
-                if self.paused is not None and self.paused.by == GUARD:
-                    self.watched.clear()  # the operator has seen to what the guard found
-                self.paused = None
+            case money.PayoutsResumed() as data:
+                self._resumed(data)
             case money.AddressBlocked(address=address, reason=reason):
                 self.blocked[address] = reason
             case money.AddressUnblocked(address=address):
@@ -219,7 +219,14 @@ class OrderBook:
     def known_nonces(self, purse: Purse) -> int:
         """How many transactions of the wallet the log knows of, as the chain counts them."""
         signed = [order.nonce + 1 for order in self.of(purse) if order.nonce is not None]
-        return max([self.consumed.get(purse, 0), *signed])
+        return max([self.consumed.get(purse, 0), self.accepted.get(purse, 0), *signed])
+
+    def _resumed(self, data: money.PayoutsResumed) -> None:
+        if self.paused is not None and self.paused.by == GUARD:
+            self.watched.clear()  # the operator has seen to what the guard found
+        self.paused = None
+        if data.wallet:
+            self.accepted[Purse(data.wallet, data.chain_id)] = data.nonce
 
     def _planned(self, data: money.OrderPlanned, time_ms: int) -> None:
         if data.order in self.known:
