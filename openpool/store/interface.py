@@ -28,6 +28,8 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     before_seq: int = 0
     """0 is no bound; with `newest_first` this pages into the past."""
     types: tuple[str, ...] = ()
+    id_prefix: str = ""
+    """Like `order/payout-17/`, for all that happened to it."""
     worker: str = ""
     job: str = ""
     since_ms: int = 0

@@ -255,6 +255,7 @@ class MemoryStore(MemoryLog):
 def _fits(event: Event, which: EventFilter) -> bool:
     return (
         (not which.types or event.type in which.types)
+        and event.id.startswith(which.id_prefix)
         and (not which.worker or getattr(event.data, "worker", "") == which.worker)
         and (not which.job or getattr(event.data, "job", "") == which.job)
         and event.time_ms >= which.since_ms

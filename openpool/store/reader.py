@@ -218,6 +218,8 @@ class SqliteReader:
             "seq > ?": which.after_seq,
             "seq < ?": which.before_seq,
             "type = ?": kind,
+            "id >= ?": which.id_prefix,
+            "id < ?": _after(which.id_prefix),
             "worker = ? AND worker <> ''": which.worker,
             "job = ? AND job <> ''": which.job,
             "time_ms >= ?": which.since_ms,
@@ -260,6 +262,11 @@ class SqliteReader:
                     self._idle.append(connection)
             if not keep:
                 database.close(connection)
+
+
+def _after(prefix: str) -> str:
+    """The first text behind all that begin so; "" for no prefix."""
+    return prefix and prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def _stored(row: Row) -> StoredEvent:

@@ -131,7 +131,7 @@ async def test_the_first_event_with_an_id_stays(store: Store) -> None:
 
 
 async def test_filters_choose_events(store: Store) -> None:
-    """Events can be chosen by type, worker, job and time, and combinations of these."""
+    """Events can be chosen by type, worker, job, time and how their ids begin, and combinations."""
     await put(store, received("a"), assigned("a", 1, "w1"), job="a", time_ms=START_MS)
     await put(store, received("b"), assigned("b", 1, "w2"), job="b", time_ms=START_MS + 5)
     await put(store, e.WorkerApproved(worker="w1"), job="c", time_ms=START_MS + 9)
@@ -146,6 +146,9 @@ async def test_filters_choose_events(store: Store) -> None:
     assert chosen(worker="w1", types=("job-assigned",)) == [2]
     assert chosen(job="b") == [3, 4]
     assert chosen(since_ms=START_MS + 5) == [3, 4, 5]
+    assert chosen(id_prefix="b/") == [3, 4]
+    assert chosen(id_prefix="b/", types=("job-assigned",)) == [4]
+    assert chosen(id_prefix="%") == []
     assert chosen(types=("no-such-type",)) == []
     assert chosen(worker="nobody") == []
 
