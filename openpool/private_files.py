@@ -9,7 +9,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import SetupError, reason_of
 
 OTHERS = stat.S_IRWXO
 GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -34,7 +34,7 @@ def read_private(path: Path, what: str, *, forbidden: int = GROUP_AND_OTHERS) ->
                 )
             content = file.read(SIZE_MAX_BYTES + 1)
     except OSError as error:
-        raise SetupError(f"{what} {path} cannot be read: {_reason(error)}.") from None
+        raise SetupError(f"{what} {path} cannot be read: {reason_of(error)}.") from None
     if len(content) > SIZE_MAX_BYTES:
         raise SetupError(f"{what} {path} is larger than 1 MiB, so it is not what it should be.")
     return content
@@ -70,7 +70,7 @@ def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:
     except FileExistsError:
         raise SetupError(f"{path} exists already; choose another name or remove it.") from None
     except OSError as error:
-        raise SetupError(f"{path} cannot be written: {_reason(error)}.") from None
+        raise SetupError(f"{path} cannot be written: {reason_of(error)}.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,7 +84,3 @@ def ensure_secret(path: Path, what: str) -> str:
             if not path.exists():  # otherwise somebody else was first, and theirs is as good
                 raise
     return read_private_text(path, what)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

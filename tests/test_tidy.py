@@ -27,8 +27,8 @@ ALLOWED = {
 """Which of our folders each folder may import; the rest (app, cli, demo) may import anything."""
 
 CORE_STDLIB = {
-    "base64", "bisect", "collections", "dataclasses", "datetime", "enum", "fractions", "functools",
-    "hashlib", "heapq", "ipaddress", "itertools", "math", "operator", "re", "typing",
+    "base64", "bisect", "collections", "dataclasses", "datetime", "enum", "errno", "fractions",
+    "functools", "hashlib", "heapq", "ipaddress", "itertools", "math", "operator", "re", "typing",
     "urllib.parse",
 }  # fmt: skip
 CORE_LIBRARIES = {"msgspec", "eth_utils"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import SetupError, reason_of
 
 ENV_PREFIX = "OPENPOOL__"
 DEPTH_MAX = 8
@@ -44,8 +44,9 @@ def read_yaml(path: Path) -> Node:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SetupError(f"The configuration file {path} cannot be read: {reason}.") from None
+        raise SetupError(
+            f"The configuration file {path} cannot be read: {reason_of(error)}."
+        ) from None
     if len(content) > FILE_BYTES_MAX:
         raise SetupError(f"The configuration file {path} is larger than 1 MB.")
     try:

@@ -18,6 +18,25 @@
 The text of an error is one sentence: what is wrong and what to do. It is safe to show to its peer.
 """
 
+import errno
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused, in its own few words, like `connection refused`."""
+    if isinstance(error, ConnectionRefusedError):  # which asyncio and uvloop put differently
+        return "connection refused"
+    return (error.strerror or str(error)).lower() or "the connection was closed"
+
+
+def cannot_listen(setting: str, host: str, port: int, error: OSError) -> "SetupError":
+    """What a person is told whose `setting` names a place where nothing can be served."""
+    why = {
+        errno.EADDRINUSE: "that port is in use: choose another, or stop the program that uses it",
+        errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 stands for all it has",
+        errno.EACCES: "that port is not for everybody: choose one from 1024 on",
+    }.get(error.errno or 0, f"{reason_of(error)}: choose another address")
+    return SetupError(f"{setting}: cannot listen on {host}:{port}; {why}.")
+
 
 class OpenPoolError(Exception):
     """Something went wrong."""

@@ -111,12 +111,15 @@ class Orchestrators:
 
     def lost(self, fact: OrchestratorLost) -> None:
         """It cannot be reached. Running jobs go on: it may still take their results."""
-        one = self.get(fact.orchestrator)
-        if not one.up:
+        one = self.all.get(fact.orchestrator)
+        if one is None:
             return
+        known = one.problem and not one.up
         one.up, one.problem = False, fact.reason
+        if known:
+            return
         self.out.note(
-            f"{one.name}/{one.incarnation}/down/{self.out.serial()}",
+            f"{one.name}/{one.incarnation or 'unseen'}/down/{self.out.serial()}",
             OrchestratorDown(
                 orchestrator=one.name, incarnation=one.incarnation, reason=fact.reason
             ),

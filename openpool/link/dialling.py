@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from openpool.core.errors import BadMessage, PeerError, Unauthorized, Unavailable
+from openpool.core.errors import BadMessage, PeerError, Unauthorized, Unavailable, reason_of
 from openpool.link.http2 import CLOSE_S, Http2Connection, Http2Limits
 from openpool.link.tls import Trust, client_context
 
@@ -59,8 +59,13 @@ async def dial_with(
         raise Unauthorized(f"the certificate of {host}:{port} is not trusted: {error}") from None
     except TimeoutError:
         raise Unavailable(f"{host}:{port} did not answer within {timeout_s:g} s") from None
+    except ssl.SSLError as error:
+        words = (error.reason or str(error)).replace("_", " ").lower()
+        raise Unavailable(
+            f"what listens at {host}:{port} does not speak TLS as we do ({words})"
+        ) from None
     except OSError as error:
-        raise Unavailable(f"cannot connect to {host}:{port}: {error}") from None
+        raise Unavailable(f"cannot connect to {host}:{port}: {reason_of(error)}") from None
     if connection.refused is not None:
         raise connection.refused
     return connection

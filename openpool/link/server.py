@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-from openpool.core.errors import OpenPoolError, SetupError, Unavailable
+from openpool.core.errors import OpenPoolError, Unavailable, cannot_listen
 from openpool.link.answers import PortLimits
 from openpool.link.interface import AiHandler, Caller, PortHandler
 from openpool.link.line_client import LineConnection
@@ -81,11 +81,8 @@ class WorkerPort:
                 ssl_shutdown_timeout=LAST_WORDS_S,
                 start_serving=False,
             )
-        except (OSError, OverflowError) as error:
-            raise SetupError(
-                f"cannot listen on {self.host}:{self.port}: {error}; "
-                "choose another address or stop what uses this one"
-            ) from None
+        except OSError as error:
+            raise cannot_listen("workers.listen", self.host, self.port, error) from None
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def serve(self, started: asyncio.Event | None = None) -> None:

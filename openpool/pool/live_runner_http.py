@@ -23,7 +23,13 @@ from msgspec import Struct, structs
 
 from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App
-from openpool.core.errors import BadMessage, OpenPoolError, SetupError, Unavailable
+from openpool.core.errors import (
+    BadMessage,
+    OpenPoolError,
+    SetupError,
+    Unavailable,
+    cannot_listen,
+)
 from openpool.core.payment import Payment
 from openpool.pool.live_runner_answers import FULL, Head, Outlet, Plain, Socket
 from openpool.pool.spool import ClientTooSlow, TooLarge
@@ -191,10 +197,7 @@ class RunnerDoor:
         try:
             await web.TCPSite(runner, self._host, self._port, backlog=1024).start()
         except OSError as error:
-            raise SetupError(
-                f"ai.live_runner.listen: cannot listen on {self._host}:{self._port} "
-                f"({error.strerror}); choose another port or stop the program that uses it"
-            ) from None
+            raise cannot_listen("ai.live_runner.listen", self._host, self._port, error) from None
         self._port = runner.addresses[0][1]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 from msgspec import structs
 
-from openpool.core.errors import OpenPoolError, Unauthorized, Unavailable
+from openpool.core.errors import OpenPoolError, Unauthorized
 from openpool.core.facts import (
     Delivered,
     Fact,
@@ -107,8 +107,8 @@ class Upstream:
             except Ended as ended:
                 # after an ending with OK (an eviction) come back at once
                 wait_s = 0.0 if ended.status is GrpcStatus.OK else self._refused(ended)
-            except (Unavailable, Unauthorized) as error:
-                self.problem = str(error)
+            except OpenPoolError as error:
+                self._trouble(str(error))
                 wait_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
                 failures += 1
             finally:
@@ -118,17 +118,21 @@ class Upstream:
 
     def _refused(self, ended: Ended) -> float:
         if ended.status is GrpcStatus.UNAVAILABLE:
-            self.problem = f"the orchestrator went away: {ended.message}"
+            self._trouble(f"the orchestrator went away: {ended.message}")
             return BACKOFF_S[0]
-        self.problem = f"the orchestrator refused us: {ended.message or ended.status.name}"
         if ended.message == "invalid secret":
-            self.problem = (
+            self._trouble(
                 "the orchestrator says our secret is wrong; set orchestrators[].secret to the "
                 "value of its -orchSecret"
             )
-            log.error("orchestrator-refused", orchestrator=self.name, problem=self.problem)
             return REFUSED_WAIT_S
+        self._trouble(f"the orchestrator refused us: {ended.message or ended.status.name}")
         return BACKOFF_S[2]
+
+    def _trouble(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("orchestrator-not-reached", orchestrator=self.name, problem=problem)
+        self.problem = problem
 
     async def _register(self, group: Group) -> None:
         wanted = group.wanted
@@ -143,6 +147,8 @@ class Upstream:
                 self._received(notification, wanted.group, registration.fingerprint)
 
     def _up(self, group: Group, incarnation: str) -> None:
+        if self.problem or not self.incarnation:
+            log.info("orchestrator-reached", orchestrator=self.name)
         self.problem = ""
         self.seen.set()
         if incarnation != self.incarnation:
@@ -153,13 +159,12 @@ class Upstream:
         self.feed(GroupUp(orchestrator=self.name, group=group.wanted.group))
 
     def _down(self, group: Group) -> None:
-        if not group.up:
-            return
-        group.up = False
-        reason = self.problem or "the stream ended"
-        self.feed(GroupDown(orchestrator=self.name, group=group.wanted.group, reason=reason))
+        if group.up:
+            group.up = False
+            reason = self.problem or "the stream ended"
+            self.feed(GroupDown(orchestrator=self.name, group=group.wanted.group, reason=reason))
         if self.problem and not any(each.up for each in self.groups.values()):
-            self.feed(OrchestratorLost(orchestrator=self.name, reason=reason))
+            self.feed(OrchestratorLost(orchestrator=self.name, reason=self.problem))
 
     def _received(self, notification: Notification, group: str, incarnation: str) -> None:
         if notification.segment is None:
@@ -244,7 +249,7 @@ class Upstream:
             except Unauthorized:  # it shows another certificate than when the task came
                 reason = RESTARTED
                 break
-            except (TimeoutError, Unavailable):
+            except (TimeoutError, OpenPoolError):
                 pass
             await asyncio.sleep(RETRY_DELIVERY_S)
         self.feed(Delivered(job=what.job, accepted=not reason, reason=reason))

@@ -10,7 +10,7 @@ from openpool.core.money.payout_views import PayoutsView
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
 from openpool.web.format import ether_text
-from openpool.web.shapes import Alert, Figures, online, serving
+from openpool.web.shapes import Alert, Figures, online, serving, state_of
 
 
 def alerts(
@@ -28,7 +28,7 @@ def alerts(
             text=f"No segments come from it{_because(o.problem)}. The pool keeps dialling.",
         )
         for o in live.orchestrators
-        if not o.up
+        if state_of(o) == "down"
     ]
     if live.orchestrators and not online(live) and not serving(desk):
         text = "Every segment is refused until one joins. Send the join link to somebody."

@@ -13,7 +13,7 @@ from pathlib import Path
 import uvicorn
 from litestar import Litestar
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import cannot_listen
 from openpool.web.feed import Feed
 from openpool.web.interface import LIVE_MESSAGE_BYTES_MAX
 
@@ -100,8 +100,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(1024)
         listener.setblocking(False)
     except OSError as error:
-        raise SetupError(
-            f"the web server cannot listen on {host}:{port} ({error.strerror}): "
-            "choose another port or stop the program that uses it"
-        ) from None
+        raise cannot_listen("web.listen", host, port, error) from None
     return listener

@@ -6,6 +6,7 @@ Read `web.views` next, which gathers them.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -248,6 +249,8 @@ class OrchestratorView(Struct, frozen=True, kw_only=True):
 
     orchestrator: str
     up: bool
+    state: Literal["up", "down", "idle"]
+    """idle: it is not dialled before there is a worker whose work can be offered to it."""
     problem: str
     """Why it is not reached."""
     incarnation: str
@@ -446,10 +449,18 @@ def reasons(row: WorkerRow, found: Sequence[explain.Reason]) -> list[Reason]:
     return [Reason(code=r.code, text=r.text, holds=r.code in NEUTRAL) for r in found]
 
 
+def state_of(live: LiveOrchestrator) -> Literal["up", "down", "idle"]:
+    """Whether an orchestrator is reached, not reached, or was not dialled yet."""
+    if live.up:
+        return "up"
+    return "down" if live.groups or live.problem else "idle"
+
+
 def orchestrator_view(live: LiveOrchestrator, since_ms: int, price_wei: str) -> OrchestratorView:
     return OrchestratorView(
         orchestrator=live.orchestrator,
         up=live.up,
+        state=state_of(live),
         problem=live.problem,
         incarnation=live.incarnation,
         since_ms=since_ms,

@@ -317,7 +317,7 @@ class Agent:
                     result.source_pixels,
                     timeout_s=min(POST_S_MAX, deadline - time.monotonic()),
                 )
-            except (Unavailable, Unauthorized) as error:
+            except (Unavailable, PeerError) as error:
                 log.info("result not delivered yet", task=task_id, reason=str(error))
             else:
                 if answer.status not in TRY_AGAIN:

@@ -1,6 +1,7 @@
 """A pool between the orchestrator stand-in and workers, all parts real."""
 
 import asyncio
+import ssl
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -8,15 +9,21 @@ from pathlib import Path
 import pytest
 
 from openpool.core.capabilities import DEFAULT
-from openpool.core.events import JobDelivered, JobReceived, OrchestratorRestarted
+from openpool.core.events import (
+    JobDelivered,
+    JobReceived,
+    OrchestratorDown,
+    OrchestratorRestarted,
+)
 from openpool.core.facts import Delivered
 from openpool.core.instructions import Deliver, DeliverError
 from openpool.core.model import Segment
+from openpool.demo.children import free_port
 from openpool.demo.media import make_segments
 from openpool.demo.orchestrator import StandIn
 from openpool.link.client import TranscoderClient
 from openpool.link.interface import Ended, GrpcStatus
-from openpool.link.tls import Trust
+from openpool.link.tls import Trust, load_or_create_identity
 from openpool.pool.media import Media
 from openpool.pool.upstream import Upstream
 from openpool.store.interface import EventFilter
@@ -223,6 +230,37 @@ async def test_two_orchestrators_share_the_workers_and_keep_their_own_books(tmp_
             balances = {b.account: b.amount_wei for b in running.store.balances("fees:")}
     assert [o.error for o in outcomes] == ["", ""]
     assert set(balances) == {"fees:orch0", "fees:orch1"}
+
+
+async def test_an_address_where_no_orchestrator_is_costs_the_others_nothing(
+    tmp_path: Path,
+) -> None:
+    """A web server, or nothing at all, where one should be: the log says so, and the rest works."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    identity = load_or_create_identity(tmp_path)
+    tls.load_cert_chain(identity.cert_path, identity.key_path)
+    web = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", ssl=tls)
+    port = web.sockets[0].getsockname()[1]
+    nobody = f"127.0.0.1:{free_port()}"
+    reasons: dict[str, str] = {}
+    async with StandIn("o-secret") as real, web:
+        async with pool(write_config(tmp_path, [real, f"127.0.0.1:{port}", nobody])) as running:
+            told = running.store.subscribe()
+            async with worker(running, await running.enroll("box"), honest):
+                async with asyncio.timeout(10):
+                    while len(reasons) < 2:
+                        downs = [stored.event.data for stored in await anext(told)]
+                        reasons |= {
+                            e.orchestrator: e.reason
+                            for e in downs
+                            if isinstance(e, OrchestratorDown)
+                        }
+                await real.wait_registered(1)
+                assert (await real.submit("stream", 0, segments()[0], 1000, PROFILES)).ok
+    assert reasons == {
+        "orch1": "the server does not speak HTTP/2: is this an orchestrator?",
+        "orch2": f"cannot connect to {nobody}: connection refused",
+    }
 
 
 async def test_a_restarted_orchestrator_never_gets_a_result_of_its_former_life(

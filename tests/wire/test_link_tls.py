@@ -67,5 +67,7 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     first = WorkerPort(Desk(), tls, host="127.0.0.1")
     async with first.running():
         second = WorkerPort(Desk(), tls, host="127.0.0.1", port=first.port)
-        with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{first.port}"):
+        with pytest.raises(
+            SetupError, match=f"cannot listen on 127.0.0.1:{first.port}; that port is in use"
+        ):
             await second.start()
