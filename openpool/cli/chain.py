@@ -83,7 +83,7 @@ def _show(found: "ChainStatus") -> None:
     from openpool.core.livepeer.amounts import lpt_text
 
     show_table(
-        ["endpoint", "state", "block>", "final>", "lag>", "ms>"],
+        ["endpoint", "state~", "block>", "final>", "lag>", "ms>"],
         [
             (e.name, "ok", grouped(e.latest), grouped(e.finalized), e.lag, e.answered_ms)
             if e.ok

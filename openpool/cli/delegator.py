@@ -13,7 +13,16 @@ import typer
 from openpool.cli import delegator_deeds
 from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load, typed
-from openpool.cli.output import ether, note, percent, print_json, show_facts, show_table
+from openpool.cli.output import (
+    about_percent,
+    ether,
+    lpt,
+    note,
+    percent,
+    print_json,
+    show_facts,
+    show_table,
+)
 
 if TYPE_CHECKING:
     from openpool.core.livepeer.delegation import Account, Profile
@@ -190,7 +199,7 @@ def _show_profile(profile: "Profile") -> None:
             ("fee share", f"{percent(profile.fee_share_ppm)} to stake"),
             ("stake", lpt_text(profile.stake_lpt)),
             ("rank", f"{place.rank or 'none'} of {place.size}, at most {place.size_max}"),
-            ("reward calls", "—" if calls is None else percent(calls)),
+            ("reward calls", "—" if calls is None else about_percent(calls)),
         ]
     )
     show_table(
@@ -198,8 +207,8 @@ def _show_profile(profile: "Profile") -> None:
         [
             (
                 each.number,
-                _about(each.reward_lpt) if each.rewarded else "missed",
-                _about(each.delegators_lpt),
+                lpt(each.reward_lpt) if each.rewarded else "missed",
+                lpt(each.delegators_lpt),
                 ether(each.fees_wei),
             )
             for each in profile.past[-PAST:]
@@ -238,22 +247,15 @@ def _show_account(account: "Account") -> None:
         )
 
 
-def _about(amount_lpt: int) -> str:
-    """An amount for a list; JSON has it exactly."""
-    from openpool.web.format import lpt_about
-
-    return f"{lpt_about(amount_lpt)} LPT"
-
-
 def _show_estimates(told: "Estimates", amount: str) -> None:
     show_table(
         ["rounds>", "rewards>", "fees>", "growth>"],
         [
             (
                 f"{each.rounds} (a year)" if each.rounds == told.rounds_per_year else each.rounds,
-                _about(int(each.rewards_lpt)),
+                lpt(each.rewards_lpt),
                 ether(each.fees_wei),
-                percent(each.growth_ppm),
+                about_percent(each.growth_ppm),
             )
             for each in told.estimates
         ],

@@ -11,6 +11,7 @@ import typer
 from openpool.cli.asking import Booked, on_books
 from openpool.cli.options import ConfigFile, Json, Limit, Set, examples, load
 from openpool.cli.output import (
+    balance,
     clock,
     ether,
     grouped,
@@ -62,7 +63,10 @@ def ledger(
         return
     show_table(
         ["account", "wei>", "about>"],
-        [(b.account, grouped(b.amount_wei), ether(b.amount_wei)) for b in balances.balances],
+        [
+            (b.account, grouped(b.amount_wei), balance(b.account, b.amount_wei))
+            for b in balances.balances
+        ],
         empty="No money has moved yet.",
     )
     show(f"All balances together: {balances.sum_wei} wei (0, or the books are broken).")

@@ -52,13 +52,14 @@ def list_models(cache: Cache = None, as_json: Json = False) -> None:
         (name, entry.model or "to be named", entry.meaning) for name, entry in CATALOGUE.items()
     ]
     rows.append(("http", "to be named", "Any server that speaks HTTP"))
-    show_table(("runtime", "model", "what it does"), rows)
+    show_table(("runtime", "model", "what it does~"), rows)
     fetchable = [
-        (name, known.runtime, known.repository, place.get(name, "-"))
+        (name, known.runtime, known.repository, place.get(name, "no"))
         for name, known in KNOWN.items()
     ]
     fetchable += [(name, "-", "-", words) for name, words in place.items() if name not in KNOWN]
-    show_table(("model", "of runtime", "comes from", f"in {folder}"), fetchable)
+    show_table(("model", "of runtime", "comes from", "fetched"), fetchable)
+    note(f"Models are fetched to {folder}; `openpool worker models pull MODEL` does that.")
 
 
 @app.command(

@@ -11,7 +11,7 @@ import typer
 from openpool.cli.asking import Asked, as_operator
 from openpool.cli.groups import Group
 from openpool.cli.options import Limit, examples
-from openpool.cli.output import clock, ether, note, print_json, show, show_facts, show_table
+from openpool.cli.output import clock, ether, lpt, note, print_json, show, show_facts, show_table
 
 if TYPE_CHECKING:
     from openpool.core.money.payout_views import NextPayout, OrderView, PayoutsView
@@ -197,14 +197,28 @@ def _show_status(found: "PayoutsView") -> None:
             ("wallet", f"{found.wallet} on chain {found.chain_id}"),
             ("may be spent", ether(found.funds_wei)),
             ("lasts", lasts),
-            ("owed", ether(found.owed_wei)),
+            ("owed", _owed(found)),
             ("on its way", ether(found.in_flight_wei)),
             ("last 24 hours", f"{ether(found.spent_today_wei)} of {ether(found.per_day_max_wei)}"),
+            *_lpt_today(found),
             ("orders", ", ".join(f"{n} {s}" for s, n in found.counts.items() if n) or "none"),
         ]
     )
     for sentence in _remarks(found):
         note(sentence)
+
+
+def _lpt_today(found: "PayoutsView") -> list[tuple[str, str]]:
+    """The line below the one for ETH, if this pool sends LPT."""
+    if found.per_day_max_lpt == "0":
+        return []
+    sent, most = (_amount(each, "LPT") for each in (found.spent_today_lpt, found.per_day_max_lpt))
+    return [("", f"{sent} of {most}")]
+
+
+def _owed(found: "PayoutsView") -> str:
+    more = f" and {lpt(found.owed_lpt)}" if int(found.owed_lpt) else ""
+    return f"{ether(found.owed_wei)}{more}"
 
 
 def _remarks(found: "PayoutsView") -> list[str]:
@@ -217,7 +231,7 @@ def _remarks(found: "PayoutsView") -> list[str]:
 
 def _show_plan(found: "Sequence[NextPayout]") -> None:
     show_table(
-        ["address", "owed>", "threshold>", "now", "why not"],
+        ["address", "owed>", "threshold>", "now", "why not~"],
         [
             (
                 each.address,
@@ -271,11 +285,12 @@ def _show_order(found: "OrderView") -> None:
         show("")
         show_table(
             ["address", "amount>", "sent>"],
-            [(e.address, _amount(e.amount_wei, found.asset), e.send_wei) for e in found.lines],
+            [
+                (e.address, _amount(e.amount_wei, found.asset), _amount(e.send_wei, found.asset))
+                for e in found.lines
+            ],
         )
 
 
 def _amount(wei: str, asset: str) -> str:
-    from openpool.core.money.payout_plan import amount_text
-
-    return ether(wei) if asset == "ETH" else amount_text(int(wei), "LPT")
+    return ether(wei) if asset == "ETH" else lpt(wei)

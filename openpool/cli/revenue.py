@@ -14,10 +14,11 @@ from openpool.cli.asking import Asked, as_operator
 from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
 from openpool.cli.output import (
+    about_percent,
     clock,
     ether,
+    lpt,
     note,
-    percent,
     print_json,
     show,
     show_facts,
@@ -171,7 +172,7 @@ def _show_state(view: "RevenueView") -> None:
     show(f"Round {view.round} by {by}, since {clock(view.round_start_ms)}{followed}.")
     show_table(
         ["hot wallet", "ETH>", "LPT>", "open orders>"],
-        [(w.wallet, ether(w.eth_wei), _lpt(w.lpt), w.open_orders) for w in view.wallets],
+        [(w.wallet, ether(w.eth_wei), lpt(w.lpt), w.open_orders) for w in view.wallets],
         empty="",
     )
 
@@ -201,7 +202,7 @@ def _show_orchestrator(each: "OrchestratorRevenue", rounds: int) -> None:
             "realised>",
             "luck>",
             "reward",
-            "note",
+            "note~",
         ],
         [
             (
@@ -220,9 +221,9 @@ def _show_orchestrator(each: "OrchestratorRevenue", rounds: int) -> None:
         empty="No round yet.",
     )
     show_table(
-        ["round>", "gateway", "face value>", "paid>", "transaction"],
+        ["transaction", "round>", "gateway", "face value>", "paid>"],
         [
-            (t.round, t.gateway, ether(t.face_value_wei), ether(t.paid_wei), t.tx)
+            (t.tx, t.round, t.gateway, ether(t.face_value_wei), ether(t.paid_wei))
             for t in each.tickets[:TICKETS]
         ],
         empty="",
@@ -232,15 +233,9 @@ def _show_orchestrator(each: "OrchestratorRevenue", rounds: int) -> None:
 def _luck(luck: "LuckView") -> str:
     if luck.ratio_ppm is None:
         return "—"
-    spread = f" (usual: ±{percent(luck.spread_ppm)})" if luck.spread_ppm is not None else ""
-    return f"{percent(luck.ratio_ppm)}{spread}"
+    spread = f" (usual: ±{about_percent(luck.spread_ppm)})" if luck.spread_ppm is not None else ""
+    return f"{about_percent(luck.ratio_ppm)}{spread}"
 
 
 def _reward(state: str, own_lpt: str) -> str:
-    return f"{state}, {_lpt(own_lpt)}" if state == "called" else state or "—"
-
-
-def _lpt(amount: str) -> str:
-    from openpool.core.livepeer.amounts import lpt_text
-
-    return lpt_text(int(amount))
+    return f"{state}, {lpt(own_lpt)}" if state == "called" else state or "—"

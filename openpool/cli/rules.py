@@ -59,7 +59,7 @@ def list_rules(config: ConfigFile = None, assignments: Set = None, as_json: Json
         )
         return
     show_table(
-        ["rule", "version", "hash", "in use", "what it does"],
+        ["rule", "version", "hash", "in use", "what it does~"],
         [
             (
                 info.name,
@@ -72,7 +72,7 @@ def list_rules(config: ConfigFile = None, assignments: Set = None, as_json: Json
         ],
     )
     show_table(
-        ["rule", "option", "meaning"],
+        ["rule", "option", "meaning~"],
         [(i.name, name, meaning) for i, _, _ in found for name, meaning in i.options.items()],
         empty="",
     )
@@ -265,7 +265,7 @@ def _show(closing: "Closing", plain: "Sequence[Event]", ruled: "Sequence[Event]"
     )
     made = [event.data for event in ruled if isinstance(event.data, AdjustmentMade)]
     show_table(
-        ["from", "to", "wei>", "reason"],
+        ["from", "to", "wei>", "reason~"],
         [(m.debit, m.credit, grouped(m.amount_wei), m.reason) for m in made[:SHOWN_MAX]],
         empty="The rule adjusts nothing in this round.",
     )

@@ -36,8 +36,8 @@ def explain_settings(
         print_json(settings)
         return
     show_table(
-        ["setting", "value", "source", "meaning"],
-        [(s.path, s.value, s.source, s.meaning) for s in settings],
+        ["setting", "value~", "source~", "meaning~"],
+        [(s.path, s.value or "—", s.source, s.meaning) for s in settings],
         empty=f"There is no setting whose name begins with `{begins}`.",
     )
 

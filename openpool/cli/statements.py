@@ -12,7 +12,7 @@ import typer
 from openpool.cli.asking import Asked, Spoken, as_anyone, as_operator
 from openpool.cli.groups import Group
 from openpool.cli.options import examples
-from openpool.cli.output import ago, note, plain, print_json, show, show_facts, show_table
+from openpool.cli.output import ago, note, print_json, show, show_facts, show_table
 from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -227,11 +227,11 @@ def _show(found: "Dispute") -> None:
             ("evidence", found.evidence),
         ]
     )
-    show(plain(f"“{found.claim}”"))
+    show(f"“{found.claim}”")
     if found.reason:
-        show(plain(f"Decision: {found.reason}"))
+        show(f"Decision: {found.reason}")
     if found.correction:
-        show(plain(f"Correction: {found.correction}"))
+        show(f"Correction: {found.correction}")
 
 
 def _state(found: "Dispute") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openpool.cli.options import Json, examples, typed
-from openpool.cli.output import ether, grouped, plain, print_json, show, show_facts, show_table
+from openpool.cli.output import ether, grouped, print_json, show, show_facts, show_table
 
 if TYPE_CHECKING:
     from openpool.cli.checking import Report
@@ -20,7 +20,10 @@ FileArgument = Annotated[
     typer.Argument(metavar="FILE", help="A statement, terms or a signed receipt; - is stdin."),
 ]
 FileOption = Path | None
-COLUMNS = ("address", "jobs>", "fees, wei>", "commission, wei>", "paid, wei>", "owed, wei>", "~>")
+COLUMNS = (
+    *("address", "jobs>", "fees, wei>", "commission, wei>", "paid, wei>", "owed, wei>"),
+    "about>",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -90,12 +93,12 @@ def _show(report: "Report", address: str) -> None:
         _show_statement(report, address)
     for finding in report.findings:
         where = f"{finding.path}: " if finding.path else ""
-        show(plain(f"✗ {where}{finding.text}"))
+        show(f"✗ {where}{finding.text}")
     if report.ok:
         for text in report.checked:
-            show(plain(f"✓ {text}"))
+            show(f"✓ {text}")
         for text in report.not_checked:
-            show(plain(f"– Not checked. {text}"))
+            show(f"– Not checked. {text}")
 
 
 def _show_statement(report: "Report", address: str) -> None:
