@@ -6,7 +6,6 @@ fro is a `Transcript`, from which `pool.answers` counts and judges. Read next: `
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -74,19 +73,6 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """What was measured of a session's answer while it passed; `answer` is empty then."""
     fault: str = ""
     """What is wrong with that which came after it; empty if all of it was right."""
-
-
-class Follow(Protocol):
-    """Checks the answer of a session while it passes, in bounded memory."""
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next piece. Raises BadResult if it is not right; what came before still is."""
-
-    def end(self) -> None:
-        """That was all. Raises BadResult if something is missing."""
-
-    def measured(self, took_ms: int) -> Measured | None:
-        """All that was right so far, in a session that took so long; None if nothing was."""
 
 
 class Checked(Struct, frozen=True, kw_only=True):

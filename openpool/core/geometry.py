@@ -1,7 +1,8 @@
 """Sizes and counts that a rendition must have: the one place for the aspect rule.
 
 The box in a profile only gives the long side; the other side follows the aspect ratio of the
-source. Worker and pool both compute with these functions, so they cannot disagree.
+source. So it is with the pictures of a session of live video. Worker and pool both compute with
+these functions, so they cannot disagree.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ MAX_SEGMENT_MS = 300_000
 MIN_RENDITION_BYTES = 25
 RUNAWAY_FACTOR = 25
 """More encoded than this many times the decoded frames is an error."""
+SHOWN_SIDE_MAX = 1280
+"""The longer side of a picture that is shown of a frame; larger frames are scaled down."""
 
 
 class Limits(NamedTuple):
@@ -64,6 +67,15 @@ def rendition_size(profile: Profile, width: int, height: int) -> tuple[int, int]
     if size[0] > limits.width_max or size[1] > limits.height_max:
         raise ValueError(f"{size[0]}x{size[1]} is larger than the codec allows")
     return size
+
+
+def shown_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the picture that is shown of a frame, to the nearest pixel."""
+    longer = max(width, height)
+    if longer <= SHOWN_SIDE_MAX:
+        return width, height
+    shown = [(2 * side * SHOWN_SIDE_MAX + longer) // (2 * longer) for side in (width, height)]
+    return max(1, shown[0]), max(1, shown[1])
 
 
 def frames_expected(profile: Profile, source: SourceInfo) -> tuple[int, int]:

@@ -31,10 +31,11 @@ from openpool.core.call_instructions import (
     StartCall,
     StopCall,
 )
-from openpool.core.call_requests import CallRequest, Checked, Follow, Transcript
+from openpool.core.call_requests import CallRequest, Checked, Transcript
 from openpool.core.calls import App, CallSource, Offer
 from openpool.core.errors import Banned, OpenPoolError, Unauthorized
 from openpool.core.prices import Quote
+from openpool.core.usage import Measured
 from openpool.link.anyline import AnyLine
 from openpool.link.interface import Caller
 from openpool.pool.open_call import CallAnswer, OpenCall
@@ -68,6 +69,22 @@ Admit = Callable[[str], Awaitable[KnownWorker]]
 """The worker of a secret, if it may work. Raises Unauthorized, or Refusal."""
 Price = Callable[[App, CallSource], Quote | None]
 """What a unit of an app pays, for calls that come this way."""
+
+
+class Follow(Protocol):
+    """Checks the answer of a session while it passes, in bounded memory."""
+
+    fault: str
+    """What is wrong with the rest of the answer; empty while all of it is right."""
+
+    async def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece; what may be passed on now. Nothing is taken after a fault."""
+
+    def end(self) -> None:
+        """That was all: it is a fault if something is missing."""
+
+    def measured(self, took_ms: int) -> Measured | None:
+        """All that was right so far, in a session that took so long; None if nothing was."""
 
 
 class Check(Protocol):

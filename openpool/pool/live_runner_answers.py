@@ -230,15 +230,15 @@ async def messages_of(answer: Head) -> AsyncIterator[bytes | str]:
 
 async def whole_lines(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The lines of an answer that are not empty, without their ends."""
-    rest = b""
+    lines = framing.Lines(LINE_BYTES_MAX)
     async for chunk in body:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LINE_BYTES_MAX:
-            raise Unavailable
-        for line in filter(None, lines):
-            yield line
-    if rest:
-        yield rest
+        try:
+            for line in lines.feed(chunk):
+                yield line
+        except BadMessage:
+            raise Unavailable from None
+    if lines.rest:
+        yield bytes(lines.rest)
 
 
 def _error_event(content_type: str, code: str, text: str) -> bytes:

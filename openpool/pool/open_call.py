@@ -31,7 +31,7 @@ from openpool.core.call_instructions import RefuseCall, StartCall
 from openpool.core.call_requests import CallFailed, CallRequest, Checked, Transcript
 from openpool.core.calls import Unit, Usage
 from openpool.core.customers import SpendLimitReached
-from openpool.core.errors import BadResult, NoCapacity
+from openpool.core.errors import NoCapacity
 from openpool.core.prices import Quote
 from openpool.core.usage import Measured, units, units_of
 from openpool.link.anyline import AnyCall, AnyLine
@@ -39,7 +39,7 @@ from openpool.link.line import Answer, BrokenOff, NotAnswered
 from openpool.pool.spool import Spool
 
 if TYPE_CHECKING:
-    from openpool.pool.exchange import Exchange
+    from openpool.pool.exchange import Exchange, Follow
 
 log = structlog.get_logger()
 
@@ -284,13 +284,10 @@ class OpenCall:
             self._silent_since = 0.0
 
     def _keep(self, chunk: bytes) -> None:
-        """Remember a piece of the answer, or check it at once. Raises BadResult."""
+        """Remember a piece of the answer, as far as that is needed for counting."""
         self._kept_bytes += len(chunk)
         self._pieces += chunk.count(b"data:")
-        if self._follow is not None:
-            self._follow.feed(chunk) if chunk else self._follow.end()
-            self._right_ms = self._took_ms()
-        elif self._kept_bytes <= self._kept_max:
+        if self._follow is None and self._kept_bytes <= self._kept_max:
             self._kept.append(chunk)
 
     async def _passed_whole(self, head: Answer) -> CallAnswer:
@@ -310,11 +307,20 @@ class OpenCall:
         """The next piece of an answer that is passed on; empty at its end. Raises CallFailed."""
         head = self._head
         assert head is not None
+        passed, over = b"", bool(self._fault)
+        while not (passed or over):
+            passed, over = await self._checked(head, await self._next_piece(head))
+        if self._fault and not passed:
+            raise CallFailed("worker-failed", SPOILT, started=True)
+        return passed
+
+    async def _next_piece(self, head: Answer) -> bytes:
+        """What the worker tells next; empty at the end. Raises CallFailed."""
         try:
             if self._orders:
                 raise _Stopped
             self.starts()
-            chunk = await self._read(head)
+            return await self._read(head)
         except (BrokenOff, _Failed) as error:
             await self._broken(error if isinstance(error, _Failed) else self._failure(error))
             await self._next_order()  # which is to give up, since it had begun
@@ -325,22 +331,30 @@ class OpenCall:
             await self._end_attempt()
             self._cut = "the customer's spend limit was reached"
             raise SpendLimitReached from None
-        else:
-            return await self._pass(head, chunk)
         raise AssertionError("a call that has begun is never tried again")
 
-    async def _pass(self, head: Answer, chunk: bytes) -> bytes:
-        """A piece as it goes to the client. Raises CallFailed if it is not right."""
-        try:
-            self._keep(chunk)
-        except BadResult as fault:
-            self._fault = str(fault)
+    async def _checked(self, head: Answer, chunk: bytes) -> tuple[bytes, bool]:
+        """What of a piece may go to the client, and whether nothing can come after it."""
+        self._keep(chunk)
+        passed = await self._followed(self._follow, chunk) if self._follow else chunk
+        over = not chunk or bool(self._fault)
+        if over:
             self._finish(head)
+        if self._fault:
             await self._end_attempt()
-            raise CallFailed("worker-failed", SPOILT, started=True) from None
-        if not chunk:
-            self._finish(head)
-        return chunk
+        return passed, over
+
+    async def _followed(self, follow: "Follow", chunk: bytes) -> bytes:
+        """What is right of a piece of a session."""
+        passed = b""
+        if chunk:
+            passed = await follow.feed(chunk)
+        else:
+            follow.end()
+        if passed or not follow.fault:
+            self._right_ms = self._took_ms()
+        self._fault = follow.fault
+        return passed
 
     def starts(self) -> None:
         """The first byte goes out."""

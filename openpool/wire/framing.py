@@ -1,4 +1,4 @@
-"""Messages in an HTTP body: four bytes of length, big-endian, then as many bytes.
+"""Messages in an HTTP body: four bytes of length, big-endian, then as many bytes; or lines.
 
 Sessions carry their input so, and those of a WebSocket elsewhere their answer, too. The first bit
 of a length says that the message is text. A length above the limit ends the session before the
@@ -6,6 +6,7 @@ message is read: what a stranger announces is never allocated.
 """
 
 import struct
+from collections.abc import Iterator
 
 from openpool.core.errors import BadMessage
 
@@ -68,3 +69,24 @@ class Unpacker:
                 "are taken, send smaller segments"
             )
         return _LENGTH.size + size
+
+
+class Lines:
+    """Finds the lines in a body that arrives in pieces of any size; empty ones are left out."""
+
+    def __init__(self, line_bytes_max: int) -> None:
+        self.rest = bytearray()
+        """The beginning of a line whose end has not come."""
+        self._line_bytes_max = line_bytes_max
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The lines that are complete with this piece, without their ends. Raises BadMessage when
+        it is the turn of one that is too long."""
+        for number, piece in enumerate(data.split(b"\n")):
+            if number and self.rest:
+                line = bytes(self.rest)
+                self.rest.clear()
+                yield line
+            self.rest += piece
+            if len(self.rest) > self._line_bytes_max:
+                raise BadMessage(f"a line is longer than {self._line_bytes_max} bytes")

@@ -1,6 +1,7 @@
 """Live video over a WebSocket: a whole pool, a worker on a line, a client that talks to both."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from aiohttp import web
-from callers import calling_pool, line_worker, offer, until
+from callers import calling_pool, for_ever, line_worker, offer, until
 from msgspec import structs
 from network import RunningPool
 from runtimes import host_of
@@ -18,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from openpool.core.calls import App
 from openpool.core.events import CallCompleted, FeeCredited, LineOpened
+from openpool.demo import scenes
 from openpool.link.line import Handler, LineAnswer, LineRequest
 from openpool.store.interface import EventFilter
 from openpool.wire.framing import Unpacker
@@ -29,10 +31,11 @@ PRICE = "    - {pipeline: live-video-analysis, price: 1000 wei}\n"
 LINES = {"content-type": "application/jsonl"}
 
 
-def seen(frame: int) -> bytes:
+def seen(frame: int, **more: str) -> bytes:
     """What a worker says of one picture."""
     box = {"label": "ball", "score": 0.9, "x": 10, "y": 10, "w": 30, "h": 30}
     told = {"t_ms": frame * 200, "frame": frame, "width": 320, "height": 180, "boxes": [box]}
+    told |= more
     return msgspec.json.encode(told) + b"\n"
 
 
@@ -286,3 +289,43 @@ async def test_a_worker_that_dies_ends_the_session_with_a_reason(tmp_path: Path)
                 await socket.recv()
                 await worker.die()
                 assert (await last_words(socket))["code"] == "worker-failed"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (scenes.to_file(scenes.draw(64, 48), "JPEG"), "the JPEG of frame 1 is 64x48, not 320x180"),
+        (scenes.to_file(scenes.draw(320, 180), "PNG"), "the picture of frame 1 is no whole JPEG"),
+    ],
+)
+async def test_a_wrong_picture_is_never_passed_on_and_ends_the_session(
+    tmp_path: Path, wrong: bytes, reason: str
+) -> None:
+    """The client gets what came before; that is paid, and the log says what was wrong."""
+    right = scenes.to_file(scenes.draw(320, 180), "JPEG")
+
+    async def paint(request: LineRequest) -> LineAnswer:
+        async def lines() -> AsyncIterator[bytes]:
+            for frame, picture in enumerate((right, wrong, right)):
+                yield seen(frame, jpeg=base64.b64encode(picture).decode())
+            await for_ever()
+
+        return LineAnswer(200, LINES, lines())
+
+    prices = PRICE.replace("price:", "unit: pixel, price:")
+    async with calling_pool(tmp_path, prices) as running, line_worker(running, paint, SESSIONS):
+        where = address(running, "live-video-analysis/colours/nano?annotate=true")
+        async with connect(where, additional_headers=operator(running)) as socket:
+            await socket.send(b"\xff\xd8 picture")
+            line = msgspec.json.decode(await socket.recv())
+            assert (line["frame"], base64.b64decode(line["jpeg"])) == (0, right)
+            error = await last_words(socket)
+        assert error["code"] == "worker-failed"
+        assert "not right any more" in error["message"]
+        (done,) = await told(running, CallCompleted)
+        assert isinstance(done, CallCompleted)
+        assert (done.units, done.blamed) == (320 * 180, True)
+        assert done.note.endswith(f"; then {reason}")
+        (fee,) = await told(running, FeeCredited)
+        assert isinstance(fee, FeeCredited)
+        assert int(fee.fee_wei) == 320 * 180 * 1000

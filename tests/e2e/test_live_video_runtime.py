@@ -13,20 +13,20 @@ import av
 import msgspec
 import numpy as np
 import pytest
+from said import open_here
 
 from openpool.core.call_requests import Transcript
 from openpool.core.calls import App
+from openpool.core.geometry import shown_size
 from openpool.demo import scenes
 from openpool.demo.tiny_detector import TinyDetector, write_detector
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.pool.answers import Answers
-from openpool.pool.answers.nouns import Opener
-from openpool.pool.answers.sessions import LINE_BYTES_MAX
-from openpool.pool.findings import Weight
+from openpool.pool.answers.sessions import JPEG_BYTES_MAX, LINE_BYTES_MAX
 from openpool.wire.framing import CONTENT_TYPE, pack
 from openpool.worker.offers import RuntimeSettings, WorkerOffers, checked
 from openpool.worker.runtimes import video
-from openpool.worker.runtimes.annotate import annotated, shown_size
+from openpool.worker.runtimes.annotate import annotated
 from openpool.worker.runtimes.base import BadRequest, Session
 from openpool.worker.runtimes.detector import Detector
 from openpool.worker.runtimes.host import Host, call_path
@@ -162,11 +162,12 @@ async def test_what_is_told_earns(
         client.send(segments[0], b"garbage")
         client.end()
         told = b"".join(msgspec.json.encode(line) + b"\n" for line in await client.rest())
-    answers = Answers(_never_opened())
+    answers = Answers(open_here)
     follow = answers.follow(APP)
     assert follow is not None
-    follow.feed(told)
+    assert await follow.feed(told) == told
     follow.end()
+    assert not follow.fault
     said = Transcript(
         app=APP, source="direct", path="/", unit="pixel", request_type=CONTENT_TYPE, request=b"",
         status=200, answer_type="application/jsonl", answer=b"", whole=True, took_ms=900,
@@ -175,13 +176,6 @@ async def test_what_is_told_earns(
     checked_answer = await answers.check(said)
     assert checked_answer.usage.checked
     assert checked_answer.usage.units == 10 * WIDTH * HEIGHT
-
-
-def _never_opened() -> Opener:
-    async def opened(data: bytes) -> Weight:
-        raise AssertionError("a session has no file to open")
-
-    return opened
 
 
 async def test_sessions_take_turns(
@@ -352,12 +346,19 @@ def test_boxes_are_drawn_where_they_are_told(
     assert "jpeg" not in plain
 
 
+def test_a_picture_of_noise_is_one_that_the_pool_takes() -> None:
+    """Whatever a stream shows, the largest annotated picture is within the pool's bounds."""
+    noise = np.random.default_rng(0).integers(0, 2, (1280, 1280, 3), np.uint8) * np.uint8(255)
+    file = annotated(noise, [], 4096)
+    assert len(file) <= JPEG_BYTES_MAX
+    assert JPEG_BYTES_MAX * 4 / 3 + 200_000 < LINE_BYTES_MAX
+
+
 def test_a_large_frame_is_shown_smaller() -> None:
-    """Whatever the size of a stream, an annotated picture stays one that a line can carry."""
-    huge = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
-    assert shown_size(4096, 2160) == (1280, 675)
-    assert shown_size(320, 180) == (320, 180)
-    assert len(annotated(huge, [], 4096)) * 4 / 3 < LINE_BYTES_MAX
+    """The longer side is 1280 pixels at most, and the other follows to the nearest pixel."""
+    sizes = [(4096, 2160), (1280, 1280), (320, 180), (1441, 2560), (16_000, 1)]
+    shown = [(1280, 675), (1280, 1280), (320, 180), (721, 1280), (1280, 1)]
+    assert [shown_size(*size) for size in sizes] == shown
 
 
 @pytest.mark.parametrize("source_fps", [5, 24, 25, 30, 50, 60])

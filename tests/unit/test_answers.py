@@ -12,13 +12,14 @@ import msgspec
 import pytest
 from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, vectors
 
-from openpool.core.call_requests import Checked, Follow
+from openpool.core.call_requests import Checked
 from openpool.core.calls import App, CallSource, Unit
-from openpool.core.errors import BadResult
 from openpool.demo import scenes
 from openpool.pool.answers import Answers
 from openpool.pool.answers.nouns import Unmeasured, opener
+from openpool.pool.answers.sessions import JPEG_HEAD
 from openpool.pool.checkers import Checkers
+from openpool.pool.exchange import Follow
 from openpool.pool.findings import Weight
 from openpool.wire.forms import to_data_url
 
@@ -369,6 +370,19 @@ def frame(number: int, **changes: Any) -> dict[str, Any]:
     return {**seen, **changes}
 
 
+def jpeg(width: int, height: int) -> bytes:
+    """A frame as a picture."""
+    return scenes.to_file(scenes.draw(width, height), "JPEG")
+
+
+JPEG = jpeg(640, 360)
+
+
+def shown(number: int, picture: bytes, **changes: Any) -> dict[str, Any]:
+    """What was seen in a frame, with a picture of it."""
+    return frame(number, jpeg=base64.b64encode(picture).decode(), **changes)
+
+
 def follow() -> Follow:
     """What checks the answer of a session."""
     made = Answers(open_here).follow(LIVE)
@@ -389,23 +403,25 @@ async def test_sessions_are_checked_as_they_pass() -> None:
     fault of the worker's."""
     told = lines(frame(0), {"t_ms": 200, "error": "damaged"}, frame(6))
     for size in (1, 7, len(told)):
-        check = follow()
+        check, passed = follow(), b""
         for start in range(0, len(told), size):
-            check.feed(told[start : start + size])
+            passed += await check.feed(told[start : start + size])
         check.end()
+        assert (passed, check.fault) == (told, "")
         assert (await session(check, "second")).usage.units == 61
         assert (await session(check, "pixel")).usage.units == 2 * 640 * 360
-    check.feed(b'{"t_ms":')
+    assert await check.feed(b'{"t_ms":') == b""
     assert (await session(check, "second")).usage.units == 61
-    with pytest.raises(BadResult, match="cut off"):
-        check.end()
+    check.end()
+    assert check.fault == "the last line is cut off"
 
 
 async def test_a_session_that_turns_to_garbage_is_paid_until_then_and_blamed() -> None:
     """What was right counts, with a note about the rest; nothing counts where nothing was right."""
     check = follow()
-    with pytest.raises(BadResult, match="right shape"):
-        check.feed(lines(frame(0)) + b"garbage\n" + lines(frame(1)))
+    told = lines(frame(0)) + b"garbage\n" + lines(frame(1))
+    assert await check.feed(told) == lines(frame(0))
+    assert "right shape" in check.fault
     checked = await session(check, "pixel", "a line has not the right shape")
     assert (checked.usage.units, checked.usage.checked, checked.blamed) == (640 * 360, True, True)
     assert "then a line has not the right shape" in checked.usage.note
@@ -413,12 +429,43 @@ async def test_a_session_that_turns_to_garbage_is_paid_until_then_and_blamed() -
     assert (checked.usage.units, checked.usage.checked, checked.blamed) == (0, False, True)
 
 
-def test_a_line_without_an_end_is_not_held_for_ever() -> None:
+async def test_a_line_without_an_end_is_not_held_for_ever() -> None:
     """Memory is bounded by the longest line that there may be."""
+    check, fed = follow(), 0
+    while not check.fault:
+        assert await check.feed(b"x" * 20_000) == b""
+        fed += 20_000
+    assert "longer than" in check.fault
+    assert fed < 3_100_000
+
+
+async def test_pictures_beside_lines_are_opened_before_the_line_counts() -> None:
+    """One in the frame's own size is right, and one in that at which large frames are shown."""
     check = follow()
-    with pytest.raises(BadResult, match="longer than"):
-        for _ in range(100):
-            check.feed(b"x" * 20_000)
+    large = {"width": 2560, "height": 1440}
+    right = lines(
+        shown(0, JPEG), shown(1, jpeg(1280, 720), **large), shown(2, jpeg(2560, 1440), **large)
+    )
+    await check.feed(right)
+    assert not check.fault
+    assert await check.feed(lines(shown(3, JPEG[:900] + JPEG[-2:]), frame(4))) == b""
+    checked = await session(check, "pixel", check.fault)
+    assert checked.usage.units == 640 * 360 + 2 * 2560 * 1440
+    assert "; then the JPEG of frame 3 is damaged" in checked.usage.note
+    assert checked.blamed
+
+
+async def test_a_picture_that_crashes_what_opens_it_is_the_workers_fault() -> None:
+    """A decoder that dies of a picture costs its line, and no more is counted."""
+
+    async def dies(_: bytes) -> Weight:
+        raise Unmeasured("it crashed or blocked what opens it")
+
+    check = Answers(dies).follow(LIVE)
+    assert check is not None
+    assert await check.feed(lines(shown(0, JPEG))) == b""
+    assert "frame 0 is damaged: it crashed or blocked" in check.fault
+    assert check.measured(1000) is None
 
 
 async def test_one_picture_without_a_session_is_checked_like_any_other() -> None:
@@ -438,14 +485,28 @@ async def test_one_picture_without_a_session_is_checked_like_any_other() -> None
         (lines(frame(0, boxes=[box(x=700)])), "outside"),
         (lines({"t_ms": 0, "error": "damaged"}), "not one frame"),
         (lines(*(frame(n, t_ms=n) for n in range(200))), "64 frames in 63 ms"),
+        (lines(shown(0, PICTURE)), "frame 0 is no whole JPEG"),
+        (lines(shown(0, b"")), "frame 0 is no whole JPEG"),
+        (lines(shown(0, JPEG[:-100])), "frame 0 is no whole JPEG"),
+        (lines(shown(0, JPEG + b"more")), "frame 0 is no whole JPEG"),
+        (lines(shown(0, JPEG[:900] + JPEG[-2:])), "the JPEG of frame 0 is damaged"),
+        (lines(shown(0, JPEG_HEAD + tone(1) + JPEG[-2:])), "the JPEG of frame 0 is damaged"),
+        (lines(shown(3, jpeg(64, 48))), "the JPEG of frame 3 is 64x48, not 640x360"),
+        (lines(shown(0, jpeg(360, 640))), "is 360x640, not 640x360"),
+        (lines(shown(0, jpeg(640, 360), width=2560, height=1440)), "not 1280x720"),
+        (lines(shown(0, JPEG[:2] + bytes(2_000_000) + JPEG[-2:])), "has 2000004 bytes, over"),
+        (lines(frame(0, jpeg="/9j/*")), "right shape"),
+        (lines(frame(0, jpeg=[255, 216])), "right shape"),
+        (lines(shown(0, JPEG, error="damaged")), "has no picture"),
     ],
 )
 async def test_sessions_that_cannot_be(told: bytes, reason: str) -> None:
     """Frames that repeat, run backwards, come in thousands or hold boxes outside are refused."""
     check = follow()
-    with pytest.raises(BadResult, match=reason):
-        check.feed(told)
+    await check.feed(told)
+    if not check.fault:
         check.end()
+    assert reason in check.fault
 
 
 # --- in child processes --------------------------------------------------------------------------

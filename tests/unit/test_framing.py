@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openpool.core.errors import BadMessage
-from openpool.wire.framing import Unpacker, pack
+from openpool.wire.framing import Lines, Unpacker, pack
 
 
 def test_texts_are_marked() -> None:
@@ -42,3 +42,26 @@ def test_a_hostile_length_ends_it_at_once() -> None:
     """Four gigabytes that are only announced are refused with the first four bytes."""
     with pytest.raises(BadMessage, match="at most 1000 are taken"):
         Unpacker(message_bytes_max=1000).feed(b"\xff\xff\xff\xff")
+
+
+@given(lines=st.lists(st.binary(max_size=50)), piece=st.integers(min_value=1, max_value=60))
+def test_lines_come_out_as_they_went_in(lines: list[bytes], piece: int) -> None:
+    """However a body is cut into pieces, its lines come out whole and in order, but empty ones."""
+    lines = [line.replace(b"\n", b"") for line in lines]
+    body = b"".join(line + b"\n" for line in lines) + b"rest"
+    reader = Lines(50)
+    found: list[bytes] = []
+    for start in range(0, len(body), piece):
+        found += reader.feed(body[start : start + piece])
+    assert found == [line for line in lines if line]
+    assert reader.rest == b"rest"
+
+
+@pytest.mark.parametrize("body", [b"one\nsixbytes\ntwo\n", b"one\nsixbytes"])
+def test_a_line_that_is_too_long_is_refused_after_those_before_it(body: bytes) -> None:
+    """With its end or without: the lines before it are told, and none after it."""
+    found: list[bytes] = []
+    with pytest.raises(BadMessage, match="longer than 5 bytes"):
+        for line in Lines(5).feed(body):
+            found.append(line)
+    assert found == [b"one"]

@@ -9,7 +9,7 @@ and fro.
 
 from collections.abc import Awaitable, Callable
 
-from openpool.core.call_requests import Checked, Follow, Transcript
+from openpool.core.call_requests import Checked, Transcript
 from openpool.core.calls import App, Usage
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.usage import Measured, units
@@ -71,11 +71,11 @@ class Answers:
         usage = Usage(unit=said.unit, units=count, checked=True, note=note)
         return Checked(usage=usage, blamed=bool(said.fault))
 
-    def follow(self, app: App) -> Follow | None:
+    def follow(self, app: App) -> sessions.LiveCheck | sessions.OwnCheck | None:
         """Checks the answer of a session of this app while it passes; None if it can be checked at
         its end only."""
         if app.pipeline == LIVE:
-            return sessions.LiveCheck()
+            return sessions.LiveCheck(self._opener)
         return None if app.pipeline in {*CHECKS, *COUNTED} else sessions.OwnCheck()
 
     async def _find(self, said: Transcript) -> Finding:

@@ -2,19 +2,27 @@
 
 A session may last for days, so its lines are checked while they pass, and none is kept. What was
 shown is not kept either: a line is held against itself and the line before. Times and frames go
-forward, boxes lie inside the frame, and there are no more frames than a stream can have.
+forward, boxes lie inside the frame, and there are no more frames than a stream can have. A picture
+that comes with a line is opened in a checker process before the line counts.
 """
 
 import msgspec
 from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import BadResult
+from openpool.core.errors import BadMessage, BadResult
+from openpool.core.geometry import shown_size
 from openpool.core.usage import Measured
-from openpool.pool.answers.nouns import Finding, Opener, demand
+from openpool.pool.answers.nouns import Finding, Opener, demand, open_result
 from openpool.pool.answers.pictures import Box, check_boxes, check_detections
+from openpool.pool.findings import Weight
+from openpool.wire.framing import Lines
 
-LINE_BYTES_MAX = 1_000_000
+JPEG_BYTES_MAX = 2_000_000
+"""Half as much again as one of pure noise at the largest size."""
+LINE_BYTES_MAX = 3_000_000
+"""A picture in base64, and its boxes."""
+JPEG_HEAD, JPEG_TAIL = b"\xff\xd8\xff", b"\xff\xd9"
 SIDE_MAX = 16_384
 FRAMES_PER_S_MAX = 60
 
@@ -27,33 +35,41 @@ class _Seen(Struct):
     width: int = 0
     height: int = 0
     boxes: list[Box] = []
+    jpeg: bytes | None = None
+    """The frame with its boxes drawn in; base64 on the wire."""
     error: str | dict[str, str] = ""
 
 
 class LiveCheck:
-    """Checks the lines of a session as they come (`core.call_requests.Follow`)."""
+    """Checks the lines of a session as they come (`pool.exchange.Follow`)."""
 
-    def __init__(self) -> None:
-        self._rest = b""
-        """The beginning of a line."""
+    def __init__(self, opened: Opener) -> None:
+        self.fault = ""
         self.frames = 0
         """Frames that were analysed."""
         self.pixels = 0
         """Pixels of all of them."""
-        self._last = _Seen(t_ms=-1)
+        self._opened = opened
+        self._lines = Lines(LINE_BYTES_MAX)
+        self._last_ms = self._last_frame = -1
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the answer. Raises BadResult."""
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        for line in filter(None, lines):
-            self.line(line)
-        demand(len(rest) <= LINE_BYTES_MAX, f"a line is longer than {LINE_BYTES_MAX} bytes")
-        self._rest = rest
+    async def feed(self, chunk: bytes) -> bytes:
+        """The lines that are whole with this piece, up to the first that is not right."""
+        right = b""
+        try:
+            for line in self._lines.feed(chunk):
+                await self._take(_read(line))
+                right += line + b"\n"
+        except (BadMessage, BadResult) as fault:
+            self.fault = str(fault)
+        return right
 
     def end(self) -> None:
-        """The answer ended. Raises BadResult."""
-        demand(not self._rest, "the last line is cut off")
-        demand(self.frames > 0, "not one frame was analysed")
+        """The answer ended."""
+        if self._lines.rest:
+            self.fault = "the last line is cut off"
+        elif not self.frames:
+            self.fault = "not one frame was analysed"
 
     def measured(self, took_ms: int) -> Measured | None:
         """What was analysed so far."""
@@ -61,37 +77,72 @@ class LiveCheck:
             return None
         return Measured(session_ms=took_ms, frame_pixels=self.pixels, frames=self.frames)
 
-    def line(self, line: bytes) -> None:
-        """Take the next line, without its end. Raises BadResult."""
-        demand(len(line) <= LINE_BYTES_MAX, f"a line is longer than {LINE_BYTES_MAX} bytes")
-        try:
-            seen = msgspec.json.decode(line, type=_Seen)
-        except (msgspec.MsgspecError, RecursionError) as fault:
-            raise BadResult(f"a line has not the right shape: {fault}") from None
+    async def _take(self, seen: _Seen) -> None:
+        """Count the next line if it is right. Raises BadResult."""
         if seen.error:
+            demand(seen.jpeg is None, "a line about an error has no picture")
             return
-        forward = seen.t_ms >= self._last.t_ms and seen.frame > self._last.frame
+        self._check(seen)
+        if seen.jpeg is not None:
+            _check_bytes(seen.jpeg, seen.frame)
+            picture = await open_result(self._opened, seen.jpeg, f"the JPEG of frame {seen.frame}")
+            _check_picture(picture, seen)
+        self._last_ms, self._last_frame = seen.t_ms, seen.frame
+        self.frames += 1
+        self.pixels += seen.width * seen.height
+
+    def _check(self, seen: _Seen) -> None:
+        """The line by itself, and after the one before. Raises BadResult."""
+        forward = seen.t_ms >= self._last_ms and seen.frame > self._last_frame
         demand(forward, "times and frames of a session must go forward")
         sized = 0 < seen.width <= SIDE_MAX and 0 < seen.height <= SIDE_MAX
         demand(sized, f"a frame of {seen.width}x{seen.height} cannot be")
         check_boxes(seen.boxes, seen.width, seen.height)
         most = seen.t_ms * FRAMES_PER_S_MAX // 1000 + FRAMES_PER_S_MAX
         demand(self.frames < most, f"{self.frames + 1} frames in {seen.t_ms} ms cannot be")
-        self._last = seen
-        self.frames += 1
-        self.pixels += seen.width * seen.height
+
+
+def _read(line: bytes) -> _Seen:
+    """Raises BadResult."""
+    try:
+        return msgspec.json.decode(line, type=_Seen)
+    except (msgspec.MsgspecError, RecursionError) as fault:
+        raise BadResult(f"a line has not the right shape: {fault}") from None
+
+
+def _check_bytes(jpeg: bytes, frame: int) -> None:
+    """What can be said of a picture before it is opened. Raises BadResult."""
+    size = len(jpeg)
+    demand(
+        size <= JPEG_BYTES_MAX, f"the JPEG of frame {frame} has {size} bytes, over {JPEG_BYTES_MAX}"
+    )
+    whole = jpeg.startswith(JPEG_HEAD) and jpeg.endswith(JPEG_TAIL)
+    demand(whole, f"the picture of frame {frame} is no whole JPEG")
+
+
+def _check_picture(picture: Weight, seen: _Seen) -> None:
+    """It shows the frame in its own size, or in that at which large ones are shown. Raises
+    BadResult."""
+    shown = shown_size(seen.width, seen.height)
+    demand(
+        (picture.width, picture.height) in {shown, (seen.width, seen.height)},
+        f"the JPEG of frame {seen.frame} is {picture.width}x{picture.height}, "
+        f"not {shown[0]}x{shown[1]}",
+    )
 
 
 class OwnCheck:
     """Follows a session in a protocol of the operator's own: what is told is not known to be right,
-    so that only its time is measured (`core.call_requests.Follow`)."""
+    so that only its time is measured (`pool.exchange.Follow`)."""
 
     def __init__(self) -> None:
+        self.fault = ""
         self._answered = False
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the answer."""
+    async def feed(self, chunk: bytes) -> bytes:
+        """All of it may be passed on."""
         self._answered = self._answered or bool(chunk)
+        return chunk
 
     def end(self) -> None:
         """The answer ended."""

@@ -9,17 +9,9 @@ from openpool.worker.runtimes.detector import Box
 if TYPE_CHECKING:
     from openpool.worker.runtimes.images import Picture
 
-SIDE_MAX = 1280
-"""The longer side of an annotated picture; larger frames are scaled down."""
 QUALITY = 80
 PALETTE = ("#46d3a4", "#8db4ff", "#f0b35a", "#d19bea", "#ff8a80", "#7fd8ff", "#e8e05a")
 INK = "#0e1317"
-
-
-def shown_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height at which a frame of this size is shown."""
-    scale = min(1, SIDE_MAX / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def annotated(picture: "Picture", boxes: Sequence[Box], frame_width: int) -> bytes:

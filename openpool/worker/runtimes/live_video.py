@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from openpool.core.geometry import shown_size
 from openpool.worker.runtimes import networks, video
-from openpool.worker.runtimes.annotate import annotated, shown_size
+from openpool.worker.runtimes.annotate import annotated
 from openpool.worker.runtimes.asking import number
 from openpool.worker.runtimes.base import (
     BadRequest,
