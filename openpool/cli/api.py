@@ -172,7 +172,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_chunked(1 << 16):
         content += chunk
         if len(content) > ANSWER_BYTES_MAX:
-            raise Unavailable("The pool's answer is too large; ask for less with --limit.")
+            raise Unavailable("The pool's answer is too large; ask for less (--limit, --year).")
     return bytes(content)
 
 

@@ -58,13 +58,18 @@ def export(
 ) -> None:
     """Everything that an address earned and was paid, for a tax office: CSV on standard output."""
     from openpool.core.enrolment import checked_address
-    from openpool.web.earnings import csv_text
+    from openpool.web.answers import Movement
+    from openpool.web.earnings import csv_text, movements
 
     if as_csv and asked.as_json:
         raise typer.BadParameter("say either --csv or --json")
     wanted = typed(checked_address, address)
     if asked.as_json:
-        print_json([_row(row) for row in _stored_rows(asked.settings, wanted, year)])
+        found = asked.ask_or_read(
+            lambda api: api.get(list[Movement], "/earnings.json", address=wanted, year=year),
+            lambda settings: movements(_stored_rows(settings, wanted, year)),
+        )
+        print_json(found)
         return
     text = asked.ask_or_read(
         lambda api: api.download("/earnings.csv", address=wanted, year=year),
@@ -82,14 +87,6 @@ def _stored_rows(settings: "Config", address: str, year: int) -> "list[Row]":
         return rows(reader, address, year)
     finally:
         reader.close()
-
-
-def _row(row: "Row") -> dict[str, object]:
-    import msgspec
-
-    facts: dict[str, object] = msgspec.structs.asdict(row)
-    wei = {name: str(value) for name, value in facts.items() if name.endswith("_wei")}
-    return facts | wei
 
 
 @as_operator

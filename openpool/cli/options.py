@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from openpool.core.errors import BadMessage, SetupError
+from openpool.web import LIST_MAX
 
 if TYPE_CHECKING:
     from openpool.config import Loaded
@@ -26,7 +27,7 @@ Url = Annotated[
     str,
     typer.Option("--url", metavar="URL", help="The pool's web address; else from the settings."),
 ]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=LIST_MAX, help="How many at most.")]
 
 
 def examples(*lines: str) -> str:

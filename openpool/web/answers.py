@@ -4,6 +4,8 @@ Must not import the web framework: commands start without it. Larger answers: `w
 views of `core.money`.
 """
 
+from typing import Literal
+
 from msgspec import Struct
 
 
@@ -87,6 +89,24 @@ class StatementView(Struct, frozen=True, kw_only=True):
     digest: str
     signer: str
     url: str
+
+
+class Movement(Struct, frozen=True, kw_only=True):
+    """One movement of what an address is owed."""
+
+    time_ms: int
+    kind: str
+    """In words, like `work` or `payout`."""
+    reference: str
+    """The job, the order, or the event that moved it."""
+    asset: Literal["ETH", "LPT"]
+    amount_wei: str
+    """In base units of the asset; begins with a minus sign for what was paid out."""
+    usd: str
+    """At the rate that was recorded with the call; empty where none was."""
+    balance_wei: str
+    """Owed afterwards, in this asset."""
+    tx: str
 
 
 class CorrectionView(Struct, frozen=True, kw_only=True):

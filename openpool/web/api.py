@@ -17,6 +17,7 @@ from litestar.response import Stream
 from openpool.core.errors import BadMessage
 from openpool.core.views import JobView
 from openpool.store.interface import EventFilter, StoredEvent
+from openpool.web import LIST_MAX
 from openpool.web.context import FromVisitor, FromWeb, seen_worker
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.feed import Feed
@@ -36,7 +37,7 @@ from openpool.web.shapes import (
     event_view,
 )
 
-Limit = Annotated[int, QueryParameter(ge=1, le=500, description="At most so many.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=LIST_MAX, description="At most so many.")]
 Seq = Annotated[int, QueryParameter(ge=0, le=2**62, description="A sequence number of the log.")]
 Ms = Annotated[
     int, QueryParameter(ge=0, le=2**45, description="Time in ms since 1970; 0 is not given.")

@@ -15,6 +15,7 @@ from openpool.core.customers import amount_wei
 from openpool.core.enrolment import checked_address
 from openpool.core.money.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
 from openpool.web.answers import Done
+from openpool.web.api import Limit
 from openpool.web.api_statements import owned_address
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
@@ -63,7 +64,7 @@ async def orders(
         str, QueryParameter(name="state", max_length=20, description="Only this state.")
     ] = "",
     address: Annotated[str, QueryParameter(max_length=60, description="Only to it.")] = "",
-    limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
+    limit: Limit = 50,
 ) -> tuple[OrderView, ...]:
     """Orders: open ones, then those that ended last. Operator only."""
     need_operator(visitor)

@@ -19,11 +19,11 @@ from openpool.core.errors import BadMessage, NotAllowed
 from openpool.core.money.corrections import Mending
 from openpool.core.money.disputes import Dispute
 from openpool.core.money.terms import Promise, Published, differences
-from openpool.web.answers import CorrectionView, StatementView
+from openpool.web.answers import CorrectionView, Movement, StatementView
 from openpool.web.auth import Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator, need_sign_in
-from openpool.web.earnings import csv_text, rows
+from openpool.web.earnings import csv_text, movements, rows
 from openpool.web.problems import NotFound, NotSetUp, documented
 from openpool.web.statement_interface import Proofs
 
@@ -235,7 +235,7 @@ async def one_receipt(
 async def earnings_csv(
     web: FromWeb, visitor: FromVisitor, year: Year = 0, address: Address = ""
 ) -> Response[str]:
-    """Everything that an address earned and was paid, as CSV."""
+    """Everything that an address earned and was paid, as CSV. At most a million rows."""
     own = await owned_address(web, visitor, address)
     text = await asyncio.to_thread(lambda: csv_text(rows(web.deps.reader, own, year)))
     name = f"earnings-{year or 'all'}.csv"
@@ -244,6 +244,15 @@ async def earnings_csv(
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
+
+
+@get("/earnings.json", responses=documented(401, 403), security=SIGNED_IN, tags=["statements"])
+async def earnings_json(
+    web: FromWeb, visitor: FromVisitor, year: Year = 0, address: Address = ""
+) -> list[Movement]:
+    """The same as JSON, LPT before ETH, each from the oldest to the newest."""
+    own = await owned_address(web, visitor, address)
+    return await asyncio.to_thread(lambda: movements(rows(web.deps.reader, own, year)))
 
 
 @get("/disputes", responses=documented(401, 404), security=SIGNED_IN, tags=["disputes"])
@@ -341,6 +350,7 @@ API: list[HTTPRouteHandler] = [
     receipts,
     one_receipt,
     earnings_csv,
+    earnings_json,
     disputes,
     open_dispute,
     dispute,

@@ -1,4 +1,5 @@
-"""What an address earned and was paid, as a table for a tax office: CSV, one row per movement.
+"""What an address earned and was paid, as a table for a tax office: CSV or JSON, one row per
+movement.
 
 Amounts are exact. Text that a spreadsheet would run as a formula is made plain text. Used by the
 API and by `openpool ledger export`. Must not write anything.
@@ -16,10 +17,11 @@ from msgspec import Struct
 from openpool.core.errors import LimitReached
 from openpool.core.events import CallReceived
 from openpool.core.money.accounts import LPT, worker_account
-from openpool.core.money.events import OrderConfirmed
+from openpool.core.money.events import Asset, OrderConfirmed
 from openpool.core.money.ledger import Transfer
 from openpool.core.units import ETHER
 from openpool.store.interface import EventFilter, Reader
+from openpool.web.answers import Movement
 
 PAGE = 5_000
 ROWS_MAX = 1_000_000
@@ -47,7 +49,7 @@ class Row(Struct, frozen=True, kw_only=True):
     kind: str
     reference: str
     """The job, the order, or the event that moved it."""
-    asset: str
+    asset: Asset
     amount_wei: int
     """Below zero for what was paid out."""
     usd: str
@@ -179,6 +181,23 @@ def csv_text(found: list[Row]) -> str:
         )
         writer.writerow([plain(cell) for cell in cells])
     return text.getvalue()
+
+
+def movements(found: list[Row]) -> list[Movement]:
+    """The table for programs."""
+    return [
+        Movement(
+            time_ms=row.time_ms,
+            kind=row.kind,
+            reference=row.reference,
+            asset=row.asset,
+            amount_wei=str(row.amount_wei),
+            usd=row.usd,
+            balance_wei=str(row.balance_wei),
+            tx=row.tx,
+        )
+        for row in found
+    ]
 
 
 def decimal(wei: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from typed import DEFAULTS, commands, wrong_with
+from webpool import web_pool
 
 from openpool.cli import run
 from openpool.cli.groups import SECTIONS
@@ -258,6 +259,30 @@ def test_replay_without_a_pool_or_a_purpose_is_one_sentence(call: Call) -> None:
     said = call("replay", "--check")
     assert said.code == 2
     assert "no pool database" in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("events", "/api/v1/events"),
+        ("ledger show", "/api/v1/ledger/transfers"),
+        ("payouts list", "/api/v1/payouts/orders"),
+    ],
+)
+def test_a_command_asks_for_no_more_than_the_pool_gives(
+    words: str, path: str, tmp_path: Path, call: Call
+) -> None:
+    """What `-n` takes is what the API takes; one more is a usage error."""
+    most = asyncio.run(_limit_of(path, tmp_path))
+    assert "no operator's token" in call(*words.split(), "-n", str(most)).sentence
+    said = call(*words.split(), "-n", str(most + 1))
+    assert (said.code, f"less than or equal to {most}" in said.sentence) == (2, True)
+
+
+async def _limit_of(path: str, folder: Path) -> int:
+    async with web_pool(folder) as pool:
+        asked = pool.app.openapi_schema.to_schema()["paths"][path]["get"]["parameters"]
+    return int(next(each["schema"]["maximum"] for each in asked if each["name"] == "limit"))
 
 
 def test_a_worker_needs_a_link(call: Call) -> None:

@@ -111,6 +111,9 @@ async def test_from_statement_to_correction_by_commands_only(
             table = list(csv.DictReader(io.StringIO(await shell(*export))))
             assert int(table[-1]["balance_wei"]) == before + 5
             assert table[-1]["kind"] == "correction"
+            export = ("ledger", "export", "--address", web.log.ann, "--json")
+            told = json.loads(await shell(*export))
+            assert [row["amount_wei"] for row in told] == [row["amount_wei"] for row in table]
 
 
 async def test_books_of_a_stopped_pool_are_exported_and_mended(

@@ -201,6 +201,23 @@ async def test_earnings_are_a_table_for_the_tax_office(tmp_path: Path) -> None:
         assert answer.text.count("\n") > 1
 
 
+async def test_earnings_are_the_same_rows_as_json(tmp_path: Path) -> None:
+    """Row for row what the CSV says, with the same rights and years."""
+    async with proved(tmp_path) as web:
+        rows = (await web.get("/api/v1/earnings.json?year=2026", web.owner)).json()
+        text = (await web.get("/api/v1/earnings.csv?year=2026", web.owner)).text
+        same = ("kind", "reference", "asset", "amount_wei", "usd", "balance_wei", "tx")
+        table = [{name: row[name] for name in same} for row in csv.DictReader(io.StringIO(text))]
+        assert table
+        assert [{name: row[name] for name in same} for row in rows] == table
+        assert (await web.get("/api/v1/earnings.json?year=2025", web.owner)).json() == []
+        assert (await web.get("/api/v1/earnings.json")).status_code == 401
+        foreign = f"/api/v1/earnings.json?address={BOB}"
+        assert (await web.get(foreign, web.owner)).status_code == 403
+        assert (await web.get(foreign, bearer(OPERATOR))).json()
+        assert (await web.get("/api/v1/earnings.json", bearer(OPERATOR))).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("cell", "shown"),
     [
