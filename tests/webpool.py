@@ -206,6 +206,14 @@ def bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
 
 
+def happened(ahead: list[Event], now_ms: int) -> list[Event]:
+    """What has happened by now of what will, in its order; what is still to come stays in `ahead`:
+    a story tells of a call at once, and it may take a minute."""
+    past = sorted((each for each in ahead if each.time_ms <= now_ms), key=lambda each: each.time_ms)
+    ahead[:] = [each for each in ahead if each.time_ms > now_ms]
+    return past
+
+
 async def main(port: int, hours: int) -> None:
     """Serve a story that ends now and goes on."""
     now_ms = time.time_ns() // 1_000_000
@@ -213,7 +221,8 @@ async def main(port: int, hours: int) -> None:
     print("telling the story …", flush=True)
     calls = CallStory(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
     work = [*story.events(), *calls.events()]
-    events = [*work, *MoneyStory(end_ms=now_ms, work=work).events()]
+    ahead = [*work, *MoneyStory(end_ms=now_ms, work=work).events()]
+    events = happened(ahead, now_ms)
     with tempfile.TemporaryDirectory() as directory:
         async with web_pool(
             Path(directory),
@@ -238,7 +247,8 @@ async def main(port: int, hours: int) -> None:
                     await asyncio.sleep(3)
                     now = time.time_ns() // 1_000_000
                     pool.live.tell(now)
-                    await pool.append(*story.segment(now - 1_500), *calls.call(now - 1_500))
+                    ahead += [*story.segment(now - 1_500), *calls.call(now - 1_500)]
+                    await pool.append(*happened(ahead, now))
 
 
 if __name__ == "__main__":

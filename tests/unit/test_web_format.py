@@ -1,5 +1,7 @@
 """Numbers as people read them, exact where it matters."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +12,12 @@ from openpool.web.format import (
     ago_text,
     duration_text,
     ether,
+    ether_like,
     ether_text,
     iso,
     large_text,
     lpt,
+    marked,
     percent_text,
     ppm_text,
     ratio_text,
@@ -49,6 +53,35 @@ def test_lpt_is_rounded_to_read_and_exact_to_check() -> None:
 def test_an_amount_takes_the_unit_that_suits_it(wei: int, text: str) -> None:
     """Amounts read well at every size, negative ones too."""
     assert ether_text(wei).replace(THIN, " ") == text
+
+
+@pytest.mark.parametrize(
+    ("wei", "top", "text"),
+    [
+        (568_300_000_000_000, 568_300_000_000_000, "0.0005683 ETH"),
+        (3_700_000_000_000, 568_300_000_000_000, "0.0000037 ETH"),
+        (-3_700_000_000_000, 568_300_000_000_000, "-0.0000037 ETH"),
+        (925_000_000_000, 568_300_000_000_000, "925 gwei"),  # two digits would not tell it
+        (ETHER, 1_234_567 * ETHER, "1 ETH"),
+        (12_345 * ETHER, 1_234_567 * ETHER, "12 345 ETH"),
+        (30 * GWEI, 121 * GWEI, "30.0 gwei"),
+        (1, 121 * GWEI, "1 wei"),
+        (0, 121 * GWEI, "0 ETH"),
+    ],
+)
+def test_the_amounts_of_a_column_compare(wei: int, top: int, text: str) -> None:
+    """They have the unit and the decimals that the largest needs, unless nothing would be left."""
+    assert ether_like(wei, top).replace(THIN, " ") == text
+
+
+@given(st.integers(1, 10**24), st.integers(1, 10**24), st.integers(1, 10**24))
+def test_a_column_keeps_the_order(one: int, other: int, top: int) -> None:
+    """Of two amounts in one unit the larger never looks smaller."""
+    top = max(one, other, top)
+    shown = [ether_like(wei, top).rpartition(THIN) for wei in sorted((one, other))]
+    units = {unit for _, _, unit in shown}
+    low, high = (Fraction(number.replace(THIN, "")) for number, _, _ in shown)
+    assert low <= high or len(units) > 1
 
 
 @given(st.integers(-(10**30), 10**30))
@@ -112,6 +145,13 @@ def test_counts_and_sizes() -> None:
     assert large_text(999) == "999"
     assert large_text(93_700_000) == f"93.7{THIN}M"
     assert size_text(1_500_000) == f"1.5{THIN}MB"
+
+
+def test_code_in_sentences_is_marked_and_nothing_else() -> None:
+    """What stands between backticks is code; markup within and around it stays text."""
+    assert marked("Add `--json`, or `-v`.") == "Add <code>--json</code>, or <code>-v</code>."
+    assert marked("`<b>` & <i>") == "<code>&lt;b&gt;</code> &amp; &lt;i&gt;"
+    assert marked("a ` alone") == "a ` alone"
 
 
 def test_a_shortened_identifier_is_escaped() -> None:

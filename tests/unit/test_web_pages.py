@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 from PIL import Image
-from webpool import NOW_MS, OPERATOR, running, served, web_pool
+from webpool import NOW_MS, OPERATOR, running, served, sign, web_pool
 
 from openpool.core import events as e
 from openpool.core.events import Event
+from openpool.ethereum import Account
 from openpool.web.app import create_app
 from openpool.web.storybook import CAST, Story
 
@@ -179,6 +180,34 @@ async def test_a_worker_sees_its_own_pages_only(tmp_path: Path) -> None:
         stranger = await client.get("/events", params={"worker": CAST[0].id}, headers=html)
         assert stranger.status_code == 404
         assert (await client.post(f"/workers/{mine}/approve", headers=html)).status_code == 403
+
+
+async def test_an_error_keeps_people_signed_in(tmp_path: Path) -> None:
+    """A page that says what went wrong has the tabs of whoever asked, and a way back to their first
+    page; code in its sentence is marked."""
+    async with running(tmp_path, STORY) as (pool, client):
+        html = {"accept": "text/html"}
+        page = (await client.get("/nothing", headers=html)).text
+        assert 'action="/logout"' not in page
+        assert re.search(r'<a class="button" href="/">Start page</a>', page)
+        await as_operator(client)
+        page = (await client.get("/nothing", headers=html)).text
+        assert all(f'href="{path}"' in page for path in ("/overview", "/ledger", "/customers"))
+        assert '<a class="button" href="/overview">Start page</a>' in page
+        for name in ("one", "two"):
+            await pool.enrol(name)
+        await client.post("/login", data={"secret": pool.tokens["one"]})
+        answer = await client.get(f"/workers/{CAST[0].id}", headers=html)
+        assert (answer.status_code, 'action="/logout"' in answer.text) == (404, True)
+        assert 'href="/ledger"' not in answer.text
+        assert '<a class="button" href="/workers">Start page</a>' in answer.text
+        account = Account.from_key("11" * 32).address
+        message = await pool.enrolment.nonce(account)
+        signed = {"message": message, "signature": sign(message)}
+        await client.post("/api/v1/session", json=signed)
+        answer = await client.get("/events", headers=html)
+        assert (answer.status_code, "add <code>worker=</code>" in answer.text) == (403, True)
+        assert 'action="/logout"' in answer.text
 
 
 async def test_the_operator_decides_by_forms(tmp_path: Path) -> None:
