@@ -193,7 +193,7 @@ async def _enrol(client: httpx.AsyncClient) -> tuple[str, str]:
 
 BAD_QUESTIONS = [
     ("/api/v1/events?limit=0", 400),
-    ("/api/v1/events?limit=501", 400),
+    ("/api/v1/events?limit=1001", 400),
     ("/api/v1/events?before=-1", 400),
     ("/api/v1/events?after=x", 400),
     ("/api/v1/series?step=61", 400),
