@@ -210,6 +210,9 @@ class Reader(Protocol):
         """The story so far of every call that has no end in the log, oldest first. Of checkpoints
         it has the newest only, at its end."""
 
+    def checkpoints(self, call: str) -> tuple[int, StoredEvent | None]:
+        """How many checkpoints a call has, open or over, and the newest of them."""
+
     def counts(self) -> dict[str, int]:
         """Events of each type over all time."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from openpool.core.errors import Unavailable
-from openpool.core.events import Event, JobReceived, PoolStarted
+from openpool.core.events import CallCheckpointed, Event, JobReceived, PoolStarted
 from openpool.core.hashchain import GENESIS, chain_hash
 from openpool.core.money.ledger import Transfer
 from openpool.store.books import POOL, Books, attempts_of, empty_buckets
@@ -144,6 +144,14 @@ class MemoryLog:
         if checkpoint is not None:
             story.append(self._events[checkpoint - 1])
         return [stored.event for stored in story]
+
+    def checkpoints(self, call: str) -> tuple[int, StoredEvent | None]:
+        found = [
+            stored
+            for stored in self._events
+            if isinstance(stored.event.data, CallCheckpointed) and stored.event.data.call == call
+        ]
+        return len(found), found[-1] if found else None
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(self._books.counts.items()))

@@ -169,6 +169,16 @@ class SqliteReader:
             story += self.events(EventFilter(after_seq=checkpoint - 1, limit=1))
         return [stored.event for stored in story]
 
+    def checkpoints(self, call: str) -> tuple[int, StoredEvent | None]:
+        # They are found by their ids, as `core.desk` makes them: it needs no index of its own.
+        names = (f"{call}/", f"{call}0")  # what begins with the first is below the second
+        which = "id > ? AND id < ? AND instr(id, '/checkpointed/')"
+        row = self._one(f"SELECT count(*), max(seq) FROM event WHERE {which}", names)
+        assert row is not None  # what an aggregate always has
+        count, seq = row
+        newest = self.events(EventFilter(after_seq=seq - 1, limit=1)) if count else [None]
+        return count, newest[0]
+
     def counts(self) -> dict[str, int]:
         return dict(self._all("SELECT type, events FROM event_count ORDER BY type"))
 

@@ -14,6 +14,7 @@ from openpool.core.desk_views import AppView, DeskView, RunnerView, StandView
 from openpool.core.events import (
     CallAssigned,
     CallAttemptFailed,
+    CallCheckpointed,
     CallCompleted,
     CallFailed,
     CallReceived,
@@ -117,6 +118,18 @@ class Fee(Struct, frozen=True, kw_only=True):
     """An orchestrator's name, or `customer:<id>`."""
 
 
+class Checkpoints(Struct, frozen=True, kw_only=True):
+    """What a session had used when that was written down last: up to there it is paid if the pool
+    dies."""
+
+    count: int
+    last_ms: int
+    unit: str
+    units: int
+    """From the beginning of the session."""
+    note: str
+
+
 class Call(Struct, frozen=True, kw_only=True):
     """A call from its events: what was asked, who tried, what came of it, what it paid."""
 
@@ -127,6 +140,8 @@ class Call(Struct, frozen=True, kw_only=True):
     completed: CallCompleted | None
     failed: CallFailed | None
     fee: Fee | None
+    checkpoints: Checkpoints | None
+    """None if it has none."""
 
 
 class PipelinePoint(Struct, frozen=True, kw_only=True):
@@ -243,7 +258,9 @@ def model_of(app: App, live: AppView | None, row: AppRow | None, quote: Quote | 
     )
 
 
-def call_of(call: str, story: Iterable[StoredEvent]) -> Call | None:
+def call_of(
+    call: str, story: Iterable[StoredEvent], checkpoints: Checkpoints | None = None
+) -> Call | None:
     """A call from its events in order; None if they do not begin with its receipt."""
     asked: CallReceived | None = None
     received_ms = 0
@@ -275,6 +292,22 @@ def call_of(call: str, story: Iterable[StoredEvent]) -> Call | None:
         completed=completed,
         failed=failed,
         fee=fee,
+        checkpoints=checkpoints,
+    )
+
+
+def checkpoints_of(count: int, newest: StoredEvent | None) -> Checkpoints | None:
+    """The checkpoints of a call; None if it has none."""
+    if newest is None:
+        return None
+    data = newest.event.data
+    assert isinstance(data, CallCheckpointed)
+    return Checkpoints(
+        count=count,
+        last_ms=newest.event.time_ms,
+        unit=data.unit,
+        units=data.units,
+        note=data.note,
     )
 
 

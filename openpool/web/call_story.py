@@ -27,6 +27,7 @@ from openpool.core.units import commission, fee, price_text
 from openpool.web.storybook import CAST, COMMISSION_PPM, MINUTE_MS, ORCHESTRATORS, Character
 
 WEI_PER_USD = 320_512_820_512_820
+CHECKPOINT_MS = 10_000
 CUSTOMERS = ("c_aaaaaaaaaaaa", "c_bbbbbbbbbbbb")
 
 
@@ -100,6 +101,8 @@ class CallStory:
         name = f"story/calls/{self._serial}"
         if isinstance(data, e.FeeCredited | e.CommissionTaken):
             name = f"{data.job}/{data.type}"
+        if isinstance(data, e.CallCheckpointed):
+            name = f"{data.call}/{data.attempt}/checkpointed/{data.units}"
         return Event(id=name, time_ms=time_ms, data=data)
 
     def _lines(self) -> Iterator[Event]:
@@ -143,6 +146,10 @@ class CallStory:
             yield self._at(t + 1, _given(call, attempt, who, service, "retry"))
         units = dice.randint(*service.units)
         checked = luck < 0.99
+        if service.session:
+            for saved_ms in range(CHECKPOINT_MS, took, CHECKPOINT_MS):
+                saved = _saved(asked, who, attempt, units * saved_ms // took)
+                yield self._at(t + saved_ms, saved)
         yield self._at(t + took, _completed(asked, who, attempt, units, took, checked))
         if checked:
             yield from self._pay(t + took, asked, who, service, units)
@@ -230,6 +237,20 @@ def _given(
         predicted_ms=service.took_ms,
         warm=attempt == 1,
         reason=reason,
+    )
+
+
+def _saved(asked: e.CallReceived, who: Character, attempt: int, units: int) -> e.CallCheckpointed:
+    return e.CallCheckpointed(
+        call=asked.job,
+        attempt=attempt,
+        worker=who.id,
+        address=who.address,
+        commission_ppm=COMMISSION_PPM,
+        unit=asked.unit,
+        units=units,
+        note="counted by the pool",
+        first_byte_ms=900,
     )
 
 

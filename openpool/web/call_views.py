@@ -17,12 +17,14 @@ from openpool.web.call_shapes import (
     Model,
     PipelineSeries,
     call_of,
+    checkpoints_of,
     model_of,
     pipeline_series,
     without_secrets,
 )
 from openpool.web.interface import Deps
 from openpool.web.shapes import span_of
+from openpool.web.words import subject
 
 LIVE_AGE_MS = 500
 STORY_MAX = 200
@@ -97,11 +99,12 @@ class CallViews:
         ) and not seen_by(""):
             return None
         found = [
-            each
-            for each in story
-            if not (worker := getattr(each.event.data, "worker", "")) or seen_by(worker)
+            each for each in story if not (worker := subject(each.event.data)) or seen_by(worker)
         ]
-        told = call_of(call, found)
+        count, newest = await asyncio.to_thread(self._deps.reader.checkpoints, call)
+        if newest is not None and not seen_by(subject(newest.event.data)):
+            newest = None
+        told = call_of(call, found, checkpoints_of(count, newest))
         return told if told is None or seen_by("") else without_secrets(told)
 
     async def pipelines(self, start_ms: int, end_ms: int, step_s: int) -> PipelineSeries:

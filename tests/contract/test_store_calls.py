@@ -15,6 +15,7 @@ from openpool.core.call_facts import (
     CallBroken,
     CallCancelled,
     CallEnded,
+    CallGoesOn,
     CallReceived,
     CallStarted,
     LineDown,
@@ -362,6 +363,43 @@ def test_the_newest_checkpoint_of_an_open_call_is_known(tmp_path: Path, kind: st
         with closing(SqliteStore(tmp_path)) as again:
             assert again.open_calls() == []
         assert replay.check(tmp_path).faults == ()
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_checkpoints_are_counted_as_the_desk_writes_them(tmp_path: Path, kind: str) -> None:
+    """However many a call has and whether it is over or not; another call's do not count."""
+    desk, log, now_ms = Desk(DeskSettings(checkpoint_ms=1_000), 1, Fees()), [], START_MS
+
+    def feed(*facts: Any) -> None:
+        for fact in facts:
+            log.extend(desk.handle(fact, now_ms).events)
+
+    line = LineUp(line="l", worker="alice", address="0xalice", commission_ppm=250_000)
+    feed(line, OffersChanged(line="l", offers=(Offer(app=APPS[0], capacity=3),)))
+    calls = ("call.1-1", "call.1-10", "call.1-2")
+    for call in calls:
+        asked = structs.replace(_asked(call, Random(1)), app=APPS[0])
+        feed(asked, CallStarted(call=call, attempt=1))
+    for minute in range(1, 13):
+        now_ms += 1_000
+        used = Usage(unit="token", units=minute, checked=True)
+        feed(*(CallGoesOn(call=call, attempt=1, usage=used) for call in calls[:2]))
+        if minute == 11:
+            feed(CallEnded(call=calls[1], attempt=1, usage=used))
+    store: Any = MemoryStore() if kind == "memory" else SqliteStore(tmp_path)
+    store.append(log)
+    if kind == "disk":
+        store.close()
+        store = SqliteStore(tmp_path)
+    with closing(store):
+        found = {call: store.checkpoints(call) for call in (*calls, "call.1", "", "%", "*")}
+    assert {call: count for call, (count, _) in found.items() if count} == {
+        "call.1-1": 12, "call.1-10": 11,
+    }  # fmt: skip
+    for call in calls[:2]:
+        count, newest = found[call]
+        assert newest.event.data.call == call
+        assert (newest.event.data.units, newest.event.time_ms) == (count, START_MS + 1_000 * count)
 
 
 def _open_in(log: list[Event]) -> list[str]:
