@@ -14,6 +14,7 @@ from openpool.chain.contracts import PriceFeed
 from openpool.chain.interface import Call, Chain, ChainUnavailable, Reverted
 from openpool.core.errors import BadMessage, Unavailable
 from openpool.core.prices import Rate, rate_of
+from openpool.core.texts import plural
 
 logger = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class PriceWatch:
         age_ms = self._clock_ms() - self._last.time_ms
         if age_ms > self._keep_ms:
             raise FeedFault(
-                f"The last price of an ETH is {age_ms // HOUR_MS} hours old "
+                f"The last price of an ETH is {plural(age_ms // HOUR_MS, 'hour')} old "
                 f"({self.problem or 'the feed stands still'}); set ai.usd_per_eth, or correct "
                 "chain.price_feed."
             )
@@ -124,7 +125,7 @@ class PriceWatch:
             raise FeedFault(f"the price feed says {usd // unit} USD for an ETH")
         age_ms = self._clock_ms() - updated_ms
         if age_ms > STALE_MS:
-            raise FeedFault(f"the price feed's answer is {age_ms // HOUR_MS} hours old")
+            raise FeedFault(f"the price feed's answer is {plural(age_ms // HOUR_MS, 'hour')} old")
         if age_ms < -SKEW_MS:
             raise FeedFault("the price feed's answer is of the future; check this machine's clock")
         last = self._last_usd if self.known() else usd

@@ -168,7 +168,7 @@ def _receipts(found: _Findings, statement: Statement, files: Files) -> None:
     found.wrong += checks.check_receipts(statement, lines, address=files.address)
     whole = len(lines) == statement.receipts
     found.checked.append(
-        f"All {len(lines)} receipts were computed again, and the root over them."
+        f"Every receipt ({len(lines)}) was computed again, and the root over them."
         if whole
         else f"{len(lines)} of {statement.receipts} receipts were computed again, and their proofs."
     )

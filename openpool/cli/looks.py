@@ -8,6 +8,7 @@ from openpool.cli.asking import Asked, as_operator
 from openpool.cli.options import examples
 from openpool.cli.output import (
     ago,
+    counted,
     ether,
     grouped,
     print_json,
@@ -63,7 +64,7 @@ def _show_status(now: "Status", orchestrators: "list[OrchestratorView]") -> None
                 f"{ether(now.fees_wei)} fees, {ether(now.credited_wei)} to workers, "
                 f"{ether(now.commission_wei)} kept",
             ),
-            ("log", f"{grouped(now.log_events)} events, head {now.log_head[:16] or '—'}"),
+            ("log", f"{counted(now.log_events, 'event')}, head {now.log_head[:16] or '—'}"),
         ]
     )
     show_table(
@@ -87,7 +88,7 @@ def _show_status(now: "Status", orchestrators: "list[OrchestratorView]") -> None
 
 def _figures(figures: "Figures") -> str:
     return (
-        f"{grouped(figures.segments)} segments, {figures.failed} failed, "
+        f"{counted(figures.segments, 'segment')}, {figures.failed} failed, "
         f"{figures.refused} refused, {figures.hedged} hedged, "
         f"rtf {ratio(figures.busy_ms, figures.media_ms)}, "
         f"{ether(figures.fee_wei)}"
@@ -161,7 +162,10 @@ def _show_worker(detail: "WorkerDetail") -> None:
             ("software", f"{w.kind} {w.version}".strip() or "—"),
             ("sessions", f"{w.used} of {w.capacity} used"),
             ("last 24 hours", _figures(w.day)),
-            ("all time", f"{w.segments} segments, {w.failed} failed, {w.refused} refused"),
+            (
+                "all time",
+                f"{counted(w.segments, 'segment')}, {w.failed} failed, {w.refused} refused",
+            ),
             ("earned", f"{grouped(w.credited_wei)} wei ({ether(w.credited_wei)})"),
             ("owed to address", f"{grouped(detail.owed_wei)} wei"),
             ("rtf", ratio(w.rtf_ppm, 1_000_000) if w.rtf_ppm else "not known yet"),

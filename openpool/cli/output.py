@@ -191,6 +191,13 @@ def grouped(number: str | int) -> str:
     return f"{int(number):,}".replace(",", NARROW_SPACE)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 job`, `2 717 jobs`."""
+    from openpool.web.words import counted as in_words
+
+    return in_words(count, noun)
+
+
 def percent(ppm: int) -> str:
     """A rate for people, exactly."""
     return f"{ppm / 10_000:g}{NARROW_SPACE}%"

@@ -11,7 +11,17 @@ import typer
 from openpool.cli.asking import Asked, as_operator
 from openpool.cli.groups import Group
 from openpool.cli.options import Limit, examples
-from openpool.cli.output import clock, ether, lpt, note, print_json, show, show_facts, show_table
+from openpool.cli.output import (
+    clock,
+    counted,
+    ether,
+    lpt,
+    note,
+    print_json,
+    show,
+    show_facts,
+    show_table,
+)
 
 if TYPE_CHECKING:
     from openpool.core.money.payout_views import NextPayout, OrderView, PayoutsView
@@ -190,7 +200,8 @@ def _change(
 
 
 def _show_status(found: "PayoutsView") -> None:
-    lasts = "not known yet" if found.runway_days is None else f"{found.runway_days} days"
+    days = found.runway_days
+    lasts = "not known yet" if days is None else counted(days, "day")
     show_facts(
         [
             ("mode", found.mode),

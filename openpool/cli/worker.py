@@ -14,6 +14,7 @@ from openpool.cli.membership import Name, NewWallet, PassphraseFile, WalletFile,
 from openpool.cli.options import examples
 from openpool.cli.output import console, note, print_json
 from openpool.core.errors import SetupError
+from openpool.core.texts import plural
 
 if TYPE_CHECKING:
     from openpool.core.joinlink import JoinLink
@@ -237,7 +238,8 @@ async def _work(
     machine, settings = await _engine(cpu, preset)
     sessions = sessions or _usual_sessions(machine)
     note(
-        f"Transcoding on {machine.gpu or f'{machine.cores} cores'}, at most {sessions} sessions; "
+        f"Transcoding on {machine.gpu or plural(machine.cores, 'core')}, at most "
+        f"{plural(sessions, 'session')}; "
         "--sessions changes that, --bench measures what is right."
     )
     return await run_worker(

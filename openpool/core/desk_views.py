@@ -8,6 +8,7 @@ from openpool.core.call_state import Call
 from openpool.core.calls import CallSource
 from openpool.core.explain import Reason
 from openpool.core.stands import Counter, Server, Stand
+from openpool.core.texts import plural
 
 if TYPE_CHECKING:
     from openpool.core.desk import Desk
@@ -246,7 +247,10 @@ def _cooling(server: Server, now_ms: int) -> Reason:
 def _stand_reasons(stand: Stand) -> list[Reason]:
     app = stand.counter.app
     if stand.taken >= stand.capacity:
-        text = f"All {stand.capacity} places for {app} are taken; raise its capacity if it can."
+        text = (
+            f"It is full: it takes {plural(stand.capacity, 'call')} for {app} at once. Raise its "
+            "capacity if it can do more."
+        )
         return [Reason(code="full", text=text)]
     if stand.loads() < 0:
         text = f"{app} does not fit into graphics memory beside the models that are in use."
@@ -268,7 +272,7 @@ def _stand_reasons(stand: Stand) -> list[Reason]:
 
 def _share(server: Server) -> Reason:
     text = (
-        f"It got {server.assigned} calls since the pool was started. Among workers that are about "
-        "as quick, calls go by turns, in proportion to their places."
+        f"It got {plural(server.assigned, 'call')} since the pool was started. Among workers that "
+        "are about as quick, calls go by turns, in proportion to their places."
     )
     return Reason(code="share", text=text)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from openpool.core.capabilities import fits, missing, version_ok
 from openpool.core.jobs import TARGET_MIN_MS, Job
 from openpool.core.roster import Worker
+from openpool.core.texts import plural
 from openpool.core.units import PPM
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ def _full(worker: Worker) -> Reason | None:
         return None
     capacity = sum(each.capacity for each in connections)
     text = (
-        f"It is full: all {capacity} of its sessions are taken. Raise its session limit if it "
-        "can do more."
+        f"It is full: it takes {plural(capacity, 'session')} at once. Raise its session limit if "
+        "it can do more."
     )
     return Reason(code="full", text=text)
 
@@ -168,7 +169,8 @@ def _share(worker: Worker, recent: list[Asked]) -> Reason:
     given = sum(asked.worker == worker.name for asked in recent)
     workers = len({asked.worker for asked in recent if asked.worker})
     text = (
-        f"It got {given} of the last {len(recent)} jobs, which went to {workers} workers. Among "
+        f"It got {given} of the last {plural(len(recent), 'job')}, which went to "
+        f"{plural(workers, 'worker')}. Among "
         "workers that are quick enough, work goes by turns, in proportion to their sessions."
     )
     return Reason(code="share", text=text)

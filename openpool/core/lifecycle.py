@@ -53,6 +53,7 @@ from openpool.core.orchestrators import Orchestrators
 from openpool.core.roster import REFUSED_WEIGHT, Roster
 from openpool.core.settings import PoolSettings
 from openpool.core.step import Outbox, Timers
+from openpool.core.texts import plural
 from openpool.core.units import PPM
 
 RESTORED_WAIT_MS = 500
@@ -358,7 +359,7 @@ class Lifecycle:
             return
         refusal = job.source_lost
         if not refusal and len(job.attempts) >= self.settings.attempts_max:
-            refusal = f"the pool tried {len(job.attempts)} workers in vain"
+            refusal = f"the pool tried {plural(len(job.attempts), 'worker')} in vain"
         if not refusal:
             refusal = self.dispatch.place(job, reason)
         if refusal and job.running and not job.source_lost:

@@ -17,6 +17,7 @@ from openpool.core.geometry import (
     rendition_size,
 )
 from openpool.core.model import Codec, Profile, Rendition, Segment
+from openpool.core.texts import plural
 from openpool.pool.findings import Probe
 
 CODEC_NAMES = {Codec.H264: "h264", Codec.H265: "hevc", Codec.VP8: "vp8", Codec.VP9: "vp9"}
@@ -66,7 +67,8 @@ def as_asked(source: Probe, segment: Segment) -> Probe:
 def count_fault(segment: Segment, sizes: Sequence[int]) -> str:
     """What is wrong with the number and bulk of the renditions."""
     if len(sizes) != len(segment.profiles):
-        return f"the result has {len(sizes)} renditions; {len(segment.profiles)} were asked for"
+        found, wanted = plural(len(sizes), "rendition"), len(segment.profiles)
+        return f"the result has {found} where {wanted} should be"
     for profile, size in zip(segment.profiles, sizes, strict=True):
         if size < MIN_RENDITION_BYTES:
             return f"rendition {profile.name!r} is empty ({size} bytes)"
@@ -207,7 +209,7 @@ def _frames(segment: Segment, profile: Profile, source: Probe, found: Probe) -> 
     if low <= found.frames <= high:
         return ""
     expected = str(low) if low == high else f"{low} to {high}"
-    return f"has {found.frames} frames; {expected} were expected"
+    return f"has {plural(found.frames, 'frame')} where {expected} should be"
 
 
 def _frames_range(segment: Segment, profile: Profile, source: Probe) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from openpool.core.model import Profile, Segment
+from openpool.core.texts import plural
 from openpool.worker.gpu import Machine
 from openpool.worker.sessions import SessionPool, time_limit_ms
 from openpool.worker.terms import EngineError, EngineSettings
@@ -227,7 +228,7 @@ async def bench_with_progress(
         task = progress.add_task("warming up", total=1.0)
 
         def on_progress(sessions: int, share: float) -> None:
-            text = f"{sessions} session{'s' if sessions > 1 else ''} at once"
+            text = f"{plural(sessions, 'session')} at once"
             progress.update(task, description=text, completed=min(share, 1.0))
 
         return await bench(
@@ -243,7 +244,7 @@ async def bench_with_progress(
 
 def show(report: BenchReport, console: Console) -> None:
     """Print a report as a table and a sentence."""
-    title = f"{report.device}, {report.cores} cores, preset {report.preset}: "
+    title = f"{report.device}, {plural(report.cores, 'core')}, preset {report.preset}: "
     table = Table("sessions", "real-time factor", "p50", "p95", "memory", "in time")
     for level in report.levels:
         table.add_row(

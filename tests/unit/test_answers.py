@@ -208,7 +208,7 @@ async def test_judgements() -> None:
     parts = {"input": [{"type": "image_url", "image_url": {"url": url}}]}
     one = {"results": [judgement(0.1, False)]}
     assert await units("moderation", "pixel", parts, one) == 64 * 48
-    assert "2 judgements came for 1" in await blame("moderation", "character", parts, two)
+    assert "2 judgements came instead of 1" in await blame("moderation", "character", parts, two)
     for score, flagged in ((1.5, True), (0.9, False)):
         wrong = {"results": [judgement(score, flagged)]}
         assert await blame("moderation", "character", {"input": "x"}, wrong)
@@ -348,7 +348,7 @@ async def test_pictures_that_were_made() -> None:
     made = {"b64_json": base64.b64encode(PICTURE).decode()}
     asked = {"prompt": "a ball", "size": "64x48", "n": 2}
     assert await units("text-to-image", "pixel", asked, {"data": [made, made]}) == 2 * 64 * 48
-    assert "1 pictures came" in await blame("text-to-image", "pixel", asked, {"data": [made]})
+    assert "1 picture came" in await blame("text-to-image", "pixel", asked, {"data": [made]})
     large = {**asked, "size": "128x128"}
     assert "wrong size" in await blame("text-to-image", "pixel", large, {"data": [made, made]})
     broken = {"b64_json": base64.b64encode(PICTURE[:99]).decode()}

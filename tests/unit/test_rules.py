@@ -137,7 +137,7 @@ def test_a_wrong_adjustment_refuses_the_rule(answer: object, why: str) -> None:
         ({}, "all its weights are zero"),
         ({C: 1}, "which has no work to weigh"),
         ({"0x" + "9" * 40: 1}, "which has no work to weigh"),
-        ({A: 1, B: 1, C: 1}, "it gives 3 weights for 2 addresses with work"),
+        ({A: 1, B: 1, C: 1}, "it gives 3 weights; the round has 2 to give"),
         ([1, 2], "no mapping of addresses to numbers but a list"),
     ],
 )

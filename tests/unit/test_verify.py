@@ -209,8 +209,8 @@ HONEST = Recipe().upload(SOURCE)
 @pytest.mark.parametrize(
     ("uploads", "sentence"),
     [
-        pytest.param([], r"the result has 0 renditions; 1 were asked for", id="none"),
-        pytest.param([HONEST, HONEST], r"has 2 renditions; 1 were asked for", id="too many"),
+        pytest.param([], r"the result has 0 renditions where 1 should be", id="none"),
+        pytest.param([HONEST, HONEST], r"has 2 renditions where 1 should be", id="too many"),
         pytest.param([upload(b"", 0)], r"'small' is empty \(0 bytes\)", id="empty"),
         pytest.param([upload(b"G" * 24, 1)], r"'small' is empty \(24 bytes\)", id="24 bytes"),
         pytest.param([upload(b"junk" * 5000, 1)], r"'small' cannot be read", id="garbage"),
@@ -221,12 +221,12 @@ HONEST = Recipe().upload(SOURCE)
         ),
         pytest.param(
             [Recipe(change=half).upload(SOURCE)],
-            r"'small' has 30 frames; 60 were expected",
+            r"'small' has 30 frames where 60 should be",
             id="half the frames",
         ),
         pytest.param(
             [Recipe(change=without_tail).upload(SOURCE)],
-            r"'small' has 50 frames; 60 were expected",
+            r"'small' has 50 frames where 60 should be",
             id="no tail",
         ),
         pytest.param(
@@ -299,7 +299,7 @@ async def test_half_the_frames_are_refused_at_a_fixed_rate(verifier: Verifier) -
         [Recipe(fps=Fraction(30), change=half).upload(SOURCE)],
         segment(profile(Fraction(30))),
     )
-    assert re.search(r"has 30 frames; 5\d to 6\d were expected", verdict.reason), verdict.reason
+    assert re.search(r"has 30 frames where 5\d to 6\d should be", verdict.reason), verdict.reason
 
 
 async def test_one_bad_rendition_spoils_the_result(verifier: Verifier) -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from openpool.core.errors import BadMessage, NotAllowed
 from openpool.core.events import Event
 from openpool.core.money.events import DisputeEnded, DisputeOpened
+from openpool.core.texts import plural
 
 SubjectKind = Literal["job", "payout", "statement"]
 SUBJECT = re.compile(r"(job|payout|statement):([\x21-\x7e]{1,200})")
@@ -106,8 +107,8 @@ def check_window(about_ms: int, dispute_ms: int, now_ms: int) -> None:
     """Whether it may still be opened; `about_ms` is when the statement about it was made, or the
     event itself where there is no statement yet. Raises NotAllowed."""
     if now_ms > about_ms + dispute_ms:
-        days = dispute_ms // 86_400_000
-        raise NotAllowed(f"This can be disputed within {days} days only, which have passed.")
+        days = plural(dispute_ms // 86_400_000, "day")
+        raise NotAllowed(f"This could be disputed for {days}; that time has passed.")
 
 
 def check_room(disputes: Iterable[Dispute], address: str) -> None:

@@ -23,6 +23,7 @@ from openpool.core.money.accounts import (
     worker_account,
 )
 from openpool.core.money.events import Scheme
+from openpool.core.texts import plural
 
 ENTRIES_PER_MEMBER = 4
 ENTRIES_MIN = 100
@@ -141,7 +142,9 @@ def checked_weights(answer: object, round: Round) -> dict[str, int] | None:
         raise RuleFault(f"its weights are no mapping of addresses to numbers but {_kind(answer)}")
     claims = {member.address for member in round.members if member.weight}
     if len(answer) > len(claims):
-        raise RuleFault(f"it gives {len(answer)} weights for {len(claims)} addresses with work")
+        raise RuleFault(
+            f"it gives {plural(len(answer), 'weight')}; the round has {len(claims)} to give"
+        )
     for address, weight in answer.items():
         if address not in claims:
             raise RuleFault(f"it gives a weight to {_shown(address)}, which has no work to weigh")

@@ -46,6 +46,7 @@ from openpool.core.money.statements import (
     still_counting,
 )
 from openpool.core.money.terms import Terms
+from openpool.core.texts import plural
 
 RECEIPTS_MAX = 2_000_000
 FINDINGS_MAX = 20
@@ -358,7 +359,7 @@ def check_receipts(
     whole = len(lines) == statement.receipts
     if not whole and not any(line.proven.path for line in read):
         text = (
-            f"The file has {len(read)} receipts without proofs, but the statement has "
+            f"The file has {plural(len(read), 'receipt')} without proofs, but the statement has "
             f"{statement.receipts}."
         )
         yield Finding(path="receipts", text=text)
@@ -451,8 +452,8 @@ def _sums(statement: Statement, lines: Sequence[Line], address: str) -> Iterator
     complete = {each for each in given.keys() | jobs.keys() if given.get(each) == jobs.get(each)}
     if address and address not in complete and (given.keys() | jobs.keys()) & {address}:
         text = (
-            f"The statement has {jobs.get(address, 0)} receipts of {address}, but "
-            f"{given.get(address, 0)} are here."
+            f"The statement has {plural(jobs.get(address, 0), 'receipt')} of {address}; here "
+            f"{'is' if given.get(address) == 1 else 'are'} {given.get(address, 0)}."
         )
         yield Finding(path="receipts", text=text)
     try:

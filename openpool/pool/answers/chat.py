@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage
+from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (
     Finding,
@@ -102,7 +103,8 @@ async def check_chat(said: Transcript, count_tokens: TokenCounter) -> Finding:
     seen = Measured(
         max_tokens=limit, prompt_tokens=prompt, completion_tokens=made, session_ms=said.took_ms
     )
-    return Finding(seen, f"{prompt} tokens asked ({prompt_note}), {made} answered ({note})")
+    asked_for = f"{plural(prompt, 'token')} asked ({prompt_note})"
+    return Finding(seen, f"{asked_for}, {made} answered ({note})")
 
 
 def _chat_asked(request: bytes) -> _ChatAsked:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
+from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import Finding, Opener, demand, is_share, open_result, read_answer
 from openpool.pool.findings import Weight
@@ -118,7 +119,7 @@ async def check_reading(said: Transcript, opened: Opener) -> Finding:
         demand(is_share(line.score) and bool(line.text), "a line needs text and a score of 0 to 1")
     texts = "\n".join(line.text for line in found.lines)
     demand(found.text == texts, "the text is not that of its lines")
-    return _found(picture, f"{len(found.lines)} lines")
+    return _found(picture, plural(len(found.lines), "line"))
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ async def check_made(said: Transcript, opened: Opener) -> Finding:
     wanted, count = _wanted(form)
     found = read_answer(said.answer, _Pictures)
     made = found.data or found.images
-    demand(len(made) == count, f"{len(made)} pictures came, {count} were asked for")
+    demand(len(made) == count, f"{plural(len(made), 'picture')} came instead of {count}")
     sizes = set()
     for one in made:
         data = _data_of(one.url or f"data:image/png;base64,{one.b64_json}")

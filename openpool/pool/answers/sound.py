@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
+from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import Finding, Opener, demand, open_result, read_answer
 from openpool.pool.findings import Weight
@@ -37,7 +38,8 @@ async def check_transcription(said: Transcript, opened: Opener) -> Finding:
     quiet = sound.peak < QUIET_PEAK
     demand(bool(heard.strip()) or quiet, "nothing was heard in a sound that is not silent")
     limit = sound.audio_ms * CHARACTERS_PER_S_MAX // 1000 + CHARACTERS_SPARE
-    demand(len(heard) <= limit, f"{len(heard)} characters cannot be said in {sound.audio_ms} ms")
+    said_text = plural(len(heard), "character")
+    demand(len(heard) <= limit, f"{said_text} cannot be said in {sound.audio_ms} ms")
     return Finding(Measured(audio_ms=sound.audio_ms), f"{sound.audio_ms} ms of sound")
 
 
@@ -97,12 +99,12 @@ async def check_speech(said: Transcript, opened: Opener) -> Finding:
     most = characters * SPOKEN_MS_MAX / speed + SPOKEN_SPARE_MS
     demand(
         least <= sound.audio_ms <= most,
-        f"{sound.audio_ms} ms are not how long {characters} characters take to say",
+        f"{sound.audio_ms} ms are not how long {plural(characters, 'character')} would take to say",
     )
     has_words = any(letter.isalnum() for letter in asked.input or asked.text)
     demand(sound.peak >= QUIET_PEAK or not has_words, "the sound is silent")
     seen = Measured(characters=characters, audio_ms=sound.audio_ms)
-    return Finding(seen, f"{characters} characters, {sound.audio_ms} ms of sound")
+    return Finding(seen, f"{plural(characters, 'character')}, {sound.audio_ms} ms of sound")
 
 
 async def _spoken(said: Transcript, opened: Opener) -> Weight:

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
+from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (
     Finding,
@@ -62,7 +63,7 @@ async def check_embeddings(said: Transcript, count_tokens: TokenCounter) -> Find
     given = asked.input if isinstance(asked.input, list) else [asked.input]
     found = await off_loop(said, lambda: _read_embeddings(said, asked, given))
     tokens, note = await _input_tokens(said.app.model, given, found.usage, count_tokens)
-    return Finding(Measured(prompt_tokens=tokens), f"{tokens} tokens ({note})")
+    return Finding(Measured(prompt_tokens=tokens), f"{plural(tokens, 'token')} ({note})")
 
 
 def _embeddings_asked(request: bytes) -> _EmbeddingsAsked:
@@ -159,7 +160,7 @@ async def check_moderation(said: Transcript, opened: Opener) -> Finding:
     together = any(isinstance(part, _Part) for part in given)
     found = read_answer(said.answer, _Moderation).results
     count = 1 if together else len(given)
-    demand(len(found) == count, f"{len(found)} judgements came for {count} inputs")
+    demand(len(found) == count, f"{plural(len(found), 'judgement')} came instead of {count}")
     for judgement in found:
         _check_judgement(judgement)
     pixels = 0
@@ -168,7 +169,7 @@ async def check_moderation(said: Transcript, opened: Opener) -> Finding:
         pixels += picture.width * picture.height
     characters = sum(map(len, texts))
     seen = Measured(characters=characters, input_pixels=pixels)
-    return Finding(seen, f"{characters} characters, {pixels} pixels")
+    return Finding(seen, f"{plural(characters, 'character')}, {plural(pixels, 'pixel')}")
 
 
 def _check_judgement(judgement: _Judgement) -> None:
