@@ -14,6 +14,7 @@ from litestar.response import Redirect, Stream, Template
 
 from openpool.core.capabilities import names as capability_names
 from openpool.core.livepeer.amounts import eth_text
+from openpool.core.texts import plural
 from openpool.store.interface import EventFilter
 from openpool.web import format as text
 from openpool.web import words
@@ -128,7 +129,7 @@ def filters() -> dict[str, Callable[..., object]]:
         "short": text.short,
         "spark": spark,
         "subject": words.subject,
-        "times": words.times,
+        "times": plural,
     }
 
 

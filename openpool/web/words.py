@@ -44,6 +44,7 @@ from openpool.core.money.events import (
     RuleRefused,
     ShareCredited,
 )
+from openpool.core.texts import plural
 from openpool.web.format import duration_text, ether_text, grouped, large_text, significant_text
 from openpool.web.interface import OPERATOR_CUSTOMER
 from openpool.web.payout_words import of_payouts
@@ -89,11 +90,6 @@ def level(kind: str) -> str:
     return next((name for name, kinds in LEVELS.items() if kind in kinds), "")
 
 
-def times(count: int, noun: str) -> str:
-    """`1 session`, `2 sessions`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def describe(data: AnyPayload) -> str:
     """One line that says what happened; the worker and the job are shown beside it."""
     return (
@@ -109,7 +105,7 @@ def describe(data: AnyPayload) -> str:
 def _of_jobs(data: AnyPayload) -> str:
     match data:
         case JobReceived(orchestrator=o, seq=seq, duration_ms=ms, profiles=profiles):
-            what = times(len(profiles), "rendition")
+            what = plural(len(profiles), "rendition")
             return f"{o} sent segment {seq} of {duration_text(ms)}, {what} wanted"
         case JobAssigned(predicted_ms=ms, reason=reason):
             return f"given to it ({reason}), expected to take {duration_text(ms)}"
@@ -120,12 +116,12 @@ def _of_jobs(data: AnyPayload) -> str:
         case ResultRefused(reason=reason):
             return f"result refused: {reason}"
         case JobVerified(pixels=pixels, took_ms=ms, renditions=renditions):
-            what = times(len(renditions), "rendition")
+            what = plural(len(renditions), "rendition")
             return f"{what} checked, {large_text(pixels)} pixels, after {duration_text(ms)}"
         case JobDelivered(orchestrator=o, took_ms=ms, duration_ms=length):
             return f"delivered to {o} in {duration_text(ms)} for {duration_text(length)} of video"
         case JobFailed(reason=reason, attempts=attempts):
-            return f"failed after {times(attempts, 'attempt')}: {reason}"
+            return f"failed after {plural(attempts, 'attempt')}: {reason}"
         case FeeCredited(worker_wei=wei, fee_wei=fee, pipeline=pipeline) if pipeline:
             what = f"{amount(data.pixels, data.unit)} of {pipeline}"
             return f"earned {ether_text(int(wei))} of {ether_text(int(fee))} for {what}"
@@ -161,7 +157,7 @@ def _of_calls(data: AnyPayload) -> str:
         case CallFailed(code="cancelled", pipeline=pipeline, model=model):
             return f"{_client(data.customer, data.orchestrator)} hung up on {pipeline}/{model}"
         case CallFailed(attempts=attempts, reason=reason, pipeline=pipeline, model=model):
-            tries = f" after {times(attempts, 'attempt')}" if attempts else ""
+            tries = f" after {plural(attempts, 'attempt')}" if attempts else ""
             return f"{pipeline}/{model} had no answer{tries}: {reason}"
         case LineOpened():
             return "opened a line for calls"
@@ -217,7 +213,7 @@ def _of_workers(data: AnyPayload) -> str:
         case TokenRevoked(token=token, reason=reason):
             return f"token {token} revoked: {reason}"
         case WorkerConnected(kind=kind, capacity=capacity, version=version):
-            return f"connected with {times(capacity, 'session')} ({kind} {version})".replace(
+            return f"connected with {plural(capacity, 'session')} ({kind} {version})".replace(
                 " )", ")"
             )
         case WorkerDisconnected(reason=reason):
@@ -254,7 +250,7 @@ def _of_the_pool(data: AnyPayload) -> str:
         case OrchestratorRestarted(orchestrator=o):
             return f"{o} shows a new certificate: it was restarted"
         case GroupOpened(orchestrator=o, group=group, capacity=capacity):
-            return f"{group} offers {times(capacity, 'slot')} to {o}"
+            return f"{group} offers {plural(capacity, 'slot')} to {o}"
         case GroupClosed(orchestrator=o, group=group, reason=reason):
             return f"{group} no longer offers slots to {o}: {reason}"
         case CustomerPaid(customer=customer, amount_wei=wei, reference=reference):
