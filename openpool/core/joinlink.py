@@ -58,9 +58,7 @@ def parse_join_link(text: str) -> JoinLink:
     except ValueError:
         raise SetupError(BAD_FORM) from None
     if parts.path not in {"", "/"} or parts.fragment or "@" in parts.netloc:
-        raise SetupError(
-            "A join link has the form openpool://HOST:PORT?pin=…&web=…; copy it again."
-        )
+        raise SetupError(BAD_FORM)
     options = _options(parts.query)
     return JoinLink(
         host=_host(parts.hostname or ""),

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 from webpool import OPERATOR, WebPool, served, web_pool
 
 from openpool.core import events as e
@@ -56,20 +56,23 @@ async def browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def watched(chromium: Browser, base: str, **context: object) -> AsyncIterator[Page]:
-    """A page that fails the test if it asks another host, or if a script or style is refused."""
+    """A page that fails the test if it asks another host, or says anything to the console."""
     page = await chromium.new_page(**context)  # type: ignore[arg-type]
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda r: None if r.url.startswith(base) else wrong.append(r.url))
-    page.on(
-        "console",
-        lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None,
-    )
+    page.on("console", lambda m: wrong.append(m.text) if _is_wrong(m) else None)
     try:
         yield page
     finally:
         await page.close()
     assert wrong == []
+
+
+def _is_wrong(message: ConsoleMessage) -> bool:
+    """Whether the browser complains, about more than an answer that a test asked for."""
+    complains = message.type in ("error", "warning")
+    return complains and not message.text.startswith("Failed to load resource")
 
 
 async def sign_in(page: Page, base: str, secret: str) -> None:
@@ -152,6 +155,21 @@ async def test_phones_never_scroll_sideways(tmp_path: Path) -> None:
                 assert await page.evaluate(TOO_WIDE) == [], path
 
 
+async def test_pages_can_be_read_aloud(tmp_path: Path) -> None:
+    """Headings are in order below one, tables have heads, whatever can be used has a name, and ids
+    are there once; going through a page by keyboard, one always sees where one is."""
+    async with dashboard(tmp_path) as (_, base), browser() as chromium:
+        async with watched(chromium, base) as page:
+            await sign_in(page, base, OPERATOR)
+            await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+            for path in [*PAGES, f"/earnings?address={CAST[0].address}", "/earnings", "/nothing"]:
+                await page.goto(base + path)
+                assert await page.evaluate(UNSAID) == [], path
+                for _ in range(12):
+                    await page.keyboard.press("Tab")
+                    assert await page.evaluate(OUTLINED), path
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_text_is_readable(tmp_path: Path, scheme: str) -> None:
     """In both themes all text contrasts with what is behind it (WCAG AA: 4.5 to 1)."""
@@ -188,6 +206,26 @@ async def test_foreign_words_leave_others_in_their_places(tmp_path: Path) -> Non
 
 TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll(".table-wrap")]
   .filter((el) => el.scrollWidth > el.clientWidth).map((el) => el.innerText.slice(0, 60))"""
+
+UNSAID = """() => {
+  const found = [];
+  const every = (what) => [...document.querySelectorAll(what)];
+  const seen = (what) => every(what).filter((el) => el.getClientRects().length);
+  const blame = (what, wrong) => found.push(...seen(what).filter(wrong).map((el) => el.outerHTML));
+  const levels = seen("h1, h2, h3, h4").map((heading) => Number(heading.tagName[1]));
+  levels.forEach((level, i) => level > (levels[i - 1] || 0) + 1 && found.push(`heading ${i}`));
+  if (levels.filter((level) => level === 1).length !== 1) found.push("not one heading of the page");
+  blame("input, select, textarea", (el) => !el.labels.length);
+  blame("a, button", (el) => !el.textContent.trim() && !el.getAttribute("aria-label"));
+  blame("th", (el) => !el.textContent.trim());
+  blame("table", (el) => !el.querySelector("th"));
+  const ids = every("[id]").map((el) => el.id);
+  return [...found, ...ids.filter((id, i) => ids.indexOf(id) !== i)];
+}"""
+OUTLINED = """() => {
+  const el = document.activeElement;
+  return el === document.body || getComputedStyle(el).outlineStyle !== "none";
+}"""
 
 LEFT_TO_RIGHT = """(cell) => {
   const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
