@@ -7,6 +7,7 @@ from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.events import Event
 from openpool.core.money.events import RoundSettled, RuleRefused
 from openpool.core.money.payout_views import PayoutsView
+from openpool.core.texts import plural
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
 from openpool.web.format import ether_text
@@ -58,7 +59,7 @@ def _runner_alerts(runners: Sequence[RunnerView]) -> list[Alert]:
     return [
         Alert(
             level="bad",
-            title=f"{name} does not sell {len(why)} model{'s' if len(why) > 1 else ''}.",
+            title=f"{name} does not sell {plural(len(why), 'model')}.",
             text=f"{why[0][:1].upper()}{why[0][1:]}.",
             link="/models",
         )
@@ -94,7 +95,8 @@ def _load_alerts(live: PoolView, hour: Figures) -> list[Alert]:
     found = []
     busy = [worker.state == "full" for worker in online(live).values()]
     if live.waiting:
-        text = f"{live.waiting} segments wait for a free worker. More workers would help."
+        wait = plural(live.waiting, "segment") + (" waits" if live.waiting == 1 else " wait")
+        text = f"{wait} for a free worker. More workers would help."
         found.append(Alert(level="bad", title="The pool is full.", text=text))
     elif busy and all(busy):
         text = "New streams are turned away. More workers, or more sessions per worker, would help."
