@@ -1,18 +1,22 @@
 """A small log of money for the tests of statements: real fees and carries, rounds, payouts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
 
+import msgspec
 from msgspec.structs import replace
 
 from openpool.core.enrolment import checked_address
 from openpool.core.events import AnyPayload, Event, FeeCredited
+from openpool.core.hashchain import inclusion_path
 from openpool.core.money import events as money
 from openpool.core.money.documents import digest_of, signed_bytes, signed_text
 from openpool.core.money.events import OrderLine, Scheme
 from openpool.core.money.fees import Due, Fees
 from openpool.core.money.ledger import Balances, transfers_of
+from openpool.core.money.receipts import Proven, encode_receipt, leaf_of
 from openpool.core.money.schemes import Work, divide, proportional_claims
 from openpool.core.money.statements import (
     KIND,
@@ -180,7 +184,8 @@ class MoneyLog:
             terms="",
             window_rounds=window_rounds,
         )
-        return make(opening, closing, self.entries[opening.seq :])
+        receipts: list[bytes] = []
+        return make(opening, closing, self.entries[opening.seq :], receipts.append), receipts
 
     def balances(self) -> dict[str, int]:
         """What the ledger says."""
@@ -189,6 +194,21 @@ class MoneyLog:
             for transfer in transfers_of(event):
                 balances.post(transfer)
         return balances.amounts
+
+
+def proven(receipts: Sequence[bytes], wanted: Sequence[int]) -> list[bytes]:
+    """Lines of a file of receipts: those at these places, each with its proof."""
+    leaves = [leaf_of(receipt) for receipt in receipts]
+    return [
+        encode_receipt(
+            Proven(
+                receipt=msgspec.Raw(receipts[place]),
+                index=place,
+                path=tuple(each.hex() for each in inclusion_path(leaves, place)),
+            )
+        )
+        for place in wanted
+    ]
 
 
 def signed(statement: Statement) -> bytes:

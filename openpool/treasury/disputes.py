@@ -176,7 +176,7 @@ class Disputes:
                     if getattr(stored.event.data, "round", -1) == round
                 ]
                 concerned = bool(events) and bool(own)
-                lines = self._statements.receipts_of(round, address) or []
+                lines = list(self._statements.receipts_of(round, address) or ())
         if not concerned:
             raise NotAllowed(f"There is no {about.kind} `{about.name[:80]}` that is yours.")
         return events, lines, round

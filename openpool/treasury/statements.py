@@ -9,24 +9,21 @@ first.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
-from msgspec import DecodeError, Struct
+from msgspec import Struct
 
-from openpool.core.errors import SetupError, Unavailable
+from openpool.core.errors import SetupError
 from openpool.core.events import Event, FeeCredited
-from openpool.core.hashchain import GENESIS, merkle_root
 from openpool.core.money.documents import digest_of, opened, signed_bytes
 from openpool.core.money.events import RoundSettled, RoundStarted, StatementMade
 from openpool.core.money.receipts import (
     RECEIPT_KIND,
-    Receipt,
+    carry_number,
     decode_proven,
-    decode_receipt,
-    leaf_of,
-    plain_line,
-    proven,
+    encode_receipt,
+    receipt_of,
 )
 from openpool.core.money.statement_check import read
 from openpool.core.money.statements import (
@@ -43,12 +40,14 @@ from openpool.core.money.statements import (
 )
 from openpool.store.interface import Appender, EventFilter, StoredEvent
 from openpool.treasury.archive import read_whole, write_whole
+from openpool.treasury.receipt_files import ReceiptFile, ReceiptFiles
 from openpool.treasury.signing import Signs, signed
 from openpool.treasury.terms import PublishedTerms
 
 log = structlog.get_logger()
 
 PAGE = 5_000
+FEES_AT_ONCE = 50
 POLL_S = 5.0
 DOCUMENT = b'{"document":'
 """How the file of a statement begins."""
@@ -72,6 +71,14 @@ class StatementRow(Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class _Fee(NamedTuple):
+    """A fee, and where it stands in the log."""
+
+    seq: int
+    time_ms: int
+    data: FeeCredited
+
+
 class Statements:
     """All statements of the pool."""
 
@@ -93,6 +100,7 @@ class Statements:
         self._store, self._signer, self._terms = store, signer, terms
         self._clock_ms, self._is_settled, self._poll_s = clock_ms, is_settled, poll_s
         self._folder = folder
+        self._receipts = ReceiptFiles(folder)
         self._pool_name, self._chain_id = pool_name, chain_id
         self._rows: list[StatementRow] = []
         self._opening = Opening()
@@ -164,7 +172,7 @@ class Statements:
         """Whether the files of a statement are there as they were made. Quick: there may be
         thousands."""
         content = read_whole(self.path(made.round))
-        if content is None or not self.receipts_path(made.round).exists():
+        if content is None or not self._receipts.path(made.round).exists():
             return False
         around = len(signed_bytes(b"", made.signer, made.signature))
         document = content[len(DOCUMENT) :][: max(len(content) - around, 0)]
@@ -180,23 +188,25 @@ class Statements:
 
     def _make_again(self, made: StatementMade) -> None:
         """What was signed, with the signature of then: the key may be another one now."""
-        statement, receipts = self._composed(made.round, made.seq)
-        document = encode_statement(statement)
-        if digest_of(document) != made.digest:
-            raise SetupError(
-                f"The statement of round {made.round} cannot be made again as it was signed; "
-                f"put back {self.path(made.round)}, or run `openpool replay --check`."
-            )
-        self._write(made.round, signed_bytes(document, made.signer, made.signature), receipts)
+        with self._receipts.new(made.round) as keep:
+            document = encode_statement(self._composed(made.round, made.seq, keep))
+            if digest_of(document) != made.digest:
+                raise SetupError(
+                    f"The statement of round {made.round} cannot be made again as it was signed; "
+                    f"put back {self.path(made.round)}, or run `openpool replay --check`."
+                )
+        whole = signed_bytes(document, made.signer, made.signature)
+        write_whole(self.path(made.round), whole)
 
     # --- making one ----------------------------------------------------------------------------
 
     def _make(self, number: int, seq: int) -> tuple[StatementMade, Opening]:
         """What is to be written down of a statement, and where the next one begins. Its files are
         in place when this returns."""
-        statement, receipts = self._composed(number, seq)
+        with self._receipts.new(number) as keep:
+            statement = self._composed(number, seq, keep)
         content = signed(self._signer, KIND, encode_statement(statement))
-        self._write(number, content, receipts)
+        write_whole(self.path(number), content)
         parts = opened(content, bytes_max=BYTES_MAX)
         data = StatementMade(
             orchestrator="",
@@ -210,7 +220,7 @@ class Statements:
         )
         return data, opening_after(statement, data.digest)
 
-    def _composed(self, number: int, seq: int) -> tuple[Statement, list[bytes]]:
+    def _composed(self, number: int, seq: int, keep: Callable[[bytes], object]) -> Statement:
         last = self._event_at(seq)
         terms = self._terms.at(last.event.time_ms)
         closing = Closing(
@@ -224,12 +234,7 @@ class Statements:
             window_rounds=terms.terms.promise.window_rounds if terms else 0,
         )
         entries = ((e.seq, e.event) for e in self._pages(TYPES, self._opening.seq, seq + 1))
-        return make(self._opening, closing, entries)
-
-    def _write(self, number: int, content: bytes, receipts: Sequence[bytes]) -> None:
-        lines = [plain_line(receipt, index) + b"\n" for index, receipt in enumerate(receipts)]
-        write_whole(self.receipts_path(number), b"".join(lines))
-        write_whole(self.path(number), content)
+        return make(self._opening, closing, entries, keep)
 
     async def _record(self, data: StatementMade, opening: Opening) -> None:
         made_ms = self._clock_ms()
@@ -268,19 +273,21 @@ class Statements:
 
     def receipts_path(self, round: int) -> Path:
         """Where all receipts of a statement are."""
-        return self._folder / f"{round}.receipts.jsonl"
+        return self._receipts.path(round)
 
     def file(self, round: int) -> bytes | None:
         """The signed statement; None if there is none. Reads a file, as do all that follow."""
         return read_whole(self.path(round)) if self.row(round) else None
 
-    def all_receipts(self, round: int) -> bytes | None:
-        """The file of all receipts of a statement."""
-        return read_whole(self.receipts_path(round)) if self.row(round) else None
+    def all_receipts(self, round: int) -> Iterator[bytes] | None:
+        """All receipts of a statement, a line each, as they are in the file."""
+        return self._receipts.lines(round) if self.row(round) else None
 
-    def receipts_of(self, round: int, address: str) -> list[bytes] | None:
-        """An address's receipts in a statement, one line each with its proof."""
-        return self._proven(round, lambda receipt: receipt.address == address)
+    def receipts_of(self, round: int, address: str) -> Iterator[bytes] | None:
+        """An address's receipts in a statement, one line each with its proof. Raises Unavailable,
+        also while it is read."""
+        row = self.row(round)
+        return self._proven(row, lambda file: file.places_of(address)) if row else None
 
     def receipt_of(self, job: str, address: str) -> bytes | None:
         """The line of the receipt of one job or call of this address, with its proof; None if it
@@ -288,11 +295,10 @@ class Statements:
         fee = self._fee(job, address)
         if fee is None:
             return None
-        round = next((row.round for row in self._rows if fee.seq <= row.seq), None)
-        if round is None:
+        row = next((row for row in self._rows if fee.seq <= row.seq), None)
+        if row is None:
             return None
-        lines = self._proven(round, lambda receipt: receipt.seq == fee.seq)
-        return lines[0] if lines else None
+        return next(self._proven(row, lambda file: file.places_from(fee.seq)), None)
 
     def signed_receipt(self, job: str, address: str) -> bytes | None:
         """The receipt of one job or call by itself, signed; also one that is in no statement
@@ -304,48 +310,71 @@ class Statements:
     def unstated(self, job: str, address: str) -> bytes | None:
         """The receipt of a job that will be in the next statement; exactly the bytes that will
         be there, so that it can be signed by itself."""
-        fee = self._fee(job, address)
-        if fee is None or fee.seq <= self._opening.seq or not self._starts:
+        fee, opening = self._fee(job, address), self._opening
+        if fee is None or fee.seq <= opening.seq or not self._starts:
             return None
-        closing = Closing(
+        receipt = receipt_of(
+            fee.data,
             pool=self._pool_name,
-            chain_id=self._chain_id,
-            round=0,
             seq=fee.seq,
-            chain=GENESIS.hex(),
-            time_ms=fee.event.time_ms,
-            terms="",
+            round=self._round_at(fee.seq, opening),
+            time_ms=fee.time_ms,
+            carry_before=self._carry_before(fee, opening),
         )
-        types = ("fee-credited", "round-started")
-        entries = ((e.seq, e.event) for e in self._pages(types, self._opening.seq, fee.seq + 1))
-        return make(self._opening, closing, entries)[1][-1]
+        return encode_receipt(receipt)
 
-    def _fee(self, job: str, address: str) -> StoredEvent | None:
+    def _round_at(self, seq: int, opening: Opening) -> int:
+        which = EventFilter(
+            after_seq=opening.seq,
+            before_seq=seq,
+            types=("round-started",),
+            newest_first=True,
+            limit=1,
+        )
+        for stored in self._store.events(which):
+            if isinstance(stored.event.data, RoundStarted):
+                return stored.event.data.round
+        return opening.round
+
+    def _carry_before(self, fee: _Fee, opening: Opening) -> str:
+        """What the worker's fee before this one, of the same denominator, left over."""
+        worker, denominator = fee.data.worker, carry_number(fee.data.carry)[1]
+        for earlier in self._fees_between(opening.seq, fee.seq, worker):
+            if carry_number(earlier.carry)[1] == denominator:
+                return earlier.carry
+        return f"{opening.carries.get((worker, denominator), 0)}/{denominator}"
+
+    def _fees_between(self, after: int, before: int, worker: str) -> Iterator[FeeCredited]:
+        """A worker's fees, the newest first."""
+        while True:
+            which = EventFilter(
+                after_seq=after,
+                before_seq=before,
+                types=("fee-credited",),
+                worker=worker,
+                newest_first=True,
+                limit=FEES_AT_ONCE,
+            )
+            page = self._store.events(which)
+            yield from (e.event.data for e in page if isinstance(e.event.data, FeeCredited))
+            if len(page) < FEES_AT_ONCE:
+                return
+            before = page[-1].seq
+
+    def _fee(self, job: str, address: str) -> _Fee | None:
+        """The fee of a job, if it is this address's."""
         found = self._store.events(EventFilter(types=("fee-credited",), job=job, limit=1))
         data = found[0].event.data if found else None
-        return found[0] if isinstance(data, FeeCredited) and data.address == address else None
-
-    def _proven(self, round: int, wanted: Callable[[Receipt], bool]) -> list[bytes] | None:
-        content, row = self.all_receipts(round), self.row(round)
-        if content is None or row is None:
+        if not isinstance(data, FeeCredited) or data.address != address:
             return None
-        receipts = self._whole_receipts(content, row)
-        places = [place for place, data in enumerate(receipts) if wanted(decode_receipt(data))]
-        return proven(receipts, places)
+        return _Fee(found[0].seq, found[0].event.time_ms, data)
 
-    def _whole_receipts(self, content: bytes, row: StatementRow) -> list[bytes]:
-        """The receipts in a file. Raises Unavailable if they are not those that were signed."""
-        try:
-            receipts = [bytes(decode_proven(line).receipt) for line in content.splitlines()]
-        except DecodeError:
-            receipts = []
-        if merkle_root([leaf_of(receipt) for receipt in receipts]).hex() == row.root:
-            return receipts
-        self.receipts_path(row.round).unlink(missing_ok=True)
-        raise Unavailable(
-            f"The pool's file of receipts of round {row.round} is damaged; the pool makes it again "
-            "when it is started next."
-        )
+    def _proven(
+        self, row: StatementRow, wanted: Callable[[ReceiptFile], Sequence[int]]
+    ) -> Iterator[bytes]:
+        with self._receipts.opened(row.round, row.root) as file:
+            for place in wanted(file):
+                yield file.line(place)
 
 
 def _row(made: StatementMade, made_ms: int) -> StatementRow:

@@ -6,12 +6,15 @@ operator's. Read `web.statement_interface` for what is asked of the pool.
 """
 
 import asyncio
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Annotated
 
 import msgspec
 from litestar import Response, Router, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
 from msgspec import Meta, Struct
 
 from openpool.core.enrolment import checked_address
@@ -28,6 +31,8 @@ from openpool.web.problems import NotFound, NotSetUp, documented
 from openpool.web.statement_interface import Proofs
 
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
+LINES_AT_ONCE = 200
+"""Of a file that is read while it is sent."""
 FileName = Annotated[str, PathParameter(min_length=1, max_length=40)]
 PathId = Annotated[str, PathParameter(min_length=1, max_length=60)]
 PathRound = Annotated[int, PathParameter(ge=0, le=2**53)]
@@ -205,18 +210,30 @@ def notice(current: Published, coming: Published | None) -> TermsNotice:
 @get("/receipts", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["statements"])
 async def receipts(
     web: FromWeb, visitor: FromVisitor, round: Round, address: Address = ""
-) -> Response[bytes]:
+) -> Stream:
     """The visitor's receipts of a round, a line each with the proof that it is in the statement.
     The operator gets all of them, without proofs, unless it names an address."""
-    proofs = _proofs(web)
+    made = _proofs(web).statements
     need_sign_in(visitor)
     if visitor.role == "operator" and not address:
-        content = await asyncio.to_thread(proofs.statements.all_receipts, round)
+        lines = made.all_receipts(round)
     else:
-        own = await owned_address(web, visitor, address)
-        lines = await asyncio.to_thread(proofs.statements.receipts_of, round, own)
-        content = None if lines is None else b"".join(line + b"\n" for line in lines)
-    return _file(content, f"{round}.receipts.jsonl", "application/x-ndjson")
+        lines = made.receipts_of(round, await owned_address(web, visitor, address))
+    return await _lines(lines, f"{round}.receipts.jsonl")
+
+
+async def _lines(lines: Iterator[bytes] | None, name: str) -> Stream:
+    """A file that is read while it is sent. The first part is read before anything is sent, so
+    that a file that is missing or damaged is an answer of its own."""
+    if lines is None:
+        raise NotFound(f"This pool has no {name}; what it signed so far is in the lists.")
+    parts = iter(lambda: b"".join(line + b"\n" for line in islice(lines, LINES_AT_ONCE)), b"")
+    first = await asyncio.to_thread(next, parts, b"")
+    return Stream(
+        chain([first], parts),
+        media_type="application/x-ndjson",
+        headers={"Content-Disposition": f'inline; filename="{name}"'},
+    )
 
 
 @get("/receipts/one", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["statements"])

@@ -1,6 +1,6 @@
 """What the web needs of statements, terms, disputes and corrections. Part of `web.interface`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,13 +27,14 @@ class StatementRow(Protocol):
 
 
 class Statements(Protocol):
-    """Statements and receipts. What returns bytes reads files: called in a thread."""
+    """Statements and receipts. What returns bytes reads files: called in a thread. Iterators read
+    while they go on, and may raise Unavailable."""
 
     @property
     def rows(self) -> Sequence[StatementRow]: ...
     def file(self, round: int) -> bytes | None: ...
-    def all_receipts(self, round: int) -> bytes | None: ...
-    def receipts_of(self, round: int, address: str) -> list[bytes] | None: ...
+    def all_receipts(self, round: int) -> Iterator[bytes] | None: ...
+    def receipts_of(self, round: int, address: str) -> Iterator[bytes] | None: ...
     def receipt_of(self, job: str, address: str) -> bytes | None: ...
     def signed_receipt(self, job: str, address: str) -> bytes | None:
         """The receipt by itself, signed; also of a job that is in no statement yet."""

@@ -41,9 +41,8 @@ def stated(seed: int, scheme: Scheme, *rules: InProcess) -> Iterator[Statement]:
         log.start(number + 1, settled=False)
         log.work("a", random.getrandbits(30))
         log.settle()
-        statement, _ = make(
-            opening, closing(log, number), list(enumerate(log.events, 1))[opening.seq :]
-        )
+        entries = list(enumerate(log.events, 1))[opening.seq :]
+        statement = make(opening, closing(log, number), entries, lambda receipt: None)
         yield statement
         opening = opening_after(statement, digest_of(encode_statement(statement)))
 

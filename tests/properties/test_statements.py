@@ -71,7 +71,9 @@ def statements(log: MoneyLog, ends: Sequence[tuple[int, int]]) -> list[Statement
             terms="",
             window_rounds=WINDOW,
         )
-        statement, receipts = make(opening, closing, log.entries[opening.seq : seq])
+        receipts: list[bytes] = []
+        entries = log.entries[opening.seq : seq]
+        statement = make(opening, closing, entries, receipts.append)
         lines = [plain_line(receipt, index) for index, receipt in enumerate(receipts)]
         assert list(check_statement(statement)) == []
         assert list(check_receipts(statement, lines)) == []

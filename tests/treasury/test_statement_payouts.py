@@ -37,7 +37,8 @@ async def a_statement(pool: Pool) -> Statement:
         time_ms=stored[-1].event.time_ms,
         terms="",
     )
-    return make(Opening(round=1), closing, [(each.seq, each.event) for each in stored])[0]
+    entries = [(each.seq, each.event) for each in stored]
+    return make(Opening(round=1), closing, entries, lambda receipt: None)
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["batch", "one by one"])

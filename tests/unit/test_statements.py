@@ -3,24 +3,22 @@
 import msgspec
 import pytest
 from msgspec.structs import replace
-from statement_log import ANN, BOB, KEY, MoneyLog, signed
+from statement_log import ANN, BOB, KEY, MoneyLog, proven, signed
 
 from openpool.cli.checking import check_signature
 from openpool.core import units
 from openpool.core.errors import BadMessage, OpenPoolError
-from openpool.core.hashchain import inclusion_path, merkle_root
+from openpool.core.hashchain import merkle_root
 from openpool.core.money import events as money
 from openpool.core.money.documents import opened
 from openpool.core.money.fees import Fees
 from openpool.core.money.receipts import (
-    Levels,
     Receipt,
     decode_receipt,
     encode_receipt,
     faults_of,
     leaf_of,
     plain_line,
-    proven,
 )
 from openpool.core.money.statement_check import (
     Finding,
@@ -258,15 +256,6 @@ def test_a_signature_of_another_kind_of_document_does_not_count() -> None:
 
 
 # --- receipts ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 8, 13, 64, 100])
-def test_the_quick_tree_is_the_tree_of_the_log(size: int) -> None:
-    """Root and paths equal those of `core.hashchain`, for full and ragged trees."""
-    leaves = [leaf_of(b"%d" % n) for n in range(size)]
-    levels = Levels(leaves)
-    assert levels.root() == merkle_root(leaves)
-    assert [levels.path(n) for n in range(size)] == [inclusion_path(leaves, n) for n in range(size)]
 
 
 def test_an_owner_checks_its_own_receipts_with_proofs_only() -> None:

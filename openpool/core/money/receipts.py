@@ -7,7 +7,6 @@ so that one signature covers them all and a few hashes prove that a receipt is a
 Must not sign, read the log or know the clock. Read next: `core.money.statements`.
 """
 
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import sha256
@@ -18,7 +17,7 @@ from msgspec import Struct
 from openpool.core import units
 from openpool.core.calls import Unit
 from openpool.core.events import FeeCredited
-from openpool.core.hashchain import node_hash, root_of_path
+from openpool.core.hashchain import root_of_path
 from openpool.core.money.accounts import COMMISSION, CUSTOMER, accrued_account, worker_account
 from openpool.core.money.events import Scheme
 
@@ -195,48 +194,6 @@ def carry_number(text: str) -> tuple[int, int]:
 def leaf_of(receipt: bytes) -> bytes:
     """SHA-256 of `0x00 ‖ "openpool receipt 1" ‖ line feed ‖ the receipt's bytes`."""
     return sha256(b"\x00openpool receipt 1\n" + receipt).digest()
-
-
-class Levels:
-    """The whole Merkle tree over some leaves, for proving many of them quickly."""
-
-    def __init__(self, leaves: Sequence[bytes]) -> None:
-        self._levels = [list(leaves)]
-        while len(self._levels[-1]) > 1:
-            below = self._levels[-1]
-            pairs = zip(below[::2], below[1::2], strict=False)
-            above = [node_hash(left, right) for left, right in pairs]
-            self._levels.append(above + below[len(above) * 2 :])
-
-    def root(self) -> bytes:
-        """SHA-256 of nothing if there are no leaves."""
-        top = self._levels[-1]
-        return top[0] if top else sha256().digest()
-
-    def path(self, index: int) -> list[bytes]:
-        """The hashes beside the way from this leaf to the root, lowest first."""
-        path = []
-        for level in self._levels:
-            beside = index ^ 1
-            if beside < len(level):
-                path.append(level[beside])
-            index //= 2
-        return path
-
-
-def proven(receipts: Sequence[bytes], wanted: Sequence[int]) -> list[bytes]:
-    """Lines of a file of receipts: those at these places, each with its proof."""
-    levels = Levels([leaf_of(receipt) for receipt in receipts])
-    return [
-        encode_receipt(
-            Proven(
-                receipt=msgspec.Raw(receipts[index]),
-                index=index,
-                path=tuple(each.hex() for each in levels.path(index)),
-            )
-        )
-        for index in wanted
-    ]
 
 
 def plain_line(receipt: bytes, index: int) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage
+from openpool.core.hashchain import merkle_root
 from openpool.core.money import events as money
 from openpool.core.money.accounts import LPT, WORKER, worker_account
 from openpool.core.money.documents import Signed, check_canonical
@@ -21,7 +22,6 @@ from openpool.core.money.ledger import wei
 from openpool.core.money.postings import postings_of
 from openpool.core.money.receipts import (
     LINE_BYTES_MAX,
-    Levels,
     Proven,
     Receipt,
     decode_proven,
@@ -386,7 +386,7 @@ def _line(number: int, data: bytes) -> Line | Finding:
 def _root(statement: Statement, lines: Sequence[Line]) -> Iterator[Finding]:
     if any(line.proven.index != line.number for line in lines):
         yield Finding(path="receipts", text="The receipts are not in their order.")
-    root = Levels([leaf_of(bytes(line.proven.receipt)) for line in lines]).root().hex()
+    root = merkle_root([leaf_of(bytes(line.proven.receipt)) for line in lines]).hex()
     if root != statement.root:
         text = f"The receipts have root {root}, but the statement says {statement.root}."
         yield Finding(path="root", text=text)

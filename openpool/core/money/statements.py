@@ -10,7 +10,7 @@ checks one (`core.money.statement_check`).
 Equal logs give equal bytes. Must not read the log, sign, or know the clock.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -18,13 +18,13 @@ from msgspec import Struct
 
 from openpool.core.calls import Unit
 from openpool.core.events import Event, FeeCredited
+from openpool.core.hashchain import Tree
 from openpool.core.money import events as money
 from openpool.core.money.accounts import LPT
 from openpool.core.money.events import MoneyPayload, Scheme
 from openpool.core.money.ledger import CarryKey
 from openpool.core.money.postings import postings_of
 from openpool.core.money.receipts import (
-    Levels,
     Receipt,
     accounts_of,
     carry_number,
@@ -245,24 +245,34 @@ def next_round(starts: Sequence[tuple[int, int]], stated: int | None) -> tuple[i
 
 
 def make(
-    opening: Opening, closing: Closing, entries: Iterable[Entry]
-) -> tuple[Statement, list[bytes]]:
-    """The statement over these events, and the exact bytes of its receipts, in order."""
-    receipts, facts, carries = [], [], dict(opening.carries)
-    current = opening.round
-    for seq, event in entries:
-        data = event.data
-        if isinstance(data, FeeCredited):
-            receipts.append(_receipt(closing.pool, seq, event.time_ms, data, current, carries))
-        elif isinstance(data, FACTS) and _is_public(data):
-            facts.append(Fact(seq=seq, id=event.id, time_ms=event.time_ms, data=data))
-            if isinstance(data, money.RoundStarted):
-                current = data.round
-    work = added_up(receipts)
+    opening: Opening,
+    closing: Closing,
+    entries: Iterable[Entry],
+    keep: Callable[[bytes], object],
+) -> Statement:
+    """The statement over these events. `keep` is given the exact bytes of its receipts, in order;
+    here they are only counted, so that there may be many."""
+    facts, carries, tree = list[Fact](), dict(opening.carries), Tree()
+
+    def receipts() -> Iterator[Receipt]:
+        current = opening.round
+        for seq, event in entries:
+            data = event.data
+            if isinstance(data, FeeCredited):
+                receipt = _receipt(closing.pool, seq, event.time_ms, data, current, carries)
+                encoded = encode_receipt(receipt)
+                tree.add(leaf_of(encoded))
+                keep(encoded)
+                yield receipt
+            elif isinstance(data, FACTS) and _is_public(data):
+                facts.append(Fact(seq=seq, id=event.id, time_ms=event.time_ms, data=data))
+                if isinstance(data, money.RoundStarted):
+                    current = data.round
+
+    work = added_up(receipts())
     windows = {name: past[: closing.window_rounds] for name, past in opening.windows.items()}
     counting = {number for past in windows.values() for number in past}
-    encoded = [encode_receipt(receipt) for receipt in receipts]
-    statement = Statement(
+    return Statement(
         pool=closing.pool,
         chain_id=closing.chain_id,
         number=opening.number + 1,
@@ -274,8 +284,8 @@ def make(
         to_ms=closing.time_ms,
         terms=closing.terms,
         previous=opening.digest,
-        receipts=len(encoded),
-        root=Levels([leaf_of(each) for each in encoded]).root().hex(),
+        receipts=tree.size,
+        root=tree.root().hex(),
         window_rounds=closing.window_rounds,
         work=work,
         earlier=still_counting(opening.work, closing.round, counting),
@@ -284,7 +294,6 @@ def make(
         carries=carry_rows(carries),
         facts=tuple(facts),
     )
-    return statement, encoded
 
 
 def _receipt(
