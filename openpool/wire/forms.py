@@ -95,7 +95,7 @@ def _quoted(name: str) -> str:
 def _json(body: bytes) -> Form:
     try:
         found = msgspec.json.decode(body, type=dict[str, object])
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):  # also what is no UTF-8
         raise BadMessage("the body is not a JSON object") from None
     values, files = {}, {}
     for name, value in found.items():

@@ -56,6 +56,7 @@ async def test_a_cut_form_is_refused() -> None:
         ("multipart/form-data; boundary=x", b"nonsense", "cannot be read"),
         ("application/json", b"[1]", "not a JSON object"),
         ("application/json", b'{"a":' * 100_000, "not a JSON object"),
+        ("application/json", b'{"a":"\xff"}', "not a JSON object"),
         ("application/json", b'{"image":"data:image/png;base64,!!!"}', "not valid base64"),
         ("application/json", b'{"image":"data:image/png,abc"}', "base64 data: URL"),
     ],

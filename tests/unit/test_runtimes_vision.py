@@ -326,11 +326,11 @@ def test_a_classifier_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        (None, "no moderation request"),
+        (None, "not a moderation request"),
         ([], "1 to 64"),
         (["a"] * 65, "1 to 64"),
         ("a" * 200_001, "at most 200000 characters"),
-        ([{"type": "video"}], "no moderation request"),
+        ([{"type": "video"}], "not a moderation request"),
         ([{"type": "image_url", "image_url": {"url": "http://inside/a.png"}}], "no address is"),
         ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}], "no PNG"),
     ],

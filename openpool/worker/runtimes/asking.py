@@ -1,6 +1,6 @@
-"""What the picture runtimes have in common: a request's form, its picture, an answer in JSON."""
+"""What runtimes have in common: a request in JSON or as a form, its picture, an answer in JSON."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -11,6 +11,17 @@ from openpool.worker.runtimes.images import open_picture
 
 if TYPE_CHECKING:
     from openpool.worker.runtimes.images import Picture
+
+
+Asked = TypeVar("Asked")
+
+
+def read_json(body: bytes | bytearray, kind: type[Asked], what: str) -> Asked:
+    """The body as a value of this kind, which is called `what`. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (ValueError, RecursionError) as fault:  # also what is no UTF-8
+        raise BadRequest(f"the body is not {what} in JSON: {fault}") from None
 
 
 def form_of(request: RuntimeRequest, bare: str = "image") -> Form:

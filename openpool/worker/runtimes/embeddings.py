@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.worker.runtimes import networks
+from openpool.worker.runtimes.asking import read_json
 from openpool.worker.runtimes.base import (
     BadRequest,
     ModelMissing,
@@ -61,7 +62,7 @@ class Embeddings(Runtime):
         self._bert = Bert(bert_folder(self.options, self.cache, self.model), self.options)
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
-        asked = _asked(request.body)
+        asked = read_json(request.body, EmbeddingsRequest, "an embeddings request")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         _check(texts)
         tokens = [each.ids for each in self._bert.tokens(texts)]
@@ -93,13 +94,6 @@ def _written(row: "Floats", asked: EmbeddingsRequest) -> object:
     if asked.encoding_format == "base64":
         return base64.b64encode(row.astype("<f4").tobytes()).decode()
     return row.tolist()
-
-
-def _asked(body: bytes) -> EmbeddingsRequest:
-    try:
-        return msgspec.json.decode(body, type=EmbeddingsRequest)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise BadRequest(f"the body is not an embeddings request in JSON: {error}") from None
 
 
 def _check(texts: list[str]) -> None:

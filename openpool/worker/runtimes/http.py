@@ -19,7 +19,7 @@ from openpool.core.calls import App, Offer
 from openpool.core.errors import NoCapacity, SetupError, Unavailable
 from openpool.link.line import LineAnswer, LineRequest
 from openpool.wire import framing
-from openpool.worker.runtimes.base import BadRequest
+from openpool.worker.runtimes.asking import read_json
 from openpool.worker.runtimes.body import Body
 from openpool.worker.runtimes.download import host_of
 from openpool.worker.runtimes.options import by_name, number, switch, text, whole
@@ -241,10 +241,7 @@ class Proxy:
         whole = bytearray()
         async for chunk in body:
             whole += chunk
-        try:
-            fields = msgspec.json.decode(whole, type=dict[str, msgspec.Raw])
-        except (msgspec.MsgspecError, RecursionError):
-            raise BadRequest("the body is not a JSON object") from None
+        fields = read_json(whole, dict[str, msgspec.Raw], "a request")
         if "model" in fields:
             fields["model"] = msgspec.Raw(msgspec.json.encode(self._settings.upstream_model))
         return msgspec.json.encode(fields)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from openpool.worker.runtimes.asking import read_json
 from openpool.worker.runtimes.base import (
     BadRequest,
     Hangup,
@@ -189,17 +190,14 @@ def _error(body: bytes) -> Exception:
     """What llama.cpp says is wrong: with the request, unless it is known to be its own fault."""
     try:
         words = msgspec.json.decode(body, type=Refusal).error.message
-    except msgspec.MsgspecError:
+    except ValueError:
         return RuntimeError("the model gave no usable answer")
     return RuntimeError(words) if words in OWN_FAULTS else BadRequest(words[:300])
 
 
 def _fields(body: bytes) -> Fields:
     """The fields of a request that are handed on. Raises BadRequest."""
-    try:
-        asked = msgspec.json.decode(body, type=dict[str, object])
-    except (msgspec.MsgspecError, RecursionError):
-        raise BadRequest("the body is not a JSON object") from None
+    asked = read_json(body, dict[str, object], "a chat request")
     messages = asked.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a list of at least one message")

@@ -16,13 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
 from msgspec import Struct
 
 from openpool.core.errors import BadMessage
 from openpool.wire.forms import data_url
 from openpool.worker.runtimes import networks
-from openpool.worker.runtimes.asking import json_answer
+from openpool.worker.runtimes.asking import json_answer, read_json
 from openpool.worker.runtimes.base import (
     BadRequest,
     ModelMissing,
@@ -132,19 +131,17 @@ class Moderation(Runtime):
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         """Judge what is in the request."""
-        try:
-            asked = msgspec.json.decode(request.body, type=ModerationRequest)
-        except (msgspec.MsgspecError, RecursionError) as fault:
-            raise BadRequest(f"the body is no moderation request: {fault}") from None
+        asked = read_json(request.body, ModerationRequest, "a moderation request")
         results = [self._judge(parts) for parts in _inputs(asked)]
         return json_answer(ModerationAnswer(f"modr-{uuid.uuid4().hex}", self.model, results))
 
-    def _judge(self, parts: "list[str | Picture]") -> Judgement:
+    def _judge(self, parts: list[str | ImagePart]) -> Judgement:
         texts = [part for part in parts if isinstance(part, str)]
         pictures = [part for part in parts if not isinstance(part, str)]
         by_kind = {
             "text": _highest(self._score_texts(texts) if texts else []),
-            "image": _highest([self._score_picture(picture) for picture in pictures]),
+            # one after the other: all of them opened would not fit into memory
+            "image": _highest([self._score_picture(_opened(part)) for part in pictures]),
         }
         scores = dict.fromkeys(CATEGORIES, 0.0) | _highest(list(by_kind.values()))
         flags = {name: score >= self._threshold for name, score in scores.items()}
@@ -154,28 +151,24 @@ class Moderation(Runtime):
         return Judgement(any(flags.values()), flags, scores, measured)
 
 
-def _inputs(asked: ModerationRequest) -> "list[list[str | Picture]]":
+def _inputs(asked: ModerationRequest) -> list[list[str | ImagePart]]:
     """What each judgement is about. Raises BadRequest."""
     given = [asked.input] if isinstance(asked.input, str) else asked.input
     if not 0 < len(given) <= ITEMS_MAX:
         raise BadRequest(f"input must be a text or 1 to {ITEMS_MAX} texts or parts")
-    opened = [_opened(part) for part in given]
-    if sum(len(part) for part in opened if isinstance(part, str)) > CHARACTERS_MAX:
+    parts = [part.text if isinstance(part, TextPart) else part for part in given]
+    if sum(len(part) for part in parts if isinstance(part, str)) > CHARACTERS_MAX:
         raise BadRequest(f"at most {CHARACTERS_MAX} characters are judged at once")
     if all(isinstance(part, str) for part in given):
-        return [[part] for part in opened]
-    return [opened]
+        return [[part] for part in parts]
+    return [parts]
 
 
-def _opened(part: str | TextPart | ImagePart) -> "str | Picture":
-    match part:
-        case str(text) | TextPart(text):
-            return text
-        case ImagePart(ImageUrl(url)):
-            try:
-                return open_picture(data_url(url).data)
-            except BadMessage as fault:
-                raise BadRequest(str(fault)) from None
+def _opened(part: ImagePart) -> "Picture":
+    try:
+        return open_picture(data_url(part.image_url.url).data)
+    except BadMessage as fault:
+        raise BadRequest(str(fault)) from None
 
 
 def _highest(found: list[Scores]) -> Scores:

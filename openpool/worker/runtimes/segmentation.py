@@ -143,7 +143,7 @@ def _read(form: Form) -> _Asked:
         return msgspec.convert(
             {name: msgspec.json.decode(form.values[name]) for name in names}, _Asked
         )
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         raise BadRequest(
             "box is [left, top, right, bottom], point_coords [[x, y], ...], "
             "point_labels [1, 0, ...]"

@@ -7,20 +7,17 @@ import unicodedata
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
 from openpool.wire.forms import to_data_url
-from openpool.worker.runtimes.asking import json_answer
+from openpool.worker.runtimes.asking import json_answer, read_json
 from openpool.worker.runtimes.base import BadRequest, Runtime, RuntimeAnswer, RuntimeRequest
 
 CHARACTERS_MAX = 4096
 LIVEPEER_PATH = "/text-to-speech"
 SPEAK_S_MAX = 120.0
-
-Asked = TypeVar("Asked")
 
 
 class Format(NamedTuple):
@@ -75,8 +72,8 @@ class Speaker(Runtime):
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         if request.path == LIVEPEER_PATH:
-            return self._livepeer(_read(request.body, LivepeerRequest))
-        asked = _read(request.body, SpeechRequest)
+            return self._livepeer(read_json(request.body, LivepeerRequest, "a speech request"))
+        asked = read_json(request.body, SpeechRequest, "a speech request")
         form = FORMATS.get(asked.response_format)
         if form is None:
             raise BadRequest(f"response_format must be one of {', '.join(FORMATS)}")
@@ -98,13 +95,6 @@ class Speaker(Runtime):
             known = ", ".join(sorted(set(voices.values())))
             raise BadRequest(f"voice must be one of {known}, not {name[:40]!r}")
         return voices[name]
-
-
-def _read(body: bytes, kind: type[Asked]) -> Asked:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise BadRequest(f"the body is not a speech request in JSON: {error}") from None
 
 
 def speakable(text: str) -> str:
