@@ -6,7 +6,6 @@ pool's core and the desk: a fact goes to whichever knows its kind, some go to bo
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, get_args
@@ -18,15 +17,15 @@ from openpool.core.facts import Fact, Tick
 from openpool.core.instructions import Instruction
 from openpool.core.pool import Pool
 from openpool.core.step import Step
+from openpool.pool.clock import SteadyClock
 from openpool.store.interface import Appender, Receipt
 
 Performer = Callable[[Any, Receipt], None]
 """Performs one kind of instruction; must return at once (it may start a task in a group)."""
 
 
-def wall_ms() -> int:
-    """The wall clock in ms since 1970."""
-    return time.time_ns() // 1_000_000
+wall_ms = SteadyClock()
+"""The clock of this process."""
 
 
 class _Core(Protocol):
