@@ -422,7 +422,7 @@ class LiveRunner:
         with suppress(OpenPoolError):  # the session is over
             async with self._door.in_session(place, session, token):
                 publisher = self._talk.publisher(made[1])
-                await channels.tie(self._door.exchange, call, subscriber, publisher)
+                await channels.tie(self._door.exchange, call, subscriber, publisher, SILENT_S)
 
     # --- o2r -----------------------------------------------------------------------------------
 

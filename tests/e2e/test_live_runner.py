@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -20,6 +20,7 @@ from openpool.demo.live_gateway import LiveGateway, Session
 from openpool.demo.live_runner import FACE_VALUE_WEI, LiveRunnerPort
 from openpool.link.tls import Trust, client_context
 from openpool.link.trickle import ChannelClosed, Publisher, Subscriber
+from openpool.pool import live_runner, live_runner_channels
 from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
 from openpool.pool.live_runner_http import RunnerDoor
 from openpool.wire import framing
@@ -873,6 +874,54 @@ async def test_live_video_flows_over_channels() -> None:
             assert (call.path, call.lasting) == ("/live?fps=5", True)
             assert call.headers["content-type"] == framing.CONTENT_TYPE
         await eventually(lambda: port.runners()[0][1].sessions == {})
+
+
+async def test_a_worker_that_never_ends_is_let_go_after_its_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may say its last words, and is not paid for more while the session goes on."""
+    monkeypatch.setattr(live_runner_channels, "LAST_WORDS_S", 0.3)
+
+    async def endless(_: CallRequest, body: Body) -> Served:
+        async def answer() -> Body:
+            yield b'{"words": "first"}\n'
+            async for _ in body:
+                pass
+            yield b'{"words": "last"}\n'
+            await asyncio.Event().wait()
+
+        return Served(answer(), headers={"content-type": "application/jsonl"})
+
+    async with network(offer(VIDEO, session=True)) as (_, pool, gateway):
+        pool.workers.serve = endless
+        async with gateway.session(str(VIDEO)) as session:
+            async with live_channels(gateway, session) as (publisher, subscriber):
+                assert await read(subscriber) == {"words": "first"}
+                await publisher.close()
+                assert await read(subscriber) == {"words": "last"}
+                await pool.workers.until_idle()
+                with pytest.raises(ChannelClosed):
+                    await read(subscriber)
+
+
+async def test_a_channel_of_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments that are empty, one after the other, hold no worker for ever."""
+    monkeypatch.setattr(live_runner, "SILENT_S", 0.5)
+    async with network(offer(VIDEO, session=True)) as (_, pool, gateway):
+        pool.workers.serve = measuring
+        async with gateway.session(str(VIDEO)) as session:
+            async with live_channels(gateway, session) as (publisher, subscriber):
+                await publisher.publish(b"one", "video/MP2T")
+                assert await read(subscriber) == {"size": 3}
+                with suppress(ChannelClosed):
+                    while pool.workers.running:
+                        await publisher.publish(b"", "video/MP2T")
+                assert await read(subscriber) == {
+                    "error": {
+                        "code": "timeout",
+                        "message": "This took too long; send the request again.",
+                    }
+                }
 
 
 async def test_channels_end_with_their_session() -> None:
