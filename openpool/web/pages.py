@@ -313,6 +313,7 @@ async def ledger(
     """Balances and the latest transfers."""
     need_operator(visitor)
     balances = await web.views.balances()
+    shown = [row for row in balances.balances if account in ("", row.account)]
     transfers = await web.views.transfers(account, before, ROWS + 1)
     return show(
         request,
@@ -320,7 +321,7 @@ async def ledger(
         visitor,
         "ledger",
         "Ledger",
-        balances=balances.balances[:200],
+        balances=shown[:200],
         accounts=len(balances.balances),
         sum_wei=balances.sum_wei,
         transfers=transfers[:ROWS],

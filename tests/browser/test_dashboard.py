@@ -1,5 +1,6 @@
 """The dashboard in a real browser: people sign in, see things happen, and see only their own."""
 
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -88,6 +89,8 @@ async def test_the_operator_sees_the_pool_live(tmp_path: Path) -> None:
             await sign_in(page, base, OPERATOR)
             await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
             await expect(page.locator(".chart canvas")).to_have_count(4)
+            throughput = re.compile(r"Chart: Throughput; delivered [0-9.]+.s, at most [0-9.]+.s")
+            await expect(page.get_by_role("img", name=throughput)).to_be_visible()
             await expect(page.get_by_text("orch-chicago is down.")).to_be_visible()
             await page.get_by_role("link", name="Events", exact=True).click()
             await expect(page.locator(".live-dot")).to_have_attribute("data-state", "on")

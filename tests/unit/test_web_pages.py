@@ -292,6 +292,20 @@ async def test_workers_sort(tmp_path: Path) -> None:
         assert 'aria-sort="descending"' in pages[1]
 
 
+async def test_the_ledger_of_one_account(tmp_path: Path) -> None:
+    """Choosing an account leaves its balance and its transfers; one that is none is a sentence."""
+    async with running(tmp_path, STORY) as (_, client):
+        await as_operator(client)
+        account = f"worker:{CAST[0].address}"
+        page = (await client.get("/ledger", params={"account": account})).text
+        assert re.findall(r'<tr id="b-([^"]+)"', page) == [account]
+        assert page.count('<tr id="t-') > 10
+        assert f'href="/earnings?address={CAST[0].address}"' in page
+        page = (await client.get("/ledger", params={"account": "worker:0x1"})).text
+        assert "No such account" in page
+        assert "<tr id=" not in page
+
+
 def test_vendored_files_are_what_they_claim() -> None:
     """Every third-party file has its digest on record, and its licence beside it."""
     vendor = STATIC / "vendor"

@@ -150,6 +150,16 @@
     node.append(note);
   };
 
+  // Whoever cannot see the lines is told where they end, and how high they go.
+  const tell = (node, kind, columns) => {
+    node.dataset.title ||= node.getAttribute("aria-label");
+    const said = kind.lines.map(([label], k) => {
+      const values = columns[k + 1].filter((value) => value != null);
+      return values.length ? `; ${label} ${kind.text(values.at(-1))}, at most ${kind.text(Math.max(...values))}` : "";
+    });
+    node.setAttribute("aria-label", node.dataset.title + said.join(""));
+  };
+
   const charts = new Map();
   const draw = (node, series) => {
     const kind = node.dataset.chart === "pipelines" ? byPipeline(series) : KINDS[node.dataset.chart];
@@ -160,6 +170,7 @@
     ];
     const nothing = columns.slice(1).every((values) => values.every((value) => !value));
     say(node, nothing ? "Nothing in this span of time." : "");
+    tell(node, kind, columns);
     const old = charts.get(node);
     if (nothing) { if (old) old.destroy(); charts.delete(node); return; }
     if (old && old.series.length === columns.length) return old.setData(columns);
