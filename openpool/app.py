@@ -474,6 +474,7 @@ class PoolProcess:
             payouts=self.money.payouts if self.money else None,
             proofs=self.money.proofs if self.money else None,
             delegation=self.money.delegations if self.money else None,
+            explorer=self.config.chain.explorer_url,
             body_bytes_max=self.config.ai.body_bytes_max,
             idle_s=self.config.ai.idle_ms / 1000,
         )

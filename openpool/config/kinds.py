@@ -147,6 +147,15 @@ def _url(text: str, _: Path) -> str:
     return text.rstrip("/")
 
 
+NO_EXPLORER = "none"
+
+
+def _explorer(text: str, base: Path) -> str:
+    if text == NO_EXPLORER:
+        return text
+    return _url(matched(r"https://[\x21-\x7e]{1,200}", text), base)
+
+
 def parse_rate(text: str) -> int:
     """A rate in ppm, exactly: `25%`, `250000ppm` or `0.25`; ValueError for anything else."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%|ppm|)", text)
@@ -290,6 +299,7 @@ OPTIONAL_HOST_PORT = Kind(
     "host:port, like pool.example.org:8936", _optional_host_port, show=lambda v: str(v or "")
 )
 URL = Kind("an http:// or https:// address", _url)
+EXPLORER = Kind("an https:// address, or none", _explorer)
 RATE = Kind("a rate from 0 to 1 in whole ppm, like 25%, 250000ppm or 0.25", _rate, show=show_rate)
 PRICE = Kind("wei per pixel, like 1200, 0.25 or 1/3", _price, show=_show_price)
 MONEY = Kind("an amount in USD or wei, like 0.15 USD or 1200 wei", _money)

@@ -15,6 +15,8 @@ PRICE_FEED = "0x639Fe6ab55C921f74e7fac1ee960C0B6293ba612"
 """Chainlink's ETH/USD on Arbitrum One."""
 CONTROLLER = "0xD8E8328501E9645d16Cf49539efC04f734606ee4"
 """Of Arbitrum One: the one address that is known beforehand; it knows all others."""
+EXPLORERS = {42_161: "https://arbiscan.io", 421_614: "https://sepolia.arbiscan.io"}
+"""By chain: Arbitrum One and Arbitrum Sepolia."""
 
 
 class EndpointSettings(Section, frozen=True, kw_only=True):
@@ -47,6 +49,14 @@ class ChainSettings(Section, frozen=True, kw_only=True):
             "How long the last price of an ETH holds when that contract gives none",
         ),
     ] = 2 * DAY_MS
+    explorer: Annotated[
+        str,
+        Setting(
+            kinds.EXPLORER,
+            "The block explorer that pages link transactions and addresses to; empty: Arbiscan if "
+            "id is Arbitrum One or Arbitrum Sepolia, else none",
+        ),
+    ] = ""
     agree: Annotated[
         int,
         Setting(
@@ -83,6 +93,13 @@ class ChainSettings(Section, frozen=True, kw_only=True):
             "Part of it that goes to whoever makes the block, at most; Arbitrum ignores it",
         ),
     ] = 2 * 10**9
+
+    @property
+    def explorer_url(self) -> str:
+        """What `/tx/…`, `/address/…` and `/block/…` are put behind; empty: pages link nowhere."""
+        if self.explorer == kinds.NO_EXPLORER:
+            return ""
+        return self.explorer or EXPLORERS.get(self.id, "")
 
 
 class HookSettings(Section, frozen=True, kw_only=True):

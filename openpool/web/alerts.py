@@ -1,12 +1,13 @@
 """What the operator should look at, from the pool's state. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from openpool.core.desk_views import DeskView, RunnerView
 from openpool.core.events import Event
 from openpool.core.money.events import RoundSettled, RuleRefused
 from openpool.core.money.payout_views import PayoutsView
+from openpool.core.money.revenue_views import RevenueView
 from openpool.core.texts import plural
 from openpool.core.views import PoolView
 from openpool.store.interface import WorkerRow
@@ -151,6 +152,15 @@ def rule_alerts(newest: Sequence[Event]) -> list[Alert]:
     ]
 
 
+def money_alerts(revenue: RevenueView | None, payouts: PayoutsView | None) -> list[Alert]:
+    """What the operator should look at about money, worst first."""
+    found = [
+        Alert(level=each.level, title=each.title, text=each.text)
+        for each in (revenue.alerts if revenue else ())
+    ]
+    return worst_first(found + (payout_alerts(payouts) if payouts else []))
+
+
 def payout_alerts(view: PayoutsView) -> list[Alert]:
     """What keeps workers from being paid."""
     if view.mode == "off":
@@ -159,18 +169,28 @@ def payout_alerts(view: PayoutsView) -> list[Alert]:
     if view.held:
         found.append(_money("bad", "Nothing new is paid.", view.held))
     if view.missing_wei != "0":
-        text = f"It lacks {ether_text(int(view.missing_wei))} to pay all who are due."
+        text = (
+            f"It lacks {ether_text(int(view.missing_wei))} to pay all who are due. Send ETH to "
+            f"{view.wallet}, or withdraw fees to it: `openpool revenue withdraw`."
+        )
         found.append(_money("bad", "The hot wallet holds too little.", text))
     if view.problem:
         found.append(_money("warn", "Payouts wait.", view.problem))
     if view.paused:
         found.append(_money("warn", "Payouts are paused.", view.paused))
     if view.blocked:
-        count = len(view.blocked)
-        title = f"{count} addresses are blocked." if count > 1 else "An address is blocked."
-        text = "Nothing is sent there until somebody acts; the money page says why."
-        found.append(_money("info", title, text))
+        found.append(_blocked(view.blocked))
     return found
+
+
+def _blocked(blocked: Mapping[str, str]) -> Alert:
+    address, why = next(iter(blocked.items()))
+    undo = f"Once that is mended: `openpool payouts unblock {address}`."
+    if len(blocked) == 1:
+        text = f"Nothing is sent to {address}: {why} {undo}"
+        return _money("info", "An address is blocked.", text)
+    text = f"Nothing is sent there; to {address}, for one: {why} {undo}"
+    return _money("info", f"{len(blocked)} addresses are blocked.", text)
 
 
 def _money(level: Literal["bad", "warn", "info"], title: str, text: str) -> Alert:

@@ -196,6 +196,7 @@ def _templates(deps: Deps) -> JinjaTemplateEngine:
         version=deps.version,
         public_url=deps.public_url,
         delegation=deps.delegation is not None,
+        explorer=deps.explorer,
     )
     return JinjaTemplateEngine.from_environment(environment)
 

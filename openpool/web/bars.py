@@ -1,34 +1,50 @@
-"""Pairs of bars as a small SVG: two amounts for each of some rounds. Pure geometry."""
+"""Bar charts as small SVGs: a few amounts for each of some rounds. Pure geometry.
+
+The newest round is on the right. A page says what the amounts are and how they are told; the macro
+`bar_chart` draws.
+"""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 WIDTH = 720
 HEIGHT = 150
-GAP = 4
+GAP = 3
 LEAST = 2
 """Even the smallest amount can be seen."""
-WIDEST = 40
+SLOTS_MIN = 20
+"""Fewer rounds than this leave room on the left."""
+Look = Literal["kept", "shared", "missed"]
+"""Classes of the style sheet."""
 
 
-class Bar(Struct, frozen=True, kw_only=True):
+class Row(Struct, frozen=True, kw_only=True):
+    """One round: what it is called, what is said about it on hover, and its amounts."""
+
+    name: str
+    about: str
+    amounts: tuple[tuple[Look, int], ...]
+    """From the left, or from below; empty if what should be there was missed."""
+
+
+class Rect(Struct, frozen=True, kw_only=True):
     """One rectangle."""
 
+    look: Look
     x: int
     y: int
     width: int
     height: int
 
 
-class Pair(Struct, frozen=True, kw_only=True):
-    """Two bars side by side, with their label and amounts."""
+class Slot(Struct, frozen=True, kw_only=True):
+    """All of one round."""
 
-    label: str
-    first: Bar
-    second: Bar
-    first_wei: int
-    second_wei: int
+    about: str
+    x: int
+    rects: tuple[Rect, ...]
 
 
 class Bars(Struct, frozen=True, kw_only=True):
@@ -36,28 +52,73 @@ class Bars(Struct, frozen=True, kw_only=True):
 
     width: int
     height: int
-    pairs: tuple[Pair, ...]
-    highest_wei: int
+    slot_width: int
+    slots: tuple[Slot, ...]
+    span: str
+    """From which round to which."""
+    highest: int
+    """The amount, or the sum of stacked ones, that fills the height."""
 
 
-def bars_of(rows: Sequence[tuple[str, int, int]]) -> Bars:
-    """(label, first amount, second amount) of each round."""
-    highest = max((max(first, second) for _, first, second in rows), default=0)
-    step = min(WIDTH // max(len(rows), 1), WIDEST * 2 + GAP)
-    width = max((step - GAP) // 2, 1)
-    pairs = tuple(
-        Pair(
-            label=label,
-            first=_bar(number * step, width, first, highest),
-            second=_bar(number * step + width, width, second, highest),
-            first_wei=first,
-            second_wei=second,
-        )
-        for number, (label, first, second) in enumerate(rows)
+def beside(rows: Sequence[Row]) -> Bars:
+    """The amounts of a round side by side, as those that are compared."""
+    highest = max((amount for row in rows for _, amount in row.amounts), default=0)
+    return _chart(rows, highest, stacked=False)
+
+
+def stacked(rows: Sequence[Row]) -> Bars:
+    """The amounts of a round one upon the other, as parts of a whole."""
+    highest = max((sum(amount for _, amount in row.amounts) for row in rows), default=0)
+    return _chart(rows, highest, stacked=True)
+
+
+def _chart(rows: Sequence[Row], highest: int, *, stacked: bool) -> Bars:
+    step = WIDTH // max(len(rows), SLOTS_MIN)
+    width = max(step - GAP, 2)
+    slots = []
+    for behind, row in enumerate(reversed(rows), 1):
+        x = WIDTH - step * behind
+        rects = _stack(row, x, width, highest) if stacked else _group(row, x, width, highest)
+        slots.append(Slot(about=row.about, x=x, rects=rects or (_missed(x, width),)))
+    return Bars(
+        width=WIDTH,
+        height=HEIGHT,
+        slot_width=width,
+        slots=tuple(reversed(slots)),
+        span=_span([row.name for row in rows]),
+        highest=highest,
     )
-    return Bars(width=WIDTH, height=HEIGHT, pairs=pairs, highest_wei=highest)
 
 
-def _bar(x: int, width: int, amount: int, highest: int) -> Bar:
-    height = max(HEIGHT * amount // highest, LEAST) if amount > 0 else 0
-    return Bar(x=x, y=HEIGHT - height, width=width, height=height)
+def _group(row: Row, x: int, width: int, highest: int) -> tuple[Rect, ...]:
+    each = width // max(len(row.amounts), 1)
+    return tuple(
+        Rect(look=look, x=x + n * each, y=HEIGHT - height, width=each, height=height)
+        for n, (look, amount) in enumerate(row.amounts)
+        for height in (_height(amount, highest),)
+    )
+
+
+def _stack(row: Row, x: int, width: int, highest: int) -> tuple[Rect, ...]:
+    """The heights of sums are rounded, not those of parts, so that nothing adds up to more."""
+    rects, below, total = [], 0, 0
+    for look, amount in row.amounts:
+        total += amount
+        top = _height(total, highest)
+        rects.append(Rect(look=look, x=x, y=HEIGHT - top, width=width, height=top - below))
+        below = top
+    return tuple(rects)
+
+
+def _missed(x: int, width: int) -> Rect:
+    return Rect(look="missed", x=x, y=HEIGHT - 2 * LEAST, width=width, height=2 * LEAST)
+
+
+def _height(amount: int, highest: int) -> int:
+    return max(HEIGHT * amount // highest, LEAST) if amount > 0 else 0
+
+
+def _span(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(f"round {name}" for name in names)
+    return f"rounds {names[0]} to {names[-1]}"

@@ -10,38 +10,21 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import QueryParameter
 from litestar.response import Template
-from msgspec import Struct
 
 from openpool.core.errors import BadMessage
 from openpool.core.livepeer.amounts import amount
 from openpool.core.livepeer.delegation import Profile
 from openpool.core.livepeer.delegators import PastRound, reward_calls_ppm
+from openpool.web.bars import Row, stacked
 from openpool.web.context import FromVisitor, FromWeb
 from openpool.web.delegation import Estimates, estimates
+from openpool.web.format import ether_text, lpt_about
 from openpool.web.problems import Asked
 from openpool.web.show import show
 
 EXAMPLE = "1000"
 """LPT that the calculator starts with."""
-CHART_WIDTH = 720
-CHART_HEIGHT = 150
-GAP = 3
-BARS_MIN = 20
-"""Fewer rounds than this leave room on the left."""
-
 Text = Annotated[str, QueryParameter(max_length=42)]
-
-
-class Bar(Struct, frozen=True, kw_only=True):
-    """A round in the chart: its reward, the delegators' part of it below."""
-
-    past: PastRound
-    x: int
-    width: int
-    top: int
-    height: int
-    share_top: int
-    share_height: int
 
 
 @get("/delegators", include_in_schema=False)
@@ -69,9 +52,7 @@ async def delegators_page(
         profiles=profiles,
         profile=profile,
         calls_ppm=reward_calls_ppm(profile.past) if profile else None,
-        bars=bars(profile.past) if profile else [],
-        chart=(CHART_WIDTH, CHART_HEIGHT),
-        highest_lpt=max((p.reward_lpt for p in profile.past), default=0) if profile else 0,
+        bars=stacked([_row(past) for past in profile.past]) if profile else None,
         stake=stake or EXAMPLE,
         told=told,
         wrong=wrong,
@@ -88,26 +69,19 @@ def _told(profile: Profile | None, stake: str) -> tuple[Estimates | None, str]:
         return None, str(error)
 
 
-def bars(past: tuple[PastRound, ...]) -> list[Bar]:
-    """The chart of rewards, the oldest round on the left."""
-    top = max((each.reward_lpt for each in past), default=0) or 1
-    slot = CHART_WIDTH // max(len(past), BARS_MIN)
-    drawn = []
-    for i, each in enumerate(past):
-        height = each.reward_lpt * (CHART_HEIGHT - 4) // top
-        share = each.delegators_lpt * (CHART_HEIGHT - 4) // top
-        drawn.append(
-            Bar(
-                past=each,
-                x=CHART_WIDTH - slot * (len(past) - i),
-                width=slot - GAP,
-                top=CHART_HEIGHT - height,
-                height=height - share,
-                share_top=CHART_HEIGHT - share,
-                share_height=share,
-            )
-        )
-    return drawn
+def _row(past: PastRound) -> Row:
+    """A round in the chart: what all stake got below, what the orchestrator kept above."""
+    fees = f"fees {ether_text(past.fees_wei)}"
+    name = str(past.number)
+    if not past.rewarded:
+        about = f"Round {name}: reward was not called; {fees}"
+        return Row(name=name, about=about, amounts=())
+    reward, shared = (lpt_about(each) for each in (past.reward_lpt, past.delegators_lpt))
+    about = f"Round {name}: {reward} LPT, of which {shared} LPT to all stake; {fees}"
+    kept_lpt = past.reward_lpt - past.delegators_lpt
+    return Row(
+        name=name, about=about, amounts=(("shared", past.delegators_lpt), ("kept", kept_lpt))
+    )
 
 
 DELEGATOR_PAGES: list[HTTPRouteHandler] = [delegators_page]

@@ -5,6 +5,7 @@ be used for JSON, where wei are plain decimal strings.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
@@ -21,6 +22,10 @@ _THIN = "\u202f"
 _CODE = re.compile("`([^`]+)`")
 _PLACES = 6
 """Decimals of a number that is shown precisely."""
+_COLUMN_ETHER = ETHER // 10**_PLACES
+"""From this size on a column is in ETH."""
+_HEX = re.compile(r"\b(0x)?([0-9A-Fa-f]{4})[0-9A-Fa-f]{8,}([0-9A-Fa-f]{4})\b")
+"""Addresses and hashes."""
 
 
 def grouped(number: int) -> str:
@@ -79,19 +84,26 @@ def precise(amount: str) -> Markup:
     )
 
 
-def ether_like(wei: int, top_wei: int) -> str:
-    """`ether_text` in the unit, and with as many decimals, as the largest of a column needs."""
-    unit, size = ("ETH", ETHER) if abs(top_wei) >= ETHER // 10_000 else ("gwei", GWEI)
-    places = max(0, 3 - (Decimal(top_wei or size) / size).adjusted())
-    step = Fraction(size, 10**places)
-    if wei == 0 or abs(wei) < 10 * step:  # too small to be told in this unit
-        return ether_text(wei)
-    return f"{Decimal(wei) / size:,.{places}f}".replace(",", _THIN) + f"{_THIN}{unit}"
+def middle(amounts: Iterable[int | str]) -> int:
+    """The amount that a column is told like: the middle one of those that are not zero."""
+    sizes = sorted(abs(int(each)) for each in amounts if int(each))
+    return sizes[len(sizes) // 2] if sizes else 0
 
 
-def ether(wei: int, top_wei: int = 0) -> Markup:
-    """`ether_text` with the exact wei on hover, or `ether_like` the largest of its column."""
-    text = ether_like(wei, top_wei) if top_wei else ether_text(wei)
+def ether_like(wei: int, like_wei: int) -> str:
+    """An amount in the unit, and with as many decimals, as another needs, so that the amounts of
+    a column compare. What is too small for these decimals has two digits all the same."""
+    unit, size = ("ETH", ETHER) if abs(like_wei) >= _COLUMN_ETHER else ("gwei", GWEI)
+    places = max(0, 3 - (Decimal(like_wei or size) / size).adjusted())
+    value = Decimal(wei) / size
+    if abs(wei) * 10**places < 10 * size:
+        return f"{significant(value, 2)}{_THIN}{unit}"
+    return f"{value:,.{places}f}".replace(",", _THIN) + f"{_THIN}{unit}"
+
+
+def ether(wei: int, like_wei: int = 0) -> Markup:
+    """`ether_text`, or in a column `ether_like`, with the exact wei on hover."""
+    text = ether_like(wei, like_wei) if like_wei else ether_text(wei)
     amount, _, unit = text.rpartition(_THIN)
     return Markup(
         '<span class="num" title="{} wei">{}<span class="unit">{}{}</span></span>'
@@ -112,7 +124,7 @@ def lpt(amount: int) -> Markup:
 
 
 def duration_text(ms: int) -> str:
-    """`850 ms`, `4.2 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    """`850 ms`, `4.2 s`, `12 min`, `3 h 5 min`, `1 d 4 h`."""
     if ms < 1000:
         return f"{ms}{_THIN}ms"
     if ms < 10_000:
@@ -124,7 +136,7 @@ def duration_text(ms: int) -> str:
     if minutes < 60:
         return f"{minutes}{_THIN}min"
     hours, minutes = divmod(minutes, 60)
-    if hours < 48:
+    if hours < 24:
         return f"{hours}{_THIN}h" + (f" {minutes}{_THIN}min" if minutes else "")
     days, hours = divmod(hours, 24)
     return f"{days}{_THIN}d" + (f" {hours}{_THIN}h" if hours else "")
@@ -216,8 +228,14 @@ def ppm_text(ppm: int) -> str:
     return f"{significant(Decimal(ppm) / 10_000, 4)}{_THIN}%"
 
 
-def short(text: str, keep: int = 6) -> Markup:
-    """A long identifier with its middle left out and the whole of it on hover."""
-    if len(text) <= 2 * keep + 2:
+def short_text(text: str) -> str:
+    """A text with each address and hash in it as `0x9b89…2387`."""
+    return _HEX.sub(r"\1\2…\3", text)
+
+
+def short(text: str) -> Markup:
+    """`short_text` with the whole of it on hover, where something is left out."""
+    shown = short_text(text)
+    if shown == text:
         return escape(text)
-    return Markup('<span title="{}">{}…{}</span>').format(text, text[: keep + 2], text[-keep + 2 :])
+    return Markup('<span title="{}">{}</span>').format(text, shown)

@@ -227,6 +227,8 @@ class Deps:
     """None: the pool has no wallet to pay from."""
     proofs: Proofs | None = None
     """None: no statements, terms of its own, disputes or corrections."""
+    explorer: str = ""
+    """A block explorer, like `https://arbiscan.io`; empty: pages link to none."""
     body_bytes_max: int = 100_000_000
     """Largest request of a customer."""
     idle_s: float = 60.0

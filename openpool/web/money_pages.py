@@ -6,6 +6,7 @@ page shows them. Deeds about payouts are plain forms over the same calls as the 
 
 import asyncio
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from openpool.core.customers import amount_wei
 from openpool.core.money.accounts import holdback_account, in_asset, worker_account
 from openpool.core.money.disputes import Dispute
 from openpool.core.money.events import Asset
+from openpool.core.money.payout_views import NextPayout
 from openpool.core.money.revenue_views import (
     PublicRevenue,
     PublicRound,
@@ -27,19 +29,26 @@ from openpool.core.money.revenue_views import (
     public,
 )
 from openpool.store.interface import Balance
+from openpool.web.alerts import money_alerts
 from openpool.web.api_payouts import POOLS_THRESHOLD
 from openpool.web.api_statements import owned_address
-from openpool.web.bars import Bars, bars_of
+from openpool.web.bars import Bars, Row, beside
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
+from openpool.web.format import ether_text
 from openpool.web.interface import Payouts
 from openpool.web.owner_pages import owners_page
+from openpool.web.payout_pages import PAYOUT_PAGES
 from openpool.web.problems import Asked, NotFound
+from openpool.web.shapes import TransferView
 from openpool.web.show import show
 
 STATEMENTS_SHOWN = 50
 ROUNDS_SHOWN = 30
 ENTRIES_SHOWN = 50
+ORDERS_SHOWN = 10
+ROWS_SHOWN = 5
+"""Of a table on the page of money; the rest is folded away below it."""
 
 Address = Annotated[str, QueryParameter(max_length=42)]
 Before = Annotated[str, QueryParameter(max_length=400)]
@@ -59,19 +68,29 @@ async def money_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Temp
     """What the pool has, owes and paid."""
     need_operator(visitor)
     revenue = await web.deps.revenue.view() if web.deps.revenue else None
+    payouts = await web.deps.payouts.view() if web.deps.payouts else None
+    disputes = [each for each in await _disputes(web) if each.open]
     return show(
         request,
         web,
         visitor,
         "money",
         "Money",
+        alerts=money_alerts(revenue, payouts),
         balances=await _balances(web),
         revenue=revenue,
-        payouts=await web.deps.payouts.view() if web.deps.payouts else None,
+        payouts=payouts,
+        owed=sorted(payouts.next, key=_first_due) if payouts else [],
         charts=_charts(revenue),
         rounds_shown=ROUNDS_SHOWN,
-        disputes=[each for each in await _disputes(web) if each.open],
+        rows_shown=ROWS_SHOWN,
+        disputes=sorted(disputes, key=lambda each: -each.opened_ms),
     )
+
+
+def _first_due(each: NextPayout) -> tuple[bool, str, int]:
+    """Those that are paid now first, then those that are owed most."""
+    return (not each.due, each.asset, -int(each.owed_wei))
 
 
 @get("/statements", include_in_schema=False)
@@ -120,17 +139,37 @@ async def earnings_page(
         account=account,
         workers=workers,
         money=await web.deps.payouts.owner(owner) if web.deps.payouts else None,
+        orders_shown=ORDERS_SHOWN,
         pending=_held(balances, account),
         pending_lpt=_held(balances, in_asset("LPT", account)),
         accrued=_held(balances, f":{owner}", "accrued:"),
         holdback=_held(balances, holdback_account(owner)),
         entries=entries[:ENTRIES_SHOWN],
+        runs=runs_of(entries[:ENTRIES_SHOWN], account),
         older=entries[ENTRIES_SHOWN - 1].id if len(entries) > ENTRIES_SHOWN else "",
         before=before,
         terms=web.deps.proofs.terms.in_force().terms.promise if web.deps.proofs else None,
         coming=web.deps.proofs.terms.pending() if web.deps.proofs else None,
         disputes=[d for d in await _disputes(web, owner) if d.open],
     )
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """Entries of one kind in a row: a few that are shown, and the others."""
+
+    shown: list[TransferView]
+    folded: list[TransferView]
+
+
+def runs_of(entries: Sequence[TransferView], account: str) -> list[Run]:
+    """The same entries in the same order, long repetitions folded."""
+    alike = groupby(entries, key=lambda each: (each.kind, each.credit == account))
+    return [_run(list(row)) for _, row in alike]
+
+
+def _run(row: list[TransferView]) -> Run:
+    shown = ROWS_SHOWN if len(row) > ROWS_SHOWN + 2 else len(row)
+    return Run(shown=row[:shown], folded=row[shown:])
 
 
 def _held(balances: Sequence[Balance], account: str, prefix: str = "") -> int:
@@ -170,9 +209,17 @@ def _charts(revenue: RevenueView | PublicRevenue | None) -> dict[str, Bars]:
 
 def luck_bars(rounds: Sequence[RoundView | PublicRound]) -> Bars:
     """Expected and realised, round by round, the oldest first."""
-    shown = list(reversed(rounds[:ROUNDS_SHOWN]))
-    return bars_of(
-        [(f"round {row.round}", int(row.luck.expected_wei), int(row.realised_wei)) for row in shown]
+    return beside([_row(each) for each in reversed(rounds[:ROUNDS_SHOWN])])
+
+
+def _row(row: RoundView | PublicRound) -> Row:
+    expected_wei, realised_wei = int(row.luck.expected_wei), int(row.realised_wei)
+    about = (
+        f"Round {row.round}: expected {ether_text(expected_wei)}, "
+        f"realised {ether_text(realised_wei)}"
+    )
+    return Row(
+        name=str(row.round), about=about, amounts=(("kept", expected_wei), ("shared", realised_wei))
     )
 
 
@@ -218,4 +265,5 @@ MONEY_PAGES: list[HTTPRouteHandler] = [
     pause_form,
     resume_form,
     choose_form,
+    *PAYOUT_PAGES,
 ]

@@ -1,7 +1,9 @@
-"""Events of orders and payouts in one line for people. Used by `web.words`."""
+"""Orders, payouts and their events in one line for people. Pure."""
 
 from openpool.core.events import AnyPayload
 from openpool.core.money import events as money
+from openpool.core.money.events import OrderKind
+from openpool.core.money.orders import Attempt, Order
 from openpool.core.money.payout_plan import amount_text
 from openpool.web.format import ether_text
 
@@ -35,6 +37,65 @@ def of_payouts(data: AnyPayload) -> str:
         case money.LptConverted(account=account, amount_wei=wei, amount_lpt=lpt):
             return f"{account} got {amount_text(int(lpt), 'LPT')} for {ether_text(int(wei))}"
     return ""
+
+
+PURPOSES: dict[OrderKind, str] = {
+    "payout": "Pays what one address is owed",
+    "batch-payout": "Pays many addresses in one transaction",
+    "stake-payout": "Hands over LPT as stake with the orchestrator",
+    "swap": "Buys LPT for fees whose owners want LPT",
+    "withdraw-fees": "Withdraws fees from the protocol",
+    "reward": "Calls the reward of a round",
+    "approve": "Pays nobody",
+}
+
+
+def purpose(order: Order) -> str:
+    """What an order is for; its note says more, if there is one that does."""
+    more = "" if order.note in ("", "run") else f" {order.note[:1].upper()}{order.note[1:]}"
+    return f"{PURPOSES[order.kind]}.{more}"
+
+
+def standing(order: Order, paused: str = "") -> str:
+    """How an order stands now, in one sentence. `paused`: why payouts are, if they are."""
+    match order.state:
+        case "planned" if paused:
+            return f"Payouts are paused, so nothing is signed yet: {paused}"
+        case "planned":
+            return "It is planned and set aside in the books; nothing is signed yet."
+        case "signed":
+            return f"It is signed with nonce {order.nonce}, and was not sent yet."
+        case "sent":
+            return _on_its_way(order)
+        case "mined":
+            return f"It is in block {order.block}, which is not final yet."
+        case "confirmed":
+            fee = ether_text(order.fee_wei)
+            return f"It is done: in final block {order.block}, for {fee} of gas."
+    back = " What was set aside went back to its owners." if order.lines else ""
+    return f"It was given up: {order.reason.rstrip('.')}.{back}"
+
+
+def _on_its_way(order: Order) -> str:
+    if order.newest.answer not in ("", "ok"):
+        return f"It was sent, and the chain says: {order.newest.answer}. It is tried again."
+    if len(order.attempts) == 1:
+        return "It was sent, and waits for a block."
+    return (
+        f"It was sent {len(order.attempts)} times, each with more fee, and waits for a block; "
+        "only one of them can ever be mined."
+    )
+
+
+def fate(order: Order, attempt: Attempt) -> str:
+    """What became of a transaction, in a word or two."""
+    if attempt.tx == order.tx:
+        return "failed" if order.state == "voided" else order.state
+    if order.ended or order.tx:
+        return "never mined"
+    if attempt is not order.newest:
+        return "replaced"
+    return "sent" if attempt.sent_ms else "signed"
 
 
 def _what(data: money.OrderPlanned) -> str:

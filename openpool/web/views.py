@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from openpool.core.events import OrchestratorDown, OrchestratorUp, PriceChanged
 from openpool.core.views import JobView, PoolView
 from openpool.store.interface import EventFilter, RollupPoint, StoredEvent
-from openpool.web.alerts import alerts, payout_alerts, rule_alerts, worst_first
+from openpool.web.alerts import alerts, money_alerts, rule_alerts, worst_first
 from openpool.web.call_shapes import offers_of
 from openpool.web.call_views import CallViews
 from openpool.web.interface import Deps
@@ -135,22 +135,19 @@ class Views:
             alerts=worst_first(
                 [
                     *alerts(live, desk, rows, hour, deps.runners()),
-                    *await self._revenue_alerts(),
+                    *await self._money_alerts(),
                     *await self._rule_alerts(),
-                    *await self._payout_alerts(),
                 ]
             ),
             **books,
         )
 
-    async def _revenue_alerts(self) -> list[Alert]:
-        revenue = self._deps.revenue
-        found = (await revenue.view()).alerts if revenue is not None else []
-        return [Alert(level=each.level, title=each.title, text=each.text) for each in found]
-
-    async def _payout_alerts(self) -> list[Alert]:
-        payouts = self._deps.payouts
-        return payout_alerts(await payouts.view()) if payouts is not None else []
+    async def _money_alerts(self) -> list[Alert]:
+        revenue, payouts = self._deps.revenue, self._deps.payouts
+        return money_alerts(
+            await revenue.view() if revenue is not None else None,
+            await payouts.view() if payouts is not None else None,
+        )
 
     async def _rule_alerts(self) -> list[Alert]:
         kinds = ("rule-refused", "round-settled")

@@ -276,6 +276,12 @@ def job_of(event_id: str) -> str:
     return job if kind == "fee-credited" else ""
 
 
+def order_of(event_id: str) -> str:
+    """The order that an event is about, from the event's id; empty for anything else."""
+    kind, _, rest = event_id.partition("/")
+    return rest.partition("/")[0] if kind == "order" else ""
+
+
 _ENTRIES = {
     "fee": "work",
     "share": "share of a round",

@@ -347,6 +347,30 @@ def test_what_the_example_comments_out_is_good_as_well(tmp_path: Path) -> None:
     assert config.lpt.swap
 
 
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", "https://arbiscan.io"),
+        ("chain: {id: 421614}", "https://sepolia.arbiscan.io"),
+        ("chain: {id: 31337}", ""),
+        ("chain: {explorer: none}", ""),
+        ("chain: {id: 31337, explorer: 'https://scan.example/arb/'}", "https://scan.example/arb"),
+    ],
+)
+def test_the_block_explorer_follows_the_chain(tmp_path: Path, text: str, url: str) -> None:
+    """Arbiscan on Arbitrum unless another one, or none, is named; else none."""
+    assert loaded(tmp_path, text).config.chain.explorer_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://scan.example", "scan.example", "https://", "https://a b", "javascript:alert(1)"]
+)
+def test_an_explorer_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
+    """In one sentence that says what it must be."""
+    (problem,) = problems(tmp_path, f"chain: {{explorer: '{url}'}}")
+    assert f"chain.explorer is `{url}`; it must be an https:// address, or none." in problem
+
+
 def test_port_zero_takes_a_free_port(tmp_path: Path) -> None:
     """Where the pool listens the port may be 0, which never clashes; where it dials it may not."""
     text = "workers: {listen: 127.0.0.1:0}\nweb: {listen: '[::1]:0'}"

@@ -18,10 +18,12 @@ from openpool.web.format import (
     large_text,
     lpt,
     marked,
+    middle,
     percent_text,
     ppm_text,
     ratio_text,
     short,
+    short_text,
     size_text,
 )
 
@@ -56,32 +58,41 @@ def test_an_amount_takes_the_unit_that_suits_it(wei: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wei", "top", "text"),
+    ("wei", "like", "text"),
     [
         (568_300_000_000_000, 568_300_000_000_000, "0.0005683 ETH"),
         (3_700_000_000_000, 568_300_000_000_000, "0.0000037 ETH"),
         (-3_700_000_000_000, 568_300_000_000_000, "-0.0000037 ETH"),
-        (925_000_000_000, 568_300_000_000_000, "925 gwei"),  # two digits would not tell it
+        (925_100_000_000, 568_300_000_000_000, "0.00000093 ETH"),  # two digits all the same
+        (24_000 * GWEI, 4_000 * GWEI, "0.000024000 ETH"),
         (ETHER, 1_234_567 * ETHER, "1 ETH"),
         (12_345 * ETHER, 1_234_567 * ETHER, "12 345 ETH"),
         (30 * GWEI, 121 * GWEI, "30.0 gwei"),
-        (1, 121 * GWEI, "1 wei"),
-        (0, 121 * GWEI, "0 ETH"),
+        (3 * ETHER, 121 * GWEI, "3 000 000 000.0 gwei"),
+        (1, 121 * GWEI, "0.000000001 gwei"),
+        (0, 121 * GWEI, "0 gwei"),
     ],
 )
-def test_the_amounts_of_a_column_compare(wei: int, top: int, text: str) -> None:
-    """They have the unit and the decimals that the largest needs, unless nothing would be left."""
-    assert ether_like(wei, top).replace(THIN, " ") == text
+def test_the_amounts_of_a_column_compare(wei: int, like: int, text: str) -> None:
+    """They have one unit, and the decimals that the middle one needs, unless nothing would be
+    left."""
+    assert ether_like(wei, like).replace(THIN, " ") == text
+
+
+def test_a_column_is_told_like_its_middle_amount() -> None:
+    """Zeros and signs do not count; a column of nothing is told like nothing."""
+    assert middle(["0", "7", "0", 1, "-900"]) == 7
+    assert middle(["0", 0]) == middle([]) == 0
 
 
 @given(st.integers(1, 10**24), st.integers(1, 10**24), st.integers(1, 10**24))
-def test_a_column_keeps_the_order(one: int, other: int, top: int) -> None:
-    """Of two amounts in one unit the larger never looks smaller."""
-    top = max(one, other, top)
-    shown = [ether_like(wei, top).rpartition(THIN) for wei in sorted((one, other))]
+def test_a_column_keeps_the_order(one: int, other: int, like: int) -> None:
+    """All have one unit, and the larger never looks smaller."""
+    shown = [ether_like(wei, like).rpartition(THIN) for wei in sorted((one, other))]
     units = {unit for _, _, unit in shown}
     low, high = (Fraction(number.replace(THIN, "")) for number, _, _ in shown)
-    assert low <= high or len(units) > 1
+    assert low <= high
+    assert len(units) == 1
 
 
 @given(st.integers(-(10**30), 10**30))
@@ -112,6 +123,8 @@ def test_a_rounded_amount_is_near(wei: int) -> None:
         (61_000, "61 s"),
         (3_599_000, "59 min"),
         (11_100_000, "3 h 5 min"),
+        (86_399_999, "23 h 59 min"),
+        (108_120_000, "1 d 6 h"),
         (187_200_000, "2 d 4 h"),
     ],
 )
@@ -152,6 +165,17 @@ def test_code_in_sentences_is_marked_and_nothing_else() -> None:
     assert marked("Add `--json`, or `-v`.") == "Add <code>--json</code>, or <code>-v</code>."
     assert marked("`<b>` & <i>") == "<code>&lt;b&gt;</code> &amp; &lt;i&gt;"
     assert marked("a ` alone") == "a ` alone"
+
+
+def test_addresses_and_hashes_have_one_short_form() -> None:
+    """Wherever they stand in a text; other texts stay as they are, without a hover."""
+    address = "0x9b89025cE7A6d932B28F6e15132a70D402F72387"
+    assert short_text(address) == "0x9b89…2387"
+    assert short(f"worker:{address}") == (
+        f'<span title="worker:{address}">worker:0x9b89…2387</span>'
+    )
+    assert short_text("ab" * 32) == "abab…abab"
+    assert short("main.4711.12") == "main.4711.12"
 
 
 def test_a_shortened_identifier_is_escaped() -> None:

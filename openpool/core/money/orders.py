@@ -308,6 +308,7 @@ class OrderBook:
             order,
             state="confirmed" if isinstance(data, money.OrderConfirmed) else "voided",
             tx=data.tx,
+            block=data.block if isinstance(data, money.OrderConfirmed) else order.block,
             fee_wei=int(data.fee_wei),
             lines=data.lines,
             ended_ms=time_ms,

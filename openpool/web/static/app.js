@@ -39,7 +39,7 @@
     const min = Math.floor(s / 60);
     if (min < 60) return `${min}${thin}min`;
     const h = Math.floor(min / 60);
-    if (h < 48) return `${h}${thin}h` + (min % 60 ? ` ${min % 60}${thin}min` : "");
+    if (h < 24) return `${h}${thin}h` + (min % 60 ? ` ${min % 60}${thin}min` : "");
     const d = Math.floor(h / 24);
     return `${d}${thin}d` + (h % 24 ? ` ${h % 24}${thin}h` : "");
   };

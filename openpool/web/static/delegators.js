@@ -12,8 +12,8 @@
   let address = "";
   let plan = null;
 
-  const say = (text, bad = false) => {
-    at("wallet-note").textContent = text;
+  const say = (text, bad = false, ...more) => {
+    at("wallet-note").replaceChildren(text, ...more);
     at("wallet-note").className = bad ? "small bad" : "small";
   };
   const asked = async (path, options) => {
@@ -32,10 +32,21 @@
     return `${shown.replace(/\.?0+$/, "")}\u202f${unit}`;
   };
 
-  const row = (name, value) => {
+  // What is on chain, linked to the block explorer if the pool has one.
+  const linked = (kind, id, text = id) => {
+    if (!panel.dataset.explorer) return text;
+    const a = document.createElement("a");
+    a.href = `${panel.dataset.explorer}/${kind}/${id}`;
+    a.target = "_blank";
+    a.rel = "noopener noreferrer";
+    a.textContent = text;
+    return a;
+  };
+
+  const row = (name, ...values) => {
     const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
     dt.textContent = name;
-    dd.textContent = value;
+    dd.append(...values);
     dd.className = "wrap";
     return [dt, dd];
   };
@@ -49,8 +60,10 @@
   const showAccount = (a) => {
     const ours = a.delegate === panel.dataset.orchestrator;
     at("account").replaceChildren(
-      ...row("Account", `${a.address.slice(0, 8)}…${a.address.slice(-6)}`),
-      ...row("Staked", a.delegate ? `${amount(a.stake_lpt, "LPT")} with ${ours ? "this orchestrator" : a.delegate}` : "nothing"),
+      ...row("Account", linked("address", a.address)),
+      ...row("Staked", ...(a.delegate
+        ? [`${amount(a.stake_lpt, "LPT")} with `, ours ? "this orchestrator" : linked("address", a.delegate)]
+        : ["nothing"])),
       ...row("Rewards not claimed", amount(a.rewards_lpt, "LPT")),
       ...row("Fees", `${amount(a.fees_wei, "ETH")}, of which ${amount(a.withdrawable_wei, "ETH")} can be withdrawn now`),
       ...row("Not staked", amount(a.balance_lpt, "LPT")),
@@ -127,17 +140,19 @@
     if (!plan) return;
     if (!at("anyway-field").hidden && !at("anyway").checked) return say("Say first that you accept the loss, or wait for the reward.", true);
     const { calls, chain_id: chain } = plan;
+    const sent = [];
     await onChain(chain);
     for (const [i, call] of calls.entries()) {
       say(`Confirm in your wallet: ${call.name} (${i + 1} of ${calls.length}).`);
       const value = `0x${BigInt(call.value).toString(16)}`;
       const tx = await wallet("eth_sendTransaction", { from: address, to: call.to, data: call.data, value });
+      sent.push(" ", linked("tx", tx, call.name));
       say(`Waiting until ${call.name} is mined …`);
       if (!(await mined(tx))) throw new Error(`The contracts refused ${call.name} (transaction ${tx}).`);
     }
     forget();
     await refresh();
-    say("Done: it is on chain.");
+    say("Done: it is on chain.", false, ...(panel.dataset.explorer ? sent : []));
   };
 
   at("connect").addEventListener("click", guarded(at("connect"), connect));
