@@ -8,6 +8,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from heapq import merge
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,12 +84,16 @@ class SqliteReader:
             database.close(connection)
 
     def events(self, which: EventFilter) -> list[StoredEvent]:
-        if len(which.types) <= 1:
-            return self._events(which, *which.types)
         # One query per type walks its index in order; a query over all would sort the log.
-        found = [self._events(which, kind) for kind in sorted(set(which.types))]
-        ordered = merge(*found, key=lambda stored: stored.seq, reverse=which.newest_first)
-        return [stored for stored, _ in zip(ordered, range(which.limit), strict=False)]
+        kinds = sorted(set(which.types)) or [""]
+        with self._borrow() as connection, contextlib.ExitStack() as stack:
+            found = []
+            for kind in kinds:
+                cursor = connection.execute(*_events(which, kind))
+                stack.callback(cursor.close)
+                found.append(cursor)
+            ordered = merge(*found, key=lambda row: row[0], reverse=which.newest_first)
+            return [_stored(row) for row in islice(ordered, max(which.limit, 0))]
 
     def all_events(self) -> Iterator[StoredEvent]:
         after = 0
@@ -101,10 +106,10 @@ class SqliteReader:
         return (0, "") if row is None else (row[0], row[1].hex())
 
     def balances(self, prefix: str = "") -> list[Balance]:
+        only = "WHERE account >= ? AND account < ?" if prefix else ""
         rows = self._all(
-            "SELECT account, amount_wei FROM balance WHERE substr(account, 1, ?) = ?"
-            " ORDER BY account",
-            (len(prefix), prefix),
+            f"SELECT account, amount_wei FROM balance {only} ORDER BY account",
+            (prefix, _after(prefix)) if prefix else (),
         )
         return [Balance(account=account, amount_wei=int(amount)) for account, amount in rows]
 
@@ -223,23 +228,6 @@ class SqliteReader:
         row = self._one("SELECT value FROM setting WHERE key = ?", (key,))
         return None if row is None else msgspec.json.decode(row[0])
 
-    def _events(self, which: EventFilter, kind: str = "") -> list[StoredEvent]:
-        conditions = {
-            "seq > ?": which.after_seq,
-            "seq < ?": which.before_seq,
-            "type = ?": kind,
-            "id >= ?": which.id_prefix,
-            "id < ?": _after(which.id_prefix),
-            "worker = ? AND worker <> ''": which.worker,
-            "job = ? AND job <> ''": which.job,
-            "time_ms >= ?": which.since_ms,
-        }
-        used = {text: value for text, value in conditions.items() if value}
-        where = f" WHERE {' AND '.join(used)}" if used else ""
-        order = "DESC" if which.newest_first else "ASC"
-        sql = f"{_EVENT}{where} ORDER BY seq {order} LIMIT ?"
-        return [_stored(row) for row in self._all(sql, (*used.values(), max(which.limit, 0)))]
-
     def _all(self, sql: str, values: Row = ()) -> list[Row]:
         with self._borrow() as connection:
             return connection.execute(sql, values).fetchall()
@@ -277,6 +265,25 @@ class SqliteReader:
 def _after(prefix: str) -> str:
     """The first text behind all that begin so; "" for no prefix."""
     return prefix and prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def _events(which: EventFilter, kind: str) -> tuple[str, Row]:
+    """The query for events of one type; all types if it is empty."""
+    conditions = {
+        "seq > ?": which.after_seq,
+        "seq < ?": which.before_seq,
+        "type = ?": kind,
+        "id >= ?": which.id_prefix,
+        "id < ?": _after(which.id_prefix),
+        "worker = ? AND worker <> ''": which.worker,
+        "job = ? AND job <> ''": which.job,
+        "time_ms >= ?": which.since_ms,
+    }
+    used = {text: value for text, value in conditions.items() if value}
+    where = f" WHERE {' AND '.join(used)}" if used else ""
+    order = "DESC" if which.newest_first else "ASC"
+    sql = f"{_EVENT}{where} ORDER BY seq {order} LIMIT ?"
+    return sql, (*used.values(), max(which.limit, 0))
 
 
 def _stored(row: Row) -> StoredEvent:

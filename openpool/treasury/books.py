@@ -42,7 +42,8 @@ class RevenueBooks:
                 await self._catch_up()
                 self._is_started = True
             head, _ = await asyncio.to_thread(self._store.head)
-            await self._read(TYPES, head)
+            if head > self._seq:
+                await self._read(TYPES, head)
         return self.revenue
 
     async def write(self, events: Sequence[Event]) -> Revenue:
@@ -71,6 +72,7 @@ class RevenueBooks:
                 self.revenue.apply(stored.event)
                 self._seq = stored.seq
             if len(page) < PAGE:
+                self._seq = max(self._seq, last_seq)
                 return
 
     # --- balances ------------------------------------------------------------------------------

@@ -5,12 +5,13 @@
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
 
 from openpool.core.money.events import TicketRedeemed
-from openpool.core.money.luck import luck
+from openpool.core.money.luck import Wins, luck
 from openpool.core.money.revenue import RewardState, Round, Standing
 from openpool.core.money.rewards import Level
 
@@ -176,7 +177,7 @@ class PublicRevenue(Struct, frozen=True, kw_only=True):
 
 def luck_of(standing: Standing) -> LuckView:
     """The luck of an orchestrator over all time."""
-    return _luck(standing.expected_wei, standing.won_wei, standing.wins.tickets, standing)
+    return _luck(standing.expected_wei, standing.won_wei, standing.wins.tickets, standing.wins)
 
 
 def round_view(standing: Standing, row: Round) -> RoundView:
@@ -187,7 +188,7 @@ def round_view(standing: Standing, row: Round) -> RoundView:
         start_ms=row.start_ms,
         end_ms=row.end_ms,
         closed=closed is not None,
-        luck=_luck(row.expected_wei, row.won_wei, row.wins.tickets, standing),
+        luck=_luck(row.expected_wei, row.won_wei, row.wins.tickets, standing.wins),
         realised_wei=str(row.realised_wei),
         paid_wei=str(row.paid_wei),
         withdrawn_wei=str(row.withdrawn_wei),
@@ -281,8 +282,10 @@ def _alerts_of(each: OrchestratorRevenue) -> list[RevenueAlert]:
     return found
 
 
-def _luck(expected_wei: int, won_wei: int, wins: int, standing: Standing) -> LuckView:
-    found = luck(expected_wei, won_wei, wins, standing.wins)
+@lru_cache(maxsize=4_096)
+def _luck(expected_wei: int, won_wei: int, wins: int, known: Wins) -> LuckView:
+    """Kept, since of all rounds that are shown only the running one is another each time."""
+    found = luck(expected_wei, won_wei, wins, known)
     return LuckView(
         expected_wei=str(found.expected_wei),
         won_wei=str(found.won_wei),
