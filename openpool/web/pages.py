@@ -280,8 +280,10 @@ async def event_page(
     worker: Name = "",
     job: Name = "",
     before: Seq = 0,
-) -> Template:
-    """The event feed: the newest, live, or older ones."""
+) -> Template | Redirect:
+    """The event feed: the newest, live, or older ones; owners of several workers choose."""
+    if len(visitor.workers) > 1 and not worker:
+        return Redirect("/workers", status_code=303)
     seen = seen_worker(visitor, worker)
     which = EventFilter(
         types=split_types(kinds),

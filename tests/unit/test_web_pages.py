@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 from PIL import Image
-from webpool import NOW_MS, OPERATOR, running, served, sign, web_pool
+from webpool import NOW_MS, OPERATOR, WebPool, running, served, sign, web_pool
 
 from openpool.core import events as e
 from openpool.core.events import Event
@@ -201,13 +201,30 @@ async def test_an_error_keeps_people_signed_in(tmp_path: Path) -> None:
         assert (answer.status_code, 'action="/logout"' in answer.text) == (404, True)
         assert 'href="/ledger"' not in answer.text
         assert '<a class="button" href="/workers">Start page</a>' in answer.text
-        account = Account.from_key("11" * 32).address
-        message = await pool.enrolment.nonce(account)
-        signed = {"message": message, "signature": sign(message)}
-        await client.post("/api/v1/session", json=signed)
-        answer = await client.get("/events", headers=html)
-        assert (answer.status_code, "add <code>worker=</code>" in answer.text) == (403, True)
+        await as_owner(client, pool)
+        worker = pool.workers["two"]
+        answer = await client.post(f"/workers/{worker}/revoke/none", headers=html)
+        assert (answer.status_code, "no token <code>none</code>" in answer.text) == (403, True)
         assert 'action="/logout"' in answer.text
+
+
+async def test_who_has_several_workers_chooses_one(tmp_path: Path) -> None:
+    """Events are of one worker: an owner of two is led to the list, and sees those of each."""
+    async with running(tmp_path) as (pool, client):
+        workers = [await pool.enrol(name) for name in ("one", "two")]
+        await as_owner(client, pool)
+        answer = await client.get("/events")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/workers")
+        listed = (await client.get("/workers")).text
+        assert all(f'href="/workers/{worker}"' in listed for worker in workers)
+        assert "one enrolled" in (await client.get("/events", params={"worker": workers[0]})).text
+
+
+async def as_owner(client: httpx.AsyncClient, pool: WebPool) -> None:
+    """Sign in with the wallet that enrols."""
+    message = await pool.enrolment.nonce(Account.from_key("11" * 32).address)
+    signed = {"message": message, "signature": sign(message)}
+    assert (await client.post("/api/v1/session", json=signed)).is_success
 
 
 async def test_the_operator_decides_by_forms(tmp_path: Path) -> None:
