@@ -21,11 +21,16 @@ The text of an error is one sentence: what is wrong and what to do. It is safe t
 import errno
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: Exception) -> str:
     """Why the system refused, in its own few words, like `connection refused`."""
-    if isinstance(error, ConnectionRefusedError):  # which asyncio and uvloop put differently
+    inner = getattr(error, "os_error", error)  # an HTTP client's own words tell of its insides
+    if isinstance(inner, ConnectionRefusedError):  # which asyncio and uvloop put differently
         return "connection refused"
-    return (error.strerror or str(error)).lower() or "the connection was closed"
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    if isinstance(inner, OSError):
+        return (inner.strerror or str(inner)).lower() or "the connection was closed"
+    return str(inner) or type(inner).__name__
 
 
 def cannot_listen(setting: str, host: str, port: int, error: OSError) -> "SetupError":

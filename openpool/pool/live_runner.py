@@ -324,7 +324,10 @@ class LiveRunner:
     def _complain(self, runner: Runner, problem: str) -> None:
         if runner.problem != problem:
             runner.problem = problem
-            log.warning("runner-not-registered", orchestrator=self.orchestrator, problem=problem)
+            app = str(runner.place.app)
+            log.warning(
+                "runner-not-registered", orchestrator=self.orchestrator, app=app, problem=problem
+            )
 
     async def _registered(self, runner: Runner, reply: HeartbeatReply) -> None:
         runner.id = reply.runner_id

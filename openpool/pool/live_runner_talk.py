@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from openpool.core.errors import BadMessage, Refusal, Timeout, Unavailable
+from openpool.core.errors import BadMessage, Refusal, Timeout, Unavailable, reason_of
 from openpool.link.tls import Trust, client_context
 from openpool.link.trickle import Publisher, Ssl, Subscriber
 from openpool.wire import live_runner as wire
@@ -151,8 +151,9 @@ class Talk:
                 "nothing was sent"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise Unavailable(f"cannot reach the orchestrator at {self._url}: {reason}") from None
+            raise Unavailable(
+                f"cannot reach the orchestrator at {self._url}: {reason_of(error)}"
+            ) from None
         if response.status >= 500:
             raise Unavailable(f"the orchestrator at {self._url} answers {response.status}")
         if response.status not in (200, 204):

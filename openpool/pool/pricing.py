@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from openpool.core.errors import reason_of
 from openpool.core.facts import Fact, PriceKnown
 from openpool.core.units import GWEI, price
 
@@ -108,11 +109,15 @@ class Pricing:
                 self._tell(prices_of_metrics(body.decode()).items(), "metrics")
             self.problem = ""
         except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.DecodeError) as error:
-            self.problem = (
-                f"cannot read prices from {self._cli_url} ({error or 'no answer'}); check "
+            self._trouble(
+                f"cannot read prices from {self._cli_url} ({reason_of(error)}); check "
                 "orchestrators[].status_url and that its CLI port can be reached"
             )
-            log.warning("price-unknown", orchestrator=self._orchestrator, problem=self.problem)
+
+    def _trouble(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("price-unknown", orchestrator=self._orchestrator, problem=problem)
+        self.problem = problem
 
     async def _get(self, session: aiohttp.ClientSession, path: str) -> bytes:
         async with session.get(self._cli_url + path) as response:
