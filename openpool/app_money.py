@@ -35,6 +35,7 @@ from openpool.treasury.desk import RevenueDesk
 from openpool.treasury.disputes import Disputes
 from openpool.treasury.follow import Follower
 from openpool.treasury.lpt import LptOptions, LptPayouts
+from openpool.treasury.market import Market
 from openpool.treasury.payer import Payer, PayerOptions
 from openpool.treasury.payer_view import PayerView
 from openpool.treasury.planner import PlannerOptions
@@ -43,7 +44,7 @@ from openpool.treasury.rounds import ClockRounds
 from openpool.treasury.sender import GasOffer
 from openpool.treasury.settle import Settler
 from openpool.treasury.statements import Statements
-from openpool.treasury.swap import Market, Swaps
+from openpool.treasury.swap import Swaps
 from openpool.treasury.terms import PublishedTerms
 from openpool.treasury.wallets import WalletWatch
 from openpool.wallet import Wallet, open_wallet
@@ -239,13 +240,19 @@ def _make(
             chain_id=config.chain.id,
         ),
         payer=payer,
-        payouts=PayerView(payer, lpt=config.lpt.swap, staked=config.lpt.staked) if payer else None,
+        payouts=_payouts(config, payer, livepeer) if payer else None,
         rewards=rewards,
         wallets=wallets,
         delegations=_delegations(config, chain, livepeer, followed),
         livepeer=livepeer,
         usd=watch,
     )
+
+
+def _payouts(config: Config, payer: Payer, livepeer: LivepeerContracts | None) -> PayerView:
+    lpt = config.lpt
+    per_day_max_lpt = lpt.per_day_max if livepeer else 0
+    return PayerView(payer, lpt=lpt.swap, staked=lpt.staked, per_day_max_lpt=per_day_max_lpt)
 
 
 def _usd(config: Config, chain: Chain | None) -> PriceWatch | None:
@@ -315,6 +322,7 @@ def _payer(
 def _pay_lpt(config: Config, payer: Payer, livepeer: LivepeerContracts) -> None:
     """Exchanges come first: what they bring is paid like any other LPT."""
     lpt = config.lpt
+    market = Market(weth=lpt.weth, pool=lpt.pool, quoter=lpt.quoter, router=lpt.router)
     if lpt.swap:
         payer.parts.append(
             Swaps(
@@ -322,7 +330,7 @@ def _pay_lpt(config: Config, payer: Payer, livepeer: LivepeerContracts) -> None:
                 planner=payer.planner,
                 journal=payer.journal,
                 livepeer=livepeer,
-                market=Market(weth=lpt.weth, pool=lpt.pool, quoter=lpt.quoter, router=lpt.router),
+                market=market,
                 rules=SwapRules(
                     most_wei=lpt.swap_max,
                     slippage_ppm=lpt.slippage,
@@ -337,7 +345,13 @@ def _pay_lpt(config: Config, payer: Payer, livepeer: LivepeerContracts) -> None:
             planner=payer.planner,
             journal=payer.journal,
             livepeer=livepeer,
-            options=LptOptions(threshold_lpt=lpt.threshold, staked=lpt.staked),
+            market=market if lpt.pool else None,
+            options=LptOptions(
+                threshold_lpt=lpt.threshold,
+                per_payout_max_lpt=lpt.per_payout_max,
+                per_day_max_lpt=lpt.per_day_max,
+                staked=lpt.staked,
+            ),
         )
     )
 

@@ -138,3 +138,4 @@ class Swap:
         "slot0", returns=("uint160", "int24", "uint16", "uint16", "uint16", "uint8", "bool")
     )
     token0 = Method("token0", returns=("address",))
+    token1 = Method("token1", returns=("address",))

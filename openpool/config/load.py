@@ -148,6 +148,8 @@ def _contradictions(config: Config) -> list[str]:
             )
     if (config.web.tls.cert == Path()) != (config.web.tls.key == Path()):
         problems.append("web.tls needs both `cert` and `key`, or neither.")
+    if config.lpt.swap and not config.lpt.pool:
+        problems.append("lpt.swap needs lpt.pool: the market where LPT is bought.")
     if config.web.listen.port == config.workers.listen.port != 0:
         problems.append(
             f"web.listen and workers.listen both use port {config.web.listen.port}; "

@@ -234,6 +234,12 @@ class LptSettings(Section, frozen=True, kw_only=True):
     threshold: Annotated[int, Setting(kinds.TOKENS, "LPT is paid out when this much is owed")] = (
         ETHER
     )
+    per_payout_max: Annotated[int, Setting(kinds.TOKENS, "Largest single payout of LPT")] = (
+        500 * ETHER
+    )
+    per_day_max: Annotated[
+        int, Setting(kinds.TOKENS, "Most LPT that is sent within 24 hours, liquid and as stake")
+    ] = 2_500 * ETHER
     swap: Annotated[
         bool, Setting(kinds.BOOLEAN, "Whether owners may be paid in LPT bought with their fees")
     ] = False
@@ -249,7 +255,12 @@ class LptSettings(Section, frozen=True, kw_only=True):
         "0x82aF49447D8a07e3bd95BD0d56f35241523fBab1"
     )
     pool: Annotated[
-        str, Setting(kinds.ADDRESS, "Uniswap V3's pool of LPT and wrapped ETH (0.3 %)")
+        str,
+        Setting(
+            kinds.ADDRESS,
+            "Uniswap V3's pool of LPT and wrapped ETH (0.3 %); its price also says what part of a "
+            "payout of LPT gas would be. none: LPT is paid without that check",
+        ),
     ] = "0x4fD47e5102DFBF95541F64ED6FE13d4eD26D2546"
     quoter: Annotated[str, Setting(kinds.ADDRESS, "Uniswap's QuoterV2")] = (
         "0x61fFE014bA17989E743c5F6cB21bF9697530B21e"

@@ -2,32 +2,52 @@
 
 Liquid is a transfer of the token from the wallet. As stake it is `transferBond` out of the wallet's
 own bond: no waiting and no market, after the orchestrator has called reward in the round (before,
-the contract refuses it for a payee that delegates already). Gas is ETH, so the pool pays it.
+the contract refuses it for a payee that delegates already). Gas is ETH, so the pool pays it; at
+the market's price it must be a small part of the payout, as it must of one in ETH.
 Must not sign or write; `treasury.payer` does.
 """
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from fractions import Fraction
+
+import structlog
 
 from openpool.chain.contracts import BondingManager, Token
 from openpool.chain.interface import Call, Livepeer, Reverted
+from openpool.core.errors import BadMessage
 from openpool.core.money.accounts import LPT, WORKER, worker_account
 from openpool.core.money.events import OrderKind, OrderLine, OrderPlanned
 from openpool.core.money.orders import Order
-from openpool.core.money.payout_plan import Payment, Plan, Rules, Standing, plan
+from openpool.core.money.payout_plan import (
+    NO_PRICE,
+    Payment,
+    Plan,
+    Rules,
+    Standing,
+    gas_in,
+    plan,
+    too_dear,
+)
 from openpool.core.money.payouts import Fees
+from openpool.core.units import ETHER
 from openpool.treasury.journal import Journal
-from openpool.treasury.planner import Planner, Prepared, price_wei
+from openpool.treasury.market import Market, average_lpt
+from openpool.treasury.planner import Planner, Prepared, Skipped, price_wei
 from openpool.treasury.sender import Sender, TooMuchGas
 from openpool.treasury.sights import Look
 
 NOBODY = "0x" + "0" * 40
-NO_LIMIT = 2**255
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LptOptions:
+    """What `lpt` of the settings says."""
+
     threshold_lpt: int
+    per_payout_max_lpt: int = 500 * ETHER
+    per_day_max_lpt: int = 2_500 * ETHER
     staked: bool = False
     """How those are paid who did not choose."""
 
@@ -42,17 +62,24 @@ class LptPayouts:
         planner: Planner,
         journal: Journal,
         livepeer: Livepeer,
+        market: Market | None,
         options: LptOptions,
     ) -> None:
+        """`market` says what gas is in LPT; None: the two are not compared."""
         self._sender, self._planner, self._journal = sender, planner, journal
-        self._livepeer = livepeer
+        self._livepeer, self._market = livepeer, market
         self._options = options
-        self.plans: tuple[Plan, ...] = ()
-        self.rules = Rules(
-            threshold_wei=options.threshold_lpt,
-            minimum_wei=options.threshold_lpt,
-            per_payout_max_wei=NO_LIMIT,
-            per_day_max_wei=NO_LIMIT,
+        self._plan: Plan | None = None
+
+    @property
+    def rules(self) -> Rules:
+        """The pool's own; what part gas may be is promised to workers, the same as for ETH."""
+        return Rules(
+            threshold_wei=self._options.threshold_lpt,
+            minimum_wei=self._options.threshold_lpt,
+            gas_share_max_ppm=self._planner.options.rules.gas_share_max_ppm,
+            per_payout_max_wei=self._options.per_payout_max_lpt,
+            per_day_max_wei=self._options.per_day_max_lpt,
         )
 
     def elsewhere(self) -> dict[str, str]:
@@ -60,50 +87,84 @@ class LptPayouts:
         return {}
 
     def shown(self) -> list[tuple[Plan, Rules]]:
-        return [(plan, self.rules) for plan in self.plans]
+        return [(self._plan, self.rules)] if self._plan else []
+
+    async def rehearse(self, look: Look, fees: Fees, now_ms: int) -> None:
+        """Make the plan of this moment."""
+        await self._replan({}, look, fees, now_ms)
 
     async def due(
         self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int
     ) -> AsyncIterator[Prepared]:
-        """One order after the other; the caller may stop at any."""
-        owed = {a: wei for a, wei in (await self._journal.owed(LPT + WORKER)).items() if wei > 0}
-        if not owed:
-            self.plans = ()
-            return
-        staked = {address for address in owed if self._wants_stake(address)}
-        liquid = await self._plan(owed, owed.keys() - staked, look, fees, await self._liquid_lpt())
-        stake = await self._plan(owed, staked, look, fees, await self._staked_lpt())
-        self.plans = (liquid, stake)
-        for payment in liquid.payments:
-            if prepared := await self._prepare(name(), "payout", payment):
-                yield prepared
-        for payment in stake.payments:
-            if prepared := await self._prepare(name(), "stake-payout", payment):
-                yield prepared
+        """One order after the other; the caller may stop at any. What somebody leaves of the day's
+        limit, because the chain refuses or gas is dearer than planned, is for the next ones."""
+        skipped: dict[str, str] = {}
+        tried: set[str] = set()
+        while True:
+            standing, planned = await self._replan(skipped, look, fees, now_ms)
+            payments = [each for each in planned.payments if each.address not in tried]
+            if not payments:
+                return
+            for payment in payments:
+                tried.add(payment.address)
+                prepared = await self._prepare(name(), payment, standing, look, fees)
+                if isinstance(prepared, Skipped):
+                    skipped[payment.address] = prepared.why
+                else:
+                    yield prepared
+
+    async def _replan(
+        self, skipped: dict[str, str], look: Look, fees: Fees, now_ms: int
+    ) -> tuple[Standing, Plan]:
+        standing = await self._standing(skipped, look, fees, now_ms)
+        self._plan = plan("LPT", self.rules, standing)
+        return standing, self._plan
 
     def _wants_stake(self, address: str) -> bool:
         chosen = self._journal.book.choices.get(address)
         return self._options.staked if chosen is None else chosen.staked
 
-    async def _plan(
-        self, owed: dict[str, int], who: set[str], look: Look, fees: Fees, funds_lpt: int
-    ) -> Plan:
-        # gas is bounded by chain.gas_max and by the estimate of each; a transfer is the least
+    async def _standing(
+        self, skipped: dict[str, str], look: Look, fees: Fees, now_ms: int
+    ) -> Standing:
+        owed = {a: wei for a, wei in (await self._journal.owed(LPT + WORKER)).items() if wei > 0}
+        if not owed:
+            return Standing(owed={}, funds_wei=0, gas_wei=0, gas_most_wei=0)
+        # a transfer is the least that it costs; each is estimated before it is sent
         gas = await self._sender.estimate(Call(to=self._sender.wallet))
         book = self._journal.book
-        standing = Standing(
-            owed={address: owed[address] for address in sorted(who)},
+        staked = {address for address in owed if self._wants_stake(address)}
+        funds_lpt = await self._liquid_lpt()  # first: it finds the contracts
+        price, no_price = await self._price()
+        return Standing(
+            owed=owed,
             funds_wei=funds_lpt,
             gas_funds_wei=await self._planner.funds_wei(),
             gas_wei=gas * price_wei(look),
             gas_most_wei=self._sender.limit(gas) * fees.max_fee_wei,
+            lpt_per_eth=price,
+            no_price=no_price,
+            staked=staked,
+            stake_funds_wei=await self._staked_lpt() if staked else 0,
+            spent_wei=book.spent_wei(now_ms, "LPT"),
             choices={},  # thresholds that owners choose are in ETH
             blocked=book.blocked,
             busy={line.address: o.order for o in self._open() for line in o.lines},
             last_paid=book.last_paid,
+            elsewhere=skipped,
             paused="" if book.paused is None else book.paused.reason,
         )
-        return plan("LPT", self.rules, standing)
+
+    async def _price(self) -> tuple[Fraction | None, str]:
+        """LPT per ETH if there is a market, and why it is not known if it should be."""
+        if self._market is None:
+            return None, ""
+        token = self._livepeer.addresses["LivepeerToken"]
+        try:
+            return await average_lpt(self._sender.chain, self._market, token), ""
+        except (Reverted, BadMessage) as error:
+            log.warning("lpt-price-unknown", reason=str(error))
+            return None, NO_PRICE
 
     def _open(self, kind: OrderKind | None = None) -> list[Order]:
         orders = self._journal.book.open.values()
@@ -125,19 +186,32 @@ class LptPayouts:
         on_its_way = sum(o.amount_wei for o in self._open("stake-payout") if o.state != "mined")
         return state.pending_stake_lpt - on_its_way
 
-    async def _prepare(self, name: str, kind: OrderKind, payment: Payment) -> Prepared | None:
+    async def _prepare(
+        self, name: str, payment: Payment, standing: Standing, look: Look, fees: Fees
+    ) -> Prepared | Skipped:
+        kind: OrderKind = "stake-payout" if payment.address in standing.staked else "payout"
         call = self._call(kind, payment)
         try:
             gas = await self._sender.estimate(call)
-        except (Reverted, TooMuchGas):
-            return None  # of passing nature: stake of this round, the token's own rules
+        except (Reverted, TooMuchGas) as error:
+            # of passing nature: stake of this round, the token's own rules
+            why = f"The chain does not take this payment now, so it is tried again later: {error}"
+            return Skipped(address=payment.address, why=why)
+        gas_limit = self._sender.limit(gas)
+        gas_lpt = gas_in("LPT", gas * price_wei(look), standing.lpt_per_eth)
+        most_wei = gas_limit * fees.max_fee_wei
+        if why := too_dear("LPT", payment.amount_wei, gas_lpt, most_wei, self.rules):
+            return Skipped(address=payment.address, why=why)
+        return Prepared(planned=self._planned(name, kind, call, payment), gas_limit=gas_limit)
+
+    def _planned(self, name: str, kind: OrderKind, call: Call, payment: Payment) -> OrderPlanned:
         line = OrderLine(
             account=worker_account(payment.address),
             address=payment.address,
             amount_wei=str(payment.amount_wei),
             send_wei=str(payment.send_wei),
         )
-        planned = OrderPlanned(
+        return OrderPlanned(
             order=name,
             wallet=self._sender.wallet,
             chain_id=self._sender.chain.chain_id,
@@ -148,7 +222,6 @@ class LptPayouts:
             data=f"0x{call.data.hex()}",
             lines=(line,),
         )
-        return Prepared(planned=planned, gas_limit=self._sender.limit(gas))
 
     def _call(self, kind: OrderKind, payment: Payment) -> Call:
         at = self._livepeer.addresses

@@ -73,6 +73,9 @@ class Part(Protocol):
     def shown(self) -> Sequence[tuple[Plan, Rules]]:
         """The newest plans, for people."""
 
+    async def rehearse(self, look: Look, fees: Fees, now_ms: int) -> None:
+        """Make the plans of this moment, and do nothing about them."""
+
     def due(
         self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int
     ) -> AsyncIterator[Prepared]:
@@ -486,6 +489,7 @@ class Payer:
             return
         plan = await self._make_plan(seen, fees)
         if self.options.mode != "on" or self.held:
+            await self._rehearse_parts(seen, fees)
             self._end_run(plan)
             return
         if not plan.payments:
@@ -517,6 +521,11 @@ class Payer:
             seen = await look(self._chain, self.sender.wallet, [])
             if fees := self._fees(seen):
                 await self._make_plan(seen, fees)
+                await self._rehearse_parts(seen, fees)
+
+    async def _rehearse_parts(self, seen: Look, fees: Fees) -> None:
+        for part in self.parts:
+            await part.rehearse(seen, fees, self._clock_ms())
 
     async def _make_plan(self, seen: Look, fees: Fees) -> Plan:
         self.funds_wei = await self.planner.funds_wei()

@@ -33,12 +33,16 @@ THRESHOLD_MAX_WEI = 10**24
 class PayerView:
     """A window on one payer."""
 
-    def __init__(self, payer: Payer, *, lpt: bool = False, staked: bool = False) -> None:
+    def __init__(
+        self, payer: Payer, *, lpt: bool = False, staked: bool = False, per_day_max_lpt: int = 0
+    ) -> None:
         """`lpt`: whether owners may choose to be paid in LPT. `staked`: whether those who did not
-        choose get what they have in LPT as stake."""
+        choose get what they have in LPT as stake. `per_day_max_lpt`: the limit, 0 if none is
+        ever sent."""
         self._payer = payer
         self._lpt = lpt
         self._staked = staked
+        self._per_day_max_lpt = per_day_max_lpt
 
     async def view(self) -> PayoutsView:
         payer, book = self._payer, self._payer.journal.book
@@ -60,6 +64,8 @@ class PayerView:
             in_flight_wei=str(in_flight(book)),
             spent_today_wei=str(book.spent_wei(now_ms)),
             per_day_max_wei=str(rules.per_day_max_wei),
+            spent_today_lpt=str(book.spent_wei(now_ms, "LPT")),
+            per_day_max_lpt=str(self._per_day_max_lpt),
             runway_days=runway_days(book, payer.funds_wei, now_ms),
             next_run_ms=payer.next_run_ms,
             counts=dict(book.counts),

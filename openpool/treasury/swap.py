@@ -6,7 +6,6 @@ What may be accepted is decided in `core.money.swap`. Afterwards the LPT is owed
 """
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from fractions import Fraction
 
 from openpool.chain.contracts import Swap, Token
@@ -17,16 +16,15 @@ from openpool.core.money.events import LptConverted, OrderLine
 from openpool.core.money.payout_plan import Payment, Plan, Rules, Standing, plan
 from openpool.core.money.payouts import Fees
 from openpool.core.money.swap import (
-    AVERAGE_S,
     Convert,
     Exchange,
     Refuse,
     SwapRules,
-    average_price,
     from_market,
     from_spare,
 )
 from openpool.treasury.journal import Journal
+from openpool.treasury.market import Market, average_lpt
 from openpool.treasury.planner import Planner, Prepared, price_wei
 from openpool.treasury.sender import Sender, TooMuchGas
 from openpool.treasury.sights import Look
@@ -36,16 +34,6 @@ FEE_TIER = 3_000
 GAS = 200_000
 """About what an exchange costs, to see whether it is worth it."""
 IN_LPT = "Its owner is paid in LPT: the fees are exchanged first."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Market:
-    """Where LPT is bought."""
-
-    weth: str
-    pool: str
-    quoter: str
-    router: str
 
 
 class Swaps:
@@ -77,6 +65,9 @@ class Swaps:
         """None: who waits for an exchange is in the plan of payouts in ETH."""
         return []
 
+    async def rehearse(self, look: Look, fees: Fees, now_ms: int) -> None:
+        """Nothing: see `shown`."""
+
     async def due(
         self, name: Callable[[], str], look: Look, fees: Fees, now_ms: int
     ) -> AsyncIterator[Prepared]:
@@ -89,7 +80,7 @@ class Swaps:
             return
         try:
             spare_lpt = await self._spare_lpt()  # first: it finds the contracts
-            average = await self._average()
+            average = await average_lpt(self._sender.chain, self._market, self._token)
             left = await self._convert(payments, average, spare_lpt, now_ms)
             prepared = await self._exchange(name(), left, average) if left else None
         except (Reverted, TooMuchGas, BadMessage) as error:
@@ -117,14 +108,6 @@ class Swaps:
             paused="" if book.paused is None else book.paused.reason,
         )
         return plan("ETH", self._planner.options.rules, standing).payments
-
-    async def _average(self) -> Fraction:
-        """LPT per ETH over the last 30 minutes."""
-        call = Call(to=self._market.pool, data=Swap.observe.encode([AVERAGE_S, 0]))
-        ticks, _ = Swap.observe.decode(await self._sender.chain.call(call))
-        token0 = Call(to=self._market.pool, data=Swap.token0.encode())
-        first = Swap.token0.one(await self._sender.chain.call(token0))
-        return average_price(*ticks, lpt_is_token0=first == self._token)
 
     @property
     def _token(self) -> str:

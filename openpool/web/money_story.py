@@ -33,6 +33,7 @@ from openpool.core.money.payout_views import (
     owner_view,
     runway_days,
 )
+from openpool.core.money.reconcile import Figures, explanation
 from openpool.core.payment import SURE
 from openpool.core.units import ETHER, commission
 from openpool.store.interface import EventFilter, Reader
@@ -233,7 +234,7 @@ class MoneyStory:
             orchestrator=name, round=FIRST_ROUND + number, expected_wei=str(expected_wei),
             realised_wei=str(realised_wei), claim_chain_wei=str(self._claims[name]),
             claim_books_wei=str(self._claims[name]), difference_wei="0",
-            explanation="What tickets brought differs from the work's worth by luck alone.",
+            explanation=_explained(expected_wei, realised_wei),
         )  # fmt: skip
         yield Event(id=f"round/{name}/{number}/closed", time_ms=end_ms + 90_000, data=closed)
 
@@ -338,6 +339,15 @@ class MoneyStory:
         return 400_000_000 + (t - self.starts(0)) // 250
 
 
+def _explained(expected_wei: int, realised_wei: int) -> str:
+    """As it is explained where tickets were paid in full, and delegators get no part of fees."""
+    figures = Figures(
+        expected=expected_wei, face=realised_wei, paid=realised_wei, realised=realised_wei,
+        difference=0,
+    )  # fmt: skip
+    return explanation(figures, is_followed=True)
+
+
 def _named(name: str) -> Character:
     return next(who for who in CAST if who.name == name)
 
@@ -439,7 +449,7 @@ class StoryPayouts:
             owed_wei=str(liabilities(self._owed())),
             owed_lpt="0", paid_wei=str(sum(v for (a, _), v in book.paid.items() if a == "ETH")),
             in_flight_wei=str(in_flight(book)), spent_today_wei=str(book.spent_wei(now_ms)),
-            per_day_max_wei=str(RULES.per_day_max_wei),
+            per_day_max_wei=str(RULES.per_day_max_wei), spent_today_lpt="0", per_day_max_lpt="0",
             runway_days=runway_days(book, funds_wei, now_ms), next_run_ms=now_ms + 31 * HOUR_MS,
             counts=dict(book.counts), orders=orders_shown(book),
             next=next_payouts(planned, RULES, book), blocked=dict(book.blocked),

@@ -17,6 +17,7 @@ from openpool.cli import run
 from openpool.core.events import Event
 from openpool.core.money.accounts import worker_account
 from openpool.core.money.events import CorrectionMade
+from openpool.core.units import ETHER
 from openpool.treasury.payer import Payer, PayerOptions
 from openpool.treasury.payer_view import PayerView
 from openpool.web.app import create_app
@@ -43,7 +44,9 @@ async def paying(folder: Path, options: PayerOptions = OPTIONS) -> AsyncIterator
             chain=chain, signer=signer, store=pool.store, clock_ms=clock_ms, options=options
         )
         await payer.start()
-        pool.app = create_app(replace(pool.deps, payouts=PayerView(payer)))
+        pool.app = create_app(
+            replace(pool.deps, payouts=PayerView(payer, per_day_max_lpt=2500 * ETHER))
+        )
         await pool.enrol("ann")
         address = (await pool.enrolment.authenticate(pool.tokens["ann"])).address
         for payee, amount_wei in ((address, 50 * MILLI), (STRANGER, 20 * MILLI)):
@@ -181,6 +184,7 @@ async def test_the_command_line(
         assert not pool.payer.journal.book.known
         await told("pause", "--reason", "Moving house.")
         assert json.loads(await told("status", "--json"))["paused"] == "Moving house."
+        assert "0 LPT of 2 500 LPT" in (await told("status")).replace("\u202f", " ")
         await told("resume")
         await told("run")
         await pool.payer.tick_safely()

@@ -254,8 +254,10 @@ orchestrators:
   - {address: "1.2.3.4:6", secret: b}
 price: {source: metrics}
 web: {listen: 127.0.0.1:8936, tls: {cert: x.pem}}
+lpt: {swap: true, pool: none}
 """,
     )
+    assert any("lpt.swap needs lpt.pool" in problem for problem in found)
     assert any("Two orchestrators are called `main`" in problem for problem in found)
     assert any("orchestrators[0].status_url is not set" in problem for problem in found)
     assert any("web.tls needs both" in problem for problem in found)

@@ -307,6 +307,22 @@ def test_the_last_day() -> None:
     assert book.spent_wei(T0 + DAY_MS) == 0
 
 
+def test_the_last_day_of_lpt() -> None:
+    """LPT and ETH have limits of their own; stake counts as LPT, an exchange as ETH."""
+    book = OrderBook()
+    for name, asset, kind in (
+        ("a", "ETH", "payout"),
+        ("b", "LPT", "payout"),
+        ("c", "LPT", "stake-payout"),
+        ("d", "ETH", "swap"),
+        ("e", "LPT", "approve"),
+    ):
+        fact_of = replace(planned(name, 1000), asset=asset, kind=kind)
+        book.apply(fact(fact_of, T0))
+    assert book.spent_wei(T0 + 1) == book.spent_wei(T0 + 1, "LPT") == 2000
+    assert book.spent_wei(T0 + DAY_MS, "LPT") == 0
+
+
 def test_endpoints_that_lie_can_cost_no_more_than_a_day_s_limit() -> None:
     """What was signed and is given up without a trace may be mined all the same, so it counts."""
     book = OrderBook()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openpool.core.errors import BadMessage
 from openpool.core.money.swap import (
     Convert,
     Exchange,
@@ -35,6 +36,15 @@ def test_an_average_of_ticks() -> None:
     assert as_token0 == tick_price(62_149)
     assert average_price(0, -62_149 * 1_800, lpt_is_token0=True) == tick_price(62_149)
     assert average_price(0, -1, lpt_is_token0=False) == tick_price(-1)
+
+
+def test_an_average_that_no_market_has() -> None:
+    """A contract that is none, or an endpoint that lies, costs a sentence and no time: 1.0001 to
+    the power of anything would never be worked out."""
+    for older, newer in ((0, 2**55), (2**55, -(2**55)), (0, 887_273 * 1_800)):
+        with pytest.raises(BadMessage, match="no price"):
+            average_price(older, newer, lpt_is_token0=True)
+    assert average_price(0, 887_272 * 1_800, lpt_is_token0=True) > 0
 
 
 def test_spare_lpt_goes_first() -> None:

@@ -1,6 +1,7 @@
 """The pages about money: who may see what, what they say without a chain, hostile text in notes."""
 
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,6 +77,8 @@ class Payouts:
             in_flight_wei=str(in_flight(self.book)),
             spent_today_wei="0",
             per_day_max_wei="1",
+            spent_today_lpt="3000000000000000000",
+            per_day_max_lpt="2500000000000000000000",
             runway_days=None,
             next_run_ms=NOW_MS,
             counts=dict(self.book.counts),
@@ -155,6 +158,7 @@ async def test_money_is_the_operators(tmp_path: Path) -> None:
         assert "The hot wallet holds too little." in page
         assert page.index("The hot wallet holds too little.") < page.index("Owed to workers")
         assert "Less than 0.001 ETH." in page
+        assert re.search('title="3 LPT">.* of .*title="2500 LPT">', page)
         assert address[:6] in page
         assert HOSTILE not in page
         assert "&lt;script&gt;" in page

@@ -60,6 +60,14 @@ class Purse(NamedTuple):
     chain_id: int
 
 
+class Spent(NamedTuple):
+    """A payout that counts for the limit of its day."""
+
+    asset: Asset
+    planned_ms: int
+    amount_wei: int
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     """One signed transaction of an order. All attempts of an order have the same nonce."""
 
@@ -157,8 +165,8 @@ class OrderBook:
         """How many transactions the operator has seen to, though the log does not know them."""
         self.watched: dict[str, Order] = {}
         """Orders voided because another transaction took their nonce; see WATCHED_MS."""
-        self.spent: dict[str, tuple[int, int]] = {}
-        """Payouts of the last day or so in ETH: when planned, and how much."""
+        self.spent: dict[str, Spent] = {}
+        """Payouts of the last day or so, by order."""
         self.last_paid: dict[str, int] = {}
         """Per address: when a payout was last planned."""
         self.singles: set[str] = set()
@@ -199,10 +207,14 @@ class OrderBook:
         """The order, if it is open or ended lately."""
         return self.open.get(order) or next((o for o in self.ended if o.order == order), None)
 
-    def spent_wei(self, now_ms: int) -> int:
-        """ETH in payouts planned within the last 24 hours, failed ones left out."""
+    def spent_wei(self, now_ms: int, asset: Asset = "ETH") -> int:
+        """What payouts planned within the last 24 hours take, failed ones left out."""
         since_ms = now_ms - DAY_MS
-        return sum(amount for planned_ms, amount in self.spent.values() if planned_ms > since_ms)
+        return sum(
+            each.amount_wei
+            for each in self.spent.values()
+            if each.asset == asset and each.planned_ms > since_ms
+        )
 
     def of(self, purse: Purse) -> list[Order]:
         """The open orders of a wallet."""
@@ -252,11 +264,10 @@ class OrderBook:
 
     def _remember_payout(self, order: Order) -> None:
         while self.spent and (oldest := next(iter(self.spent))):
-            if self.spent[oldest][0] > order.planned_ms - 2 * DAY_MS:
+            if self.spent[oldest].planned_ms > order.planned_ms - 2 * DAY_MS:
                 break
             del self.spent[oldest]
-        if order.asset == "ETH":
-            self.spent[order.order] = (order.planned_ms, order.amount_wei)
+        self.spent[order.order] = Spent(order.asset, order.planned_ms, order.amount_wei)
         for line in order.lines:
             self.last_paid[line.address] = order.planned_ms
 

@@ -6,12 +6,24 @@ who waits, with one sentence. Must do no I/O and read no clock.
 Read next: `core.money.payouts`, `treasury.payer`.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Set
+from fractions import Fraction
 
 from msgspec import Struct
 
 from openpool.core.money.events import Asset, PayoutChosen
 from openpool.core.units import ETHER, PPM, decimal_text
+
+NO_FUNDS = "The pool's wallet holds too little at the moment; it is paid once it is filled."
+NO_STAKE = (
+    "The pool's wallet has too little stake at the moment, or this round's reward is not called "
+    "yet; it is handed over once that has changed."
+)
+NO_PRICE = (
+    "The price of LPT cannot be read at lpt.pool, so gas cannot be compared with the payout: "
+    "correct lpt.pool and lpt.weth, or set lpt.pool to none to pay without that check."
+)
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -40,10 +52,15 @@ class Standing(Struct, frozen=True, kw_only=True):
     """What one payment costs in gas now, in ETH."""
     gas_most_wei: int
     """The most that it can cost."""
-    gas_in_asset_wei: int = -1
-    """`gas_wei` in the asset that is paid, to compare the two; -1: not known, so not compared."""
+    lpt_per_eth: Fraction | None = None
+    """The price by which gas is compared with a payout in LPT; None: it is not compared."""
+    no_price: str = ""
+    """Why that price is not known although it should be: nobody is paid meanwhile."""
+    staked: Set[str] = frozenset()
+    """Who gets stake: it comes out of `stake_funds_wei`."""
+    stake_funds_wei: int = 0
     spent_wei: int = 0
-    """Planned within the last 24 hours."""
+    """Of the asset, planned within the last 24 hours."""
     choices: Mapping[str, PayoutChosen] = {}
     blocked: Mapping[str, str] = {}
     """Address → why."""
@@ -143,12 +160,20 @@ def _why_not(asset: Asset, address: str, owed_wei: int, rules: Rules, standing: 
         return f"{missing} more, and the threshold of {amount_text(threshold, asset)} is reached."
     if standing.paused:
         return f"Payouts are paused: {standing.paused}"
-    return _too_dear(asset, owed_wei, rules, standing)
+    if standing.no_price:
+        return standing.no_price
+    amount_wei = _amount(owed_wei, rules)
+    if amount_wei <= 0:
+        return f"The pool's limits allow no payouts in {asset}."
+    gas_wei = gas_in(asset, standing.gas_wei, standing.lpt_per_eth)
+    return too_dear(asset, amount_wei, gas_wei, standing.gas_most_wei, rules)
 
 
-def _too_dear(asset: Asset, owed_wei: int, rules: Rules, standing: Standing) -> str:
-    gas_wei = standing.gas_wei if asset == "ETH" else standing.gas_in_asset_wei
-    return too_dear(asset, _amount(owed_wei, rules), gas_wei, standing.gas_most_wei, rules)
+def gas_in(asset: Asset, gas_wei: int, lpt_per_eth: Fraction | None) -> int:
+    """Gas in the asset that is paid, rounded up; 0 where no price says how to compare them."""
+    if asset == "ETH":
+        return gas_wei
+    return 0 if lpt_per_eth is None else math.ceil(gas_wei * lpt_per_eth)
 
 
 def too_dear(asset: Asset, amount_wei: int, gas_wei: int, gas_most_wei: int, rules: Rules) -> str:
@@ -190,25 +215,51 @@ def _affordable(
     asset: Asset, due: list[Payment], rules: Rules, standing: Standing
 ) -> tuple[list[Payment], list[Waiting], int]:
     """Who can be paid with what there is today, and what the wallet lacks for the others."""
+    left = _Left(asset, rules, standing)
     payments: list[Payment] = []
     waiting: list[Waiting] = []
-    today_wei = rules.per_day_max_wei - standing.spent_wei
-    funds_wei, gas_funds_wei = standing.funds_wei, standing.gas_funds_wei
-    missing_wei = 0
     for each in due:
-        cost_wei = each.send_wei + (standing.gas_most_wei if asset == "ETH" else 0)
-        gas_short = asset != "ETH" and standing.gas_most_wei > gas_funds_wei
-        if each.amount_wei > today_wei:
-            limit = amount_text(rules.per_day_max_wei, asset)
-            why = f"The limit of {limit} within 24 hours is reached; it is paid when that allows."
-        elif cost_wei > funds_wei or gas_short:
-            missing_wei += cost_wei
-            why = "The pool's wallet holds too little at the moment; it is paid once it is filled."
+        if why := left.take(each):
+            waiting.append(Waiting(address=each.address, amount_wei=each.amount_wei, why=why))
         else:
-            today_wei -= each.amount_wei
-            funds_wei -= cost_wei
-            gas_funds_wei -= standing.gas_most_wei
             payments.append(each)
-            continue
-        waiting.append(Waiting(address=each.address, amount_wei=each.amount_wei, why=why))
-    return payments, waiting, max(missing_wei - max(funds_wei, 0), 0)
+    return payments, waiting, left.missing_wei()
+
+
+class _Left:
+    """What may still be sent today; one payment after the other is taken out of it."""
+
+    def __init__(self, asset: Asset, rules: Rules, standing: Standing) -> None:
+        self._asset, self._rules, self._standing = asset, rules, standing
+        self._today_wei = rules.per_day_max_wei - standing.spent_wei
+        self._funds_wei = {False: standing.funds_wei, True: standing.stake_funds_wei}
+        self._missing_wei = {False: 0, True: 0}
+        """By whether it is stake, as in the line before."""
+        self._gas_funds_wei = standing.gas_funds_wei
+
+    def take(self, payment: Payment) -> str:
+        """Take a payment out of it, or say why that cannot be."""
+        gas_wei = self._standing.gas_most_wei
+        cost_wei = payment.send_wei + (gas_wei if self._asset == "ETH" else 0)
+        staked = payment.address in self._standing.staked
+        if payment.amount_wei > self._today_wei:
+            self._today_wei = 0  # else small payouts could overtake a large one for ever
+            limit = amount_text(self._rules.per_day_max_wei, self._asset)
+            return f"The limit of {limit} within 24 hours is reached; it is paid when that allows."
+        short = cost_wei > self._funds_wei[staked]
+        if short or self._lacks_gas(gas_wei):
+            self._missing_wei[staked] += cost_wei
+            return NO_STAKE if short and staked else NO_FUNDS
+        self._today_wei -= payment.amount_wei
+        self._funds_wei[staked] -= cost_wei
+        self._gas_funds_wei -= gas_wei
+        return ""
+
+    def missing_wei(self) -> int:
+        """What it lacks for all who were refused for want of funds."""
+        lacks = (self._missing_wei[each] - max(self._funds_wei[each], 0) for each in (False, True))
+        return sum(max(wei, 0) for wei in lacks)
+
+    def _lacks_gas(self, gas_wei: int) -> bool:
+        """ETH that is paid has its gas in its cost."""
+        return self._asset != "ETH" and gas_wei > self._gas_funds_wei

@@ -99,7 +99,11 @@ class PayoutsView(Struct, frozen=True, kw_only=True):
     """Sent to workers over all time, in final blocks."""
     in_flight_wei: str
     spent_today_wei: str
+    """In payouts planned within the last 24 hours."""
     per_day_max_wei: str
+    spent_today_lpt: str
+    per_day_max_lpt: str
+    """0 if this pool sends no LPT."""
     runway_days: int | None
     """How long the wallet lasts, spending as in the last days; null if nothing was spent."""
     next_run_ms: int

@@ -9,11 +9,14 @@ from fractions import Fraction
 
 from msgspec import Struct
 
+from openpool.core.errors import BadMessage
 from openpool.core.money.payout_plan import amount_text, percent_text
 from openpool.core.units import PPM
 
 AVERAGE_S = 1_800
 TICK = Fraction(10_001, 10_000)
+TICK_MAX = 887_272
+"""No market of Uniswap V3 has a price beyond 1.0001 to the power of this, up or down."""
 _BITS = 192
 
 
@@ -57,8 +60,11 @@ def tick_price(tick: int) -> Fraction:
 
 
 def average_price(older: int, newer: int, *, lpt_is_token0: bool) -> Fraction:
-    """LPT per ETH, from two sums of ticks that are AVERAGE_S apart."""
-    price = tick_price((newer - older) // AVERAGE_S)  # the pool rounds down as well
+    """LPT per ETH, from two sums of ticks that are AVERAGE_S apart. Raises BadMessage."""
+    tick = (newer - older) // AVERAGE_S  # the pool rounds down as well
+    if abs(tick) > TICK_MAX:
+        raise BadMessage("The market's average is no price.")
+    price = tick_price(tick)
     return price**-1 if lpt_is_token0 else price
 
 
