@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ class Odd(Runtime):
     pipeline: ClassVar[str] = "test"
     paths: ClassVar[tuple[str, ...]] = (
         "/echo", "/size", "/pid", "/crash", "/hang", "/leak", "/bad", "/bug", "/count", "/drip",
-        "/die", "/stuck", "/flood",
+        "/die", "/stuck", "/flood", "/litter", "/garbled",
     )  # fmt: skip
     streaming: ClassVar[bool] = True
     known_options: ClassVar[Mapping[str, str] | None] = {
@@ -67,11 +68,21 @@ class Odd(Runtime):
         while True:
             kept.append(bytearray(os.urandom(1 << 20)))
 
+    def litter(self, request: RuntimeRequest) -> RuntimeAnswer:
+        """Dies with a temporary file open, whose name it notes."""
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            Path(request.body.decode()).write_text(file.name)
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
     def bad(self, request: RuntimeRequest) -> RuntimeAnswer:
         raise BadRequest("the request is odd")
 
     def bug(self, request: RuntimeRequest) -> RuntimeAnswer:
         raise KeyError("a secret path")
+
+    def garbled(self, request: RuntimeRequest) -> RuntimeAnswer:
+        raise (BadRequest if request.body else KeyError)("\ud800 is half a letter")
 
     def count(self, request: RuntimeRequest) -> RuntimeAnswer:
         return _events(f"{i}\n".encode() for i in range(1000))
@@ -167,6 +178,11 @@ class _Talk(Session):
     def feed(self, message: bytes) -> Iterator[bytes]:
         if message == b"bad":
             raise BadRequest("a bad message")
+        while message == b"dawdle":
+            yield b""
+        if message.startswith(b"nap:"):
+            Path(message[4:].decode()).touch()
+            time.sleep(1.5)
         self._count += 1
         said = f"{self._prefix}{message.decode()}"
         yield json.dumps([said, self._count, os.getpid()]).encode() + b"\n"

@@ -15,6 +15,7 @@ from openpool.core.calls import App
 from openpool.core.errors import NoCapacity
 from openpool.wire.framing import CONTENT_TYPE as MESSAGES
 from openpool.wire.framing import pack
+from openpool.worker.runtimes.frames import Call
 from openpool.worker.runtimes.host import Host
 from openpool.worker.runtimes.process import RuntimeFailed
 
@@ -103,6 +104,19 @@ async def test_a_leak_ends_at_the_memory_limit(tmp_path: Path) -> None:
             await host.answer(request("/leak"))
 
 
+async def test_temporary_files_go_with_their_process(tmp_path: Path) -> None:
+    """What a killed process had on the disk of customers' data is removed, not left for ever."""
+    note = tmp_path / "note"
+    async with host_of(settings(), cache=tmp_path).running() as host:
+        await wait_offers(host, 1)
+        with pytest.raises(RuntimeFailed, match="SIGKILL"):
+            await host.answer(request("/litter", str(note).encode()))
+        left = Path(note.read_text())
+        (keeper,) = host._served.values()
+        assert left.is_relative_to(keeper._folder)  # type: ignore[attr-defined]
+        await until(lambda: not left.exists())
+
+
 async def test_a_bad_request_is_answered(tmp_path: Path) -> None:
     """The client hears what is wrong; the process lives on."""
     async with host_of(settings(), cache=tmp_path).running() as host:
@@ -122,6 +136,18 @@ async def test_a_bug_says_nothing_of_the_inside(tmp_path: Path) -> None:
         with pytest.raises(RuntimeFailed) as failure:
             await host.answer(request("/bug"))
         assert "secret" not in str(failure.value)
+        assert await pid_of(host) == before
+
+
+async def test_words_that_cannot_be_sent_cost_one_call(tmp_path: Path) -> None:
+    """A library's error in letters that are none reaches the client, and the process lives on."""
+    async with host_of(settings(), cache=tmp_path).running() as host:
+        await wait_offers(host, 1)
+        before = await pid_of(host)
+        answer = await host.answer(request("/garbled", b"x"))
+        assert (answer.status, b"? is half a letter" in await whole(answer)) == (400, True)
+        with pytest.raises(RuntimeFailed, match="failed on this request"):
+            await host.answer(request("/garbled"))
         assert await pid_of(host) == before
 
 
@@ -232,7 +258,8 @@ async def test_a_large_body_arrives_whole(tmp_path: Path) -> None:
         answer = await host.answer(request("/echo", body))
         assert await whole(answer) == body
         (keeper,) = host._served.values()
-        assert list(keeper._folder.iterdir()) == []  # type: ignore[attr-defined]
+        left = keeper._folder.rglob("*")  # type: ignore[attr-defined]
+        assert [path for path in left if path.is_file()] == []
 
 
 async def test_a_huge_upload_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -371,6 +398,58 @@ async def test_sessions_take_turns_in_one_process(tmp_path: Path) -> None:
         ours.end()
         assert await whole(one) == b""
         await two.body.aclose()
+
+
+async def test_long_work_on_a_message_holds_up_no_other_session(tmp_path: Path) -> None:
+    """A client whose message takes for ever waits alone, and may leave at no cost to others."""
+    async with host_of(settings(Talkative), cache=tmp_path).running() as host:
+        await wait_offers(host, 1)
+        ours, theirs = Messages(), Messages()
+        one = await host.answer(request("/echo", ours, content_type=MESSAGES))
+        two = await host.answer(request("/echo", theirs, content_type=MESSAGES))
+        ours.say(b"dawdle")
+        theirs.say(b"x")
+        first = json.loads(await anext(two.body))
+        await one.body.aclose()
+        ours.end()
+        theirs.say(b"y")
+        assert json.loads(await anext(two.body)) == ["y", 2, first[2]]
+        await two.body.aclose()
+        assert await pid_of(host) == first[2]
+
+
+async def test_whoever_leaves_in_the_middle_of_work_costs_nobody_the_process(
+    tmp_path: Path,
+) -> None:
+    """Work that cannot be stopped at once is waited for where others have calls in the process."""
+    note = tmp_path / "note"
+    async with host_of(settings(Talkative), cache=tmp_path).running() as host:
+        await wait_offers(host, 1)
+        ours, theirs = Messages(), Messages()
+        one = await host.answer(request("/echo", ours, content_type=MESSAGES))
+        two = await host.answer(request("/echo", theirs, content_type=MESSAGES))
+        theirs.say(b"x")
+        first = json.loads(await anext(two.body))
+        ours.say(b"nap:" + str(note).encode())
+        await until(note.exists)
+        await one.body.aclose()
+        theirs.say(b"y")
+        assert json.loads(await anext(two.body)) == ["y", 2, first[2]]
+        await two.body.aclose()
+
+
+async def test_a_call_given_to_a_process_that_is_dying_costs_itself(tmp_path: Path) -> None:
+    """It ends with its process before anybody minds it, and the worker goes on."""
+    async with host_of(settings(), cache=tmp_path).running() as host:
+        await wait_offers(host, 1)
+        (keeper,) = host._served.values()
+        (slot,) = keeper._slots  # type: ignore[attr-defined]
+        talk = slot.begin(Call(path="/crash", content_type=""))
+        await until(lambda: slot.process is None)
+        await slot.mind(talk, 1.0)
+        with pytest.raises(RuntimeFailed, match="SIGSEGV"):
+            await talk.head()
+        await wait_offers(host, 1)
 
 
 async def test_a_bad_message_ends_its_session_with_a_line(tmp_path: Path) -> None:

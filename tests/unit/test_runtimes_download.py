@@ -44,7 +44,7 @@ class Server:
         span = request.headers.get("Range", "")
         self.asked.append(span)
         if self.status != 200:
-            return web.Response(status=self.status)
+            return web.Response(status=self.status, headers={"Location": "http://a..b/"})
         start = int(span.removeprefix("bytes=").removesuffix("-")) if span and self.ranges else 0
         if start >= len(self.data):
             return web.Response(status=416)
@@ -231,6 +231,9 @@ async def test_a_server_that_refuses_costs_nothing_of_what_came(
     await broken_off(server, tmp_path)
     server.status = 503
     with pytest.raises(SetupError, match=r"does not give model\.bin: 503"):
+        await fetch(listing(server.url), tmp_path)
+    server.status = 302
+    with pytest.raises(SetupError, match="broke off after"):
         await fetch(listing(server.url), tmp_path)
     assert the_part(tmp_path).read_bytes() == DATA[:CUT]
 

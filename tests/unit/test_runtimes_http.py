@@ -184,6 +184,15 @@ async def test_a_token_of_two_lines_costs_that_runtime_only(tmp_path: Path) -> N
             await asyncio.sleep(0.01)
 
 
+async def test_a_length_that_is_no_number_is_not_believed() -> None:
+    """What is announced in odd digits is the client's mistake."""
+    async with serving() as (upstream, host):
+        for length in ("\u00b2", "x", "-1"):
+            asked = request("/v1/upload", b"abc", app=APP, content_length=length)
+            assert await status(host, asked) == 400
+        assert upstream.seen == []
+
+
 async def test_whoever_hangs_up_hangs_up_at_the_server() -> None:
     """Leaving an answer closes the connection to the server within a second."""
     async with serving() as (upstream, host):
@@ -249,7 +258,11 @@ async def test_an_answer_that_breaks_off_is_no_whole_answer() -> None:
 async def test_paths_can_be_limited() -> None:
     """Only the paths that the worker's owner allows reach the server, and none with dots."""
     async with serving(paths="/v1/upload,/v1/chat") as (upstream, host):
-        for path in ("/v1/status/200", "/v1/upload/../status/200", "//v1/upload"):
+        for path in (
+            *("/v1/status/200", "/v1/upload/../status/200", "//v1/upload"),
+            *("/v1/upload/%2e%2e/status/200", "/v1/upload/%2E./status/200"),
+            *("/v1/upload/.\t./status/200", "/v1/upload/%2e%09./x", "/v1/upload%2f%2E%2e"),
+        ):
             assert await status(host, request(path, app=APP)) == 404
         assert upstream.seen == []
         assert await status(host, request("/v1/upload", app=APP)) == 200
@@ -288,6 +301,8 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         {"url": "http://"},
         {"url": "http://[::1"},
         {"url": "http://h:99999"},
+        {"url": "http://a..b"},
+        {"url": f"http://{'a' * 70}.example"},
         {"url": "http://h", "idle_s": "inf"},
         {"url": "http://h", "paths": "v1"},
         {"url": "http://h", "session": "perhaps"},

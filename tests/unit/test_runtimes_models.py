@@ -147,7 +147,13 @@ async def test_a_file_from_an_address(hub: Hub, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "sha256"),
-    [("http://h/m.gguf", ""), ("ftp://h/m.gguf", "0" * 64), ("http://h/..", "0" * 64)],
+    [
+        ("http://h/m.gguf", ""),
+        ("ftp://h/m.gguf", "0" * 64),
+        ("http://h/..", "0" * 64),
+        ("http://[::1/m.gguf", "0" * 64),
+        ("http://h/%2e%2e%2fm.gguf", "0" * 64),
+    ],
 )
 def test_an_address_needs_a_checksum_and_a_name(url: str, sha256: str) -> None:
     """Nothing unchecked is fetched."""
@@ -164,9 +170,10 @@ async def test_names_of_folders_are_checked(tmp_path: Path) -> None:
 
 async def test_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the hub, the owner reads what to do instead."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(SetupError, match="copy the folder into the cache"):
-        await look_up(next(iter(KNOWN)))
+    for hub in ("http://127.0.0.1:1", "http://a..b", "http://[::1", "nowhere"):
+        monkeypatch.setenv("HF_ENDPOINT", hub)
+        with pytest.raises(SetupError, match="copy the folder into the cache"):
+            await look_up(next(iter(KNOWN)))
 
 
 async def test_unknown_names_are_explained(hub: Hub) -> None:

@@ -113,6 +113,8 @@ async def test_a_body_above_the_limit_is_refused(tmp_path: Path, announced: str)
     async with Spool(tmp_path, 100) as spool:
         with pytest.raises(TooLarge):
             await spool.take(chunks(b"x" * 101), announced)
+        with pytest.raises(BadMessage, match="not a number"):
+            await spool.take(chunks(b"x"), "\u00b2")
 
 
 @given(

@@ -120,12 +120,15 @@ class Session(ABC):
 
     The request's body is a row of messages (`wire.framing`: four bytes of length, then as many
     bytes); the answer's body, `application/jsonl`, is what `feed` yields, sent on as it comes.
-    Several sessions of one runtime take turns message by message, so a message must be short work.
+    Several sessions of one runtime take turns after every piece that is yielded. Whoever works for
+    long on a message yields an empty piece now and then: else the others wait, and a client who
+    leaves has the process killed under them.
     """
 
     @abstractmethod
     def feed(self, message: bytes) -> Iterator[bytes]:
-        """Take the client's next message and yield whole lines of the answer. Raises BadRequest."""
+        """Take the client's next message and yield whole lines of the answer, or nothing for a
+        pause. Raises BadRequest."""
 
     def close(self) -> None:  # noqa: B027 (most hold nothing)
         """The client is done or gone: let go of what this session holds. Called exactly once."""

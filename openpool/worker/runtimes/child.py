@@ -45,11 +45,10 @@ def main(sock: socket.socket, setup: Setup) -> None:
         runtime = build(setup)
         runtime.load()
     except (ModelMissing, SetupError) as missing:
-        sock.sendall(pack(Kind.MISSING, 0, str(missing).encode()))
+        sock.sendall(pack(Kind.MISSING, 0, _plain(str(missing))))
         return
     except Exception as error:  # a broken model file, a library that does not fit
-        why = f"it cannot be loaded: {_words(error)}"
-        sock.sendall(pack(Kind.MISSING, 0, why.encode()))
+        sock.sendall(pack(Kind.MISSING, 0, b"it cannot be loaded: " + _words(error)))
         return
     sock.sendall(pack_number(Kind.READY, 0, runtime.vram_mb()))
     _Desk(sock, runtime).serve()
@@ -147,7 +146,7 @@ class _Desk:
         except (BadRequest, BadMessage) as fault:
             self._refuse(turn, str(fault))
         except Exception as error:  # the runtime's bug costs this call
-            self._end(turn, pack(Kind.BROKEN, turn.id, _words(error).encode()))
+            self._end(turn, pack(Kind.BROKEN, turn.id, _words(error)))
         else:
             if reply is None:
                 self._end(turn, pack(Kind.END, turn.id))
@@ -157,11 +156,12 @@ class _Desk:
     def _refuse(self, turn: Turn, why: str) -> None:
         """Say what is wrong with a request; in the middle of a session, as its last line."""
         if isinstance(turn, Sitting) and turn.has_begun:
-            line = msgspec.json.encode({"error": {"message": why, "type": "bad-request"}}) + b"\n"
+            error = {"message": _plain(why).decode(errors="ignore"), "type": "bad-request"}
+            line = msgspec.json.encode({"error": error}) + b"\n"
             self._sock.sendall(pack(Kind.DATA, turn.id, line))
             self._end(turn, pack(Kind.END, turn.id))
         else:
-            self._end(turn, pack(Kind.REFUSED, turn.id, why.encode()[:WORDS_MAX]))
+            self._end(turn, pack(Kind.REFUSED, turn.id, _plain(why)))
 
     def _end(self, turn: Turn, last: bytes) -> None:
         del self._turns[turn.id]
@@ -170,8 +170,13 @@ class _Desk:
         self._sock.sendall(last)
 
 
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:WORDS_MAX]
+def _words(error: Exception) -> bytes:
+    return _plain(f"{type(error).__name__}: {error}")
+
+
+def _plain(sentence: str) -> bytes:
+    """A sentence as it is sent, whatever a library has put into it."""
+    return sentence[:WORDS_MAX].encode(errors="replace")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ async def _fill(session: aiohttp.ClientSession, file: ModelFile, part: "_Part") 
         try:
             if await _receive(session, file, part):
                 return
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError, UnicodeError):  # sent on to a host without sense
             if part.count <= before:
                 break
     if not part.count:
@@ -235,6 +235,8 @@ def host_of(url: str) -> str:
     """The host of an address of HTTP; empty if it is none."""
     try:
         parts = urlsplit(url)
-        return parts.hostname or "" if parts.scheme in ("http", "https") and parts.port != 0 else ""
-    except ValueError:  # a port or a literal address that is none
+        host = parts.hostname or ""
+        host.encode("idna")
+        return host if parts.scheme in ("http", "https") and parts.port != 0 else ""
+    except ValueError:  # a port, a name or a literal address that is none
         return ""

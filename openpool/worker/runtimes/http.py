@@ -8,7 +8,7 @@ succeeds. Nothing of the pool's or the customer's identity is passed on.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import aiohttp
 import msgspec
@@ -23,7 +23,7 @@ from openpool.worker.runtimes.asking import read_json
 from openpool.worker.runtimes.body import Body
 from openpool.worker.runtimes.download import host_of
 from openpool.worker.runtimes.options import by_name, number, switch, text, whole
-from openpool.worker.runtimes.spool import TooLarge, too_large
+from openpool.worker.runtimes.spool import TooLarge, check_announced, too_large
 from openpool.worker.runtimes.websocket import SocketBody
 
 log = structlog.get_logger()
@@ -145,8 +145,9 @@ class Proxy:
         )
 
     def serves(self, path: str) -> bool:
-        """Whether the path is one of those allowed."""
-        is_plain = ".." not in path and "//" not in path and "\\" not in path
+        """Whether the path is one of those allowed, and will be to the server, however it reads."""
+        plain = unquote(path)
+        is_plain = plain.isprintable() and not any(odd in plain for odd in ("..", "//", "\\"))
         return is_plain and any(path.startswith(allowed) for allowed in self._settings.paths)
 
     async def answer(
@@ -187,8 +188,7 @@ class Proxy:
         headers = {k: v for k, v in request.headers.items() if k in PASSED_ON}
         headers |= self._authorization()
         limit = self._settings.request_bytes_max
-        if int(headers.get("content-length") or 0) > limit:
-            raise too_large(limit)
+        check_announced(headers.get("content-length", ""), limit)
         body: AsyncIterator[bytes] | bytes = _bounded(request.body, limit)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if self._settings.upstream_model and kind == "application/json":

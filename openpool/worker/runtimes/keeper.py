@@ -40,7 +40,7 @@ class Keeper:
         tasks: asyncio.TaskGroup,
         changed: Callable[[], None],
     ) -> None:
-        """`folder` is a private one for large bodies; `changed` hears that the offer may be new."""
+        """`folder` is a private one for temporary files; `changed` hears of a change of offer."""
         self.app = App(kind.pipeline, settings.model)
         self._settings = settings
         self._kind = kind
@@ -68,6 +68,7 @@ class Keeper:
             name=str(self.app),
             talks_max=self._talks_max,
             memory_mb_max=settings.memory_mb,
+            folder=self._folder,
             vram_mb=settings.vram_mb,
             budget=self._budget,
             changed=self._on_change,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from openpool.core.geometry import shown_size
+from openpool.core.geometry import FRAME_PIXELS_MAX, shown_size
 from openpool.worker.runtimes import networks, video
 from openpool.worker.runtimes.annotate import annotated
 from openpool.worker.runtimes.asking import number
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 FPS = "5"
 FPS_MAX = option("fps_max", "frames a second that a client may ask for (30)", 0.1, 1000, 30)
-PICTURE_PIXELS_MAX = 8_900_000
-"""A frame of a stream: up to 4096x2160."""
 BROKEN_MAX = 10
 """Messages in a row that cannot be read before the session ends."""
 PICTURE_HEADS = (b"\xff\xd8", b"\x89PNG", b"RIFF")
@@ -123,7 +121,8 @@ class Watching(Session):
         self._broken = 0
 
     def feed(self, message: bytes) -> Iterator[bytes]:
-        """Look at a segment or a picture; one line for each frame that was looked at."""
+        """Look at a segment or a picture; one line for each frame that was looked at, and nothing
+        for each of the others, which took their time as well."""
         try:
             if message.startswith(PICTURE_HEADS):
                 yield from self._picture(message)
@@ -143,7 +142,7 @@ class Watching(Session):
         now_ms = self._now_ms()
         self._began_ms = now_ms if self._began_ms is None else self._began_ms
         if self._clock.wants(now_ms - self._began_ms):
-            picture = open_picture(message, PICTURE_PIXELS_MAX)
+            picture = open_picture(message, FRAME_PIXELS_MAX)
             size = (picture.shape[1], picture.shape[0])
             yield self._look(lambda wanted: networks.resize(picture, wanted), *size)
 
@@ -151,6 +150,8 @@ class Watching(Session):
         for frame in video.frames(message):
             if self._clock.wants_pts(frame.t_ms):
                 yield self._look(frame.picture, frame.width, frame.height)
+            else:
+                yield b""
 
     def _look(
         self, scaled: "Callable[[tuple[int, int]], Picture]", width: int, height: int

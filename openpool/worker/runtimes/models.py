@@ -251,5 +251,5 @@ async def _get_small(session: aiohttp.ClientSession, url: str, what: str) -> byt
             while not response.content.at_eof() and len(content) < LISTING_BYTES_MAX:
                 content += await response.content.read(LISTING_BYTES_MAX)
             return content
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except (aiohttp.ClientError, OSError, UnicodeError):
         raise offline(what, url) from None

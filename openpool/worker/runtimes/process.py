@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections import deque
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -102,6 +104,10 @@ class Talk:
             self.stopping.set()
             self._process.send(pack(Kind.CANCEL, self.number))
 
+    def kill(self, why: str) -> None:
+        """End it with all of its process, which does not listen."""
+        self._process.kill(why)
+
     def hear(self, frame: Frame) -> None:
         """Something came from the process. ValueError if it makes no sense."""
         if frame.kind == Kind.DATA:
@@ -140,7 +146,14 @@ class Talk:
 class RuntimeProcess:
     """A process whose model is loaded. `run` must be running while it is used."""
 
-    def __init__(self, process: Process, sock: socket.socket, memory_mb_max: int) -> None:
+    def __init__(
+        self,
+        process: Process,
+        sock: socket.socket,
+        memory_mb_max: int,
+        scratch: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        """`scratch` is where its temporary files go, and goes with it."""
         self.vram_mb = 0
         self.fault = ""
         """Why we killed it, in words for the client whose call it was."""
@@ -150,6 +163,7 @@ class RuntimeProcess:
         self._process = process
         self._sock = sock
         self._memory_mb_max = memory_mb_max
+        self._scratch = scratch
         self._unpacker = Unpacker()
         self._count = 0
         self._reader: asyncio.StreamReader
@@ -246,6 +260,7 @@ class RuntimeProcess:
         finally:
             self.kill()
             await self._process.wait()
+            self._scratch.cleanup()
 
     async def _watch_memory(self) -> None:
         """Kill it if it takes too much memory. A limit on addresses would break CUDA."""
@@ -268,9 +283,11 @@ class RuntimeProcess:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-async def start(setup: Setup, memory_mb_max: int) -> RuntimeProcess:
-    """A process that has begun to load its model; RuntimeFailed if none can be started."""
+async def start(setup: Setup, memory_mb_max: int, folder: Path) -> RuntimeProcess:
+    """A process that has begun to load its model, with its temporary files in a folder below this
+    one; RuntimeFailed if none can be started."""
     ours, theirs = socket.socketpair()
+    scratch = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
     try:
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -281,12 +298,16 @@ async def start(setup: Setup, memory_mb_max: int) -> RuntimeProcess:
                 stdout=DEVNULL,
                 stderr=DEVNULL,  # libraries print what they think of hostile input
                 start_new_session=True,  # Ctrl-C is for the worker, which drains first
+                # a process that is killed in the middle of its work leaves customers' files behind
+                env=os.environ | {"TMPDIR": scratch.name},
             )
     except OSError as error:
         ours.close()
+        scratch.cleanup()
         raise RuntimeFailed(f"this machine cannot start a process: {error}") from None
     except BaseException:
         ours.close()
+        scratch.cleanup()
         raise
     ours.setblocking(False)
-    return RuntimeProcess(process, ours, memory_mb_max)
+    return RuntimeProcess(process, ours, memory_mb_max, scratch)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -16,6 +17,8 @@ log = structlog.get_logger()
 
 CANCEL_S = 0.6
 """How long a process may take to stop a call that nobody wants before it is killed."""
+SHARED_CANCEL_S = 10.0
+"""The same where its end would cost others their calls."""
 LOAD_S_MAX = 600.0
 RESTART_S_FIRST = 0.1
 RESTART_S_MAX = 30.0
@@ -35,6 +38,7 @@ class Slot:
         name: str,
         talks_max: int,
         memory_mb_max: int,
+        folder: Path,
         vram_mb: int,
         budget: VramBudget,
         changed: Callable[[], None],
@@ -50,6 +54,7 @@ class Slot:
         self._name = name
         self._talks_max = talks_max
         self._memory_mb_max = memory_mb_max
+        self._folder = folder
         self._vram_mb = vram_mb
         self._budget = budget
         self._changed = changed
@@ -93,15 +98,13 @@ class Slot:
 
     async def mind(self, talk: Talk, limit_s: float | None) -> None:
         """See that a call ends: in time, and soon after nobody wants it any more."""
-        process = self.process
-        assert process is not None
         try:
             why = "The call was cancelled."
             if not await _within(talk.stopping, limit_s):
                 why = f"The runtime took longer than {limit_s:g} s."
                 talk.cancel(RuntimeFailed(why))
-            if not await _within(talk.done, CANCEL_S):
-                process.kill(why)
+            if not await _within(talk.done, SHARED_CANCEL_S if self._talks > 1 else CANCEL_S):
+                talk.kill(why)
             await talk.done.wait()
         finally:
             self._talks -= 1
@@ -127,7 +130,7 @@ class Slot:
         """One process from start to end; gives how long to wait at least before the next."""
         process: RuntimeProcess | None = None
         try:
-            process = await start(self._setup, self._memory_mb_max)
+            process = await start(self._setup, self._memory_mb_max, self._folder)
             await process.load(LOAD_S_MAX)
             self._vram_mb = process.vram_mb or self._vram_mb
             self.process, self.fault = process, ""

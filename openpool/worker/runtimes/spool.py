@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from openpool.core.errors import OpenPoolError
+from openpool.core.errors import BadMessage, OpenPoolError
 
 MEMORY_BYTES_MAX = 1 << 20
+DIGITS_MAX = 18
 
 
 class TooLarge(OpenPoolError):
@@ -24,6 +25,14 @@ class TooLarge(OpenPoolError):
 def too_large(limit: int) -> TooLarge:
     """The error about a request of more than `limit` bytes."""
     return TooLarge(f"The request is larger than {limit / 1_000_000:g} MB; send a smaller one.")
+
+
+def check_announced(length: str, limit: int) -> None:
+    """Raises TooLarge if the header Content-Length says so, BadMessage if it says nonsense."""
+    if length and not (length.isascii() and length.isdigit()):
+        raise BadMessage("the Content-Length is not a number")
+    if len(length) > DIGITS_MAX or int(length or 0) > limit:
+        raise too_large(limit)
 
 
 class Spool:
@@ -49,8 +58,7 @@ class Spool:
 
     async def take(self, body: AsyncIterator[bytes], announced: str = "") -> None:
         """Take all of it. Raises TooLarge as soon as it is known to be so."""
-        if announced.isdigit():
-            self._check(int(announced))
+        check_announced(announced, self._bytes_max)
         waiting, size = bytearray(), 0
         async for chunk in body:
             size += len(chunk)

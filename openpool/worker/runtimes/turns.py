@@ -61,9 +61,9 @@ class Turn:
             self.pieces.close()
 
     def data(self, piece: bytes) -> bytes:
-        """The frame with a piece of the answer."""
+        """The frame with a piece of the answer; an empty piece is a pause."""
         self.credit -= len(piece)
-        return pack(Kind.DATA, self.id, piece)
+        return pack(Kind.DATA, self.id, piece) if piece else b""
 
 
 class Single(Turn):
