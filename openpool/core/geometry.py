@@ -16,6 +16,8 @@ MAX_SEGMENT_MS = 300_000
 MIN_RENDITION_BYTES = 25
 RUNAWAY_FACTOR = 25
 """More encoded than this many times the decoded frames is an error."""
+FRAME_PIXELS_MAX = 8_900_000
+"""A frame of live video that is looked at: up to 4096x2160."""
 SHOWN_SIDE_MAX = 1280
 """The longer side of a picture that is shown of a frame; larger frames are scaled down."""
 

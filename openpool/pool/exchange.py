@@ -8,6 +8,7 @@ of clients. Read next: `pool.open_call`.
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from fractions import Fraction
@@ -39,6 +40,7 @@ from openpool.core.usage import Measured
 from openpool.link.anyline import AnyLine
 from openpool.link.interface import Caller
 from openpool.pool.open_call import CallAnswer, OpenCall
+from openpool.pool.session_time import SessionTime
 from openpool.pool.spool import Spool
 from openpool.store.interface import Receipt
 
@@ -106,6 +108,13 @@ class Budget(Protocol):
         """Raises SpendLimitReached if it must end."""
 
 
+SessionKey = tuple[str, str, App, str]
+
+
+def _session_of(request: CallRequest) -> SessionKey:
+    return request.customer, request.orchestrator, request.app, request.session
+
+
 class Exchange:
     """Serves calls. `run` looks after those that hang; `tasks` outlives every call."""
 
@@ -140,6 +149,8 @@ class Exchange:
         self._body_bytes_max = body_bytes_max
         self._timeout_ms, self._idle_s = timeout_ms, idle_ms / 1000
         self._calls: dict[str, OpenCall] = {}
+        self._times: dict[SessionKey, SessionTime] = {}
+        """Of sessions that have a call open."""
         self._quiet = asyncio.Event()
         """Set when no call is open any more."""
         self.offers: dict[str, tuple[Offer, ...]] = {}
@@ -193,6 +204,9 @@ class Exchange:
             expected = self._budget.expected_units(request.app, call.quote, spool.size)
             self._budget.begin(call.id, request.customer, call.quote.price_wei, expected)
         self._calls[call.id] = call
+        if request.lasting and request.session:
+            call.time = self._times.setdefault(_session_of(request), SessionTime())
+            call.time.calls += 1
         now_ms = self._clock_ms()
         self.feed(
             CallReceived(
@@ -218,7 +232,11 @@ class Exchange:
 
     def forget(self, call: OpenCall) -> None:
         """A call is over. For calls."""
-        self._calls.pop(call.id, None)
+        if self._calls.pop(call.id, None) and call.time:
+            call.time.ends(call.id, time.monotonic())
+            call.time.calls -= 1
+            if not call.time.calls:
+                del self._times[_session_of(call.request)]
         if not self._calls:
             self._quiet.set()
 

@@ -36,6 +36,7 @@ from openpool.core.prices import Quote
 from openpool.core.usage import Measured, units, units_of
 from openpool.link.anyline import AnyCall, AnyLine
 from openpool.link.line import Answer, BrokenOff, NotAnswered
+from openpool.pool.session_time import SessionTime
 from openpool.pool.spool import Spool
 
 if TYPE_CHECKING:
@@ -103,8 +104,10 @@ class OpenCall:
     ) -> None:
         self.id = call_id
         self.quote = quote
+        self.time: SessionTime | None = None
+        """That of its session, which other calls may share."""
         self._exchange = exchange
-        self._request = request
+        self.request = request
         self._spool = spool
         self._orders: deque[StartCall | RefuseCall] = deque()
         self._ordered: asyncio.Future[None] | None = None
@@ -153,10 +156,10 @@ class OpenCall:
         if self._call is None:
             return
         silent = self._silent_since and now - self._silent_since > idle_s
-        if silent and not self._request.lasting:
+        if silent and not self.request.lasting:
             reason = f"it was silent for {idle_s:g} s in the middle of its answer"
             self._call.fail(_Failed(reason, blamed=True))
-        if self._started and (self._request.streaming or self._request.lasting):
+        if self._started and (self.request.streaming or self.request.lasting):
             self._account()
 
     def _account(self) -> None:
@@ -181,25 +184,28 @@ class OpenCall:
 
     def _count(self, seen: Measured) -> int:
         """Units; none where the price has a unit that these calls are not counted in."""
-        request = self._request
+        request = self.request
         try:
             return units(request.app.pipeline, request.source, seen, self._unit)
         except ValueError:
             return 0
 
     def _took_ms(self) -> int:
-        return int((time.monotonic() - self._began) * 1000)
+        """Since it began; of a session, how much of its time is counted here."""
+        now = time.monotonic()
+        passed = self.time.passed(self.id, now) if self.time else now - self._began
+        return int(passed * 1000)
 
     @property
     def _unit(self) -> Unit:
         """What is counted: what has a price."""
-        return self.quote.unit if self.quote else units_of(self._request.app.pipeline)[0]
+        return self.quote.unit if self.quote else units_of(self.request.app.pipeline)[0]
 
     # --- the answer ----------------------------------------------------------------------------
 
     async def __aenter__(self) -> CallAnswer:
         try:
-            self._exchange.receive(self, self._request, self._spool)
+            self._exchange.receive(self, self.request, self._spool)
             while True:
                 order = await self._next_order()
                 try:
@@ -240,7 +246,7 @@ class OpenCall:
             if head.status >= 500 or head.status in BUSY:
                 busy = head.status in BUSY
                 raise _Failed(f"it answered with status {head.status}", blamed=not busy)
-            if not (self._request.streaming or self._request.lasting) and await self._hold(head):
+            if not (self.request.streaming or self.request.lasting) and await self._hold(head):
                 return await self._passed_whole(head)
         except (NotAnswered, NoCapacity, BrokenOff) as error:
             raise self._failure(error) from None
@@ -250,7 +256,7 @@ class OpenCall:
         line = self._line = self._exchange.lines.get(order.line)
         if line is None:
             raise _Failed("its line is gone", blamed=False)
-        request, spool = self._request, self._spool
+        request, spool = self.request, self._spool
         headers, small = dict(request.headers), spool.ended and spool.size <= SMALL_BYTES
         if spool.ended:
             headers["content-length"] = str(spool.size)
@@ -336,7 +342,12 @@ class OpenCall:
     async def _checked(self, head: Answer, chunk: bytes) -> tuple[bytes, bool]:
         """What of a piece may go to the client, and whether nothing can come after it."""
         self._keep(chunk)
-        passed = await self._followed(self._follow, chunk) if self._follow else chunk
+        if self._follow is not None:
+            passed = await self._followed(self._follow, chunk)
+        else:
+            passed = chunk
+            if head.status in SERVED:
+                self._tells()
         over = not chunk or bool(self._fault)
         if over:
             self._finish(head)
@@ -351,10 +362,17 @@ class OpenCall:
             passed = await follow.feed(chunk)
         else:
             follow.end()
+        if follow.measured(0) is not None:
+            self._tells()
         if passed or not follow.fault:
             self._right_ms = self._took_ms()
         self._fault = follow.fault
         return passed
+
+    def _tells(self) -> None:
+        """Something that counts has come: so does the time of its session, if that is free."""
+        if self.time is not None:
+            self.time.tells(self.id, self._began)
 
     def starts(self) -> None:
         """The first byte goes out."""
@@ -389,14 +407,22 @@ class OpenCall:
     async def _check(self, head: Answer, *, whole: bool) -> Checked:
         said = self._transcript(head, whole=whole)
         try:
-            return await self._exchange.check(said)
+            return self._explained(await self._exchange.check(said))
         except Exception:  # whatever strange answers do to what opens them costs this call only
             log.exception("check-failed", call=self.id)
             note = "it could not be checked, by a fault in the pool"
             return Checked(usage=Usage(unit=said.unit, units=0, checked=False, note=note))
 
+    def _explained(self, checked: Checked) -> Checked:
+        """Say so if the time of the session is counted elsewhere."""
+        usage = checked.usage
+        if self.time is None or not usage.checked or self.time.counts(self.id):
+            return checked
+        note = f"{usage.note}; its session's time is counted in another call"
+        return structs.replace(checked, usage=structs.replace(usage, note=note))
+
     def _transcript(self, head: Answer, *, whole: bool) -> Transcript:
-        request, spool = self._request, self._spool
+        request, spool = self.request, self._spool
         took_ms = self._right_ms if self._fault else self._took_ms()
         return Transcript(
             app=request.app,

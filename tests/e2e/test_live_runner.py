@@ -802,6 +802,41 @@ async def test_a_websocket_carries_a_servers_own_messages() -> None:
                 assert await socket.receive_bytes() == b"\xff\n\x00"
 
 
+@pytest.mark.parametrize("politely", [True, False])
+async def test_a_worker_that_never_ends_is_let_go_after_its_websocket(politely: bool) -> None:
+    """Whether the customer says goodbye or just vanishes, and although the worker says nothing."""
+    reading = asyncio.Event()
+
+    async def mute(_: CallRequest, body: Body) -> Served:
+        async def read() -> None:
+            async for _ in body:
+                reading.set()
+
+        async def answer() -> Body:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(read())
+                yield b""
+                await asyncio.Event().wait()
+
+        return Served(answer(), headers={"content-type": "application/jsonl"})
+
+    async with network(offer(VIDEO, session=True)) as (_, pool, gateway):
+        pool.workers.serve = mute
+        async with gateway.session(str(VIDEO)) as session:
+            socket = await gateway.http.ws_connect(session.app_url + "/live")
+            await socket.send_bytes(b"frame")
+            async with asyncio.timeout(5):
+                await reading.wait()
+            if politely:
+                await socket.close()
+            else:
+                connection = socket._response.connection
+                assert connection is not None
+                assert connection.transport is not None
+                connection.transport.abort()
+            await pool.workers.until_idle()
+
+
 async def test_a_websocket_ends_with_words() -> None:
     """A full pool and a released session are told over a WebSocket too."""
     begun = asyncio.Event()

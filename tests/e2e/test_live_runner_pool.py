@@ -1,8 +1,9 @@
 """Live Runner through a whole pool: orchestrator, exchange, lines, books; small workers."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -247,6 +248,33 @@ async def test_a_session_is_counted_as_the_orchestrator_debits_it(tmp_path: Path
     assert done.checked, done.note
     assert "1 frames analysed" in done.note
     assert (done.unit, done.units) == ("second", done.took_ms // 5000 * 5)
+
+
+async def test_two_clients_in_one_session_are_paid_its_time_once(tmp_path: Path) -> None:
+    """An orchestrator is paid for a session's time, whatever number of connections it has; so is
+    the worker."""
+    async with orchestrator() as port, LiveGateway(port.url) as gateway:
+        async with sold(port, tmp_path) as running, line_worker(running, video("a"), VIDEO_OFFER):
+            await port.until(port.runners)
+            async with gateway.session(str(VIDEO)) as session, AsyncExitStack() as stack:
+                sockets = []
+                for _ in range(2):
+                    socket = await gateway.http.ws_connect(f"{session.app_url}/live")
+                    sockets.append(await stack.enter_async_context(socket))
+                    await socket.send_bytes(b"frame")
+                    await socket.receive_json()
+                await sockets[1].close()
+                await until(lambda: told(running, CallCompleted))
+            await until(lambda: len(told(running, CallCompleted)) == 2)
+            second, first = told(running, CallCompleted)
+    assert isinstance(second, CallCompleted)
+    assert second.note == (
+        "1 frames analysed in 0 ms; its session's time is counted in another call"
+    )
+    assert isinstance(first, CallCompleted)
+    match = re.fullmatch("1 frames analysed in ([0-9]+) ms", first.note)
+    assert match
+    assert int(match[1]) >= second.took_ms
 
 
 @pytest.mark.parametrize("count", [200])

@@ -482,6 +482,8 @@ async def test_one_picture_without_a_session_is_checked_like_any_other() -> None
         (lines(frame(1), frame(0)), "go forward"),
         (lines(frame(0), frame(0)), "go forward"),
         (lines(frame(0, width=0)), "cannot be"),
+        (lines(frame(0, width=-640, height=-360)), "cannot be"),
+        (lines(frame(0, width=4096, height=2176)), "a frame of 4096x2176 cannot be"),
         (lines(frame(0, boxes=[box(x=700)])), "outside"),
         (lines({"t_ms": 0, "error": "damaged"}), "not one frame"),
         (lines(*(frame(n, t_ms=n) for n in range(200))), "64 frames in 63 ms"),

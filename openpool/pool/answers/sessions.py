@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
-from openpool.core.geometry import shown_size
+from openpool.core.geometry import FRAME_PIXELS_MAX, shown_size
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import Finding, Opener, demand, open_result
 from openpool.pool.answers.pictures import Box, check_boxes, check_detections
@@ -23,7 +23,6 @@ JPEG_BYTES_MAX = 2_000_000
 LINE_BYTES_MAX = 3_000_000
 """A picture in base64, and its boxes."""
 JPEG_HEAD, JPEG_TAIL = b"\xff\xd8\xff", b"\xff\xd9"
-SIDE_MAX = 16_384
 FRAMES_PER_S_MAX = 60
 
 
@@ -55,14 +54,14 @@ class LiveCheck:
 
     async def feed(self, chunk: bytes) -> bytes:
         """The lines that are whole with this piece, up to the first that is not right."""
-        right = b""
+        right = bytearray()
         try:
             for line in self._lines.feed(chunk):
                 await self._take(_read(line))
                 right += line + b"\n"
         except (BadMessage, BadResult) as fault:
             self.fault = str(fault)
-        return right
+        return bytes(right)
 
     def end(self) -> None:
         """The answer ended."""
@@ -95,7 +94,8 @@ class LiveCheck:
         """The line by itself, and after the one before. Raises BadResult."""
         forward = seen.t_ms >= self._last_ms and seen.frame > self._last_frame
         demand(forward, "times and frames of a session must go forward")
-        sized = 0 < seen.width <= SIDE_MAX and 0 < seen.height <= SIDE_MAX
+        pixels = seen.width * seen.height if min(seen.width, seen.height) > 0 else 0
+        sized = 0 < pixels <= FRAME_PIXELS_MAX
         demand(sized, f"a frame of {seen.width}x{seen.height} cannot be")
         check_boxes(seen.boxes, seen.width, seen.height)
         most = seen.t_ms * FRAMES_PER_S_MAX // 1000 + FRAMES_PER_S_MAX

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from openpool.core.geometry import FRAME_PIXELS_MAX
 from openpool.worker.runtimes.base import BadRequest
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from openpool.worker.runtimes.images import Picture
 
-PIXELS_MAX = 8_900_000
-"""Of a frame: up to 4096x2160."""
 FRAMES_MAX = 3_600
 """Of a segment: a minute at 60 frames a second."""
 ROUNDING_MS = 1
@@ -53,7 +52,7 @@ def frames(segment: bytes) -> Iterator[Frame]:
             if not container.streams.video:
                 raise BadRequest("the segment has no video")
             stream = container.streams.video[0]
-            stream.codec_context.options = {"max_pixels": str(PIXELS_MAX)}
+            stream.codec_context.options = {"max_pixels": str(FRAME_PIXELS_MAX)}
             for decoded in container.decode(stream):
                 count += 1
                 if count > FRAMES_MAX:
@@ -75,7 +74,7 @@ def container_of(segment: bytes) -> str:
 
 
 def _frame(decoded: "VideoFrame", count: int) -> Frame:
-    if decoded.width * decoded.height > PIXELS_MAX:
+    if decoded.width * decoded.height > FRAME_PIXELS_MAX:
         raise BadRequest(f"frames of {decoded.width}x{decoded.height} are too large")
     time_s = decoded.time if decoded.time is not None else count / 30
     return Frame(round(time_s * 1000), decoded.width, decoded.height, decoded)
