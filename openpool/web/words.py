@@ -151,7 +151,7 @@ def _of_calls(data: AnyPayload) -> str:
         case CallAttemptFailed(reason=reason, blamed=blamed):
             return reason + ("" if blamed else " (not the worker's fault)")
         case CallCheckpointed(units=units, unit=unit):
-            return f"goes on: {amount(units, unit)} so far"
+            return f"goes on: {amount(units, unit)} so far, paid up to there if the pool dies"
         case CallCompleted():
             return _completed(data)
         case CallFailed(code="cancelled", pipeline=pipeline, model=model):

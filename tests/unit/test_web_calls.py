@@ -137,6 +137,70 @@ async def test_a_call_without_a_fee_says_why(tmp_path: Path) -> None:
         assert (await client.get("/calls/call.0-0", headers=html)).status_code == 404
 
 
+async def test_a_session_tells_how_many_checkpoints_it_has_and_the_newest(tmp_path: Path) -> None:
+    """One line on its page and one value in the API, for its worker too, and never a list."""
+    async with running(tmp_path, STORY, desk=StoryDesk()) as (pool, client):
+        mine, theirs = await pool.enrol("mine"), await pool.enrol("theirs", "22" * 32)
+        session, other, call = "call.9-1", "call.9-10", FEES[0].job
+        await pool.append(*_in_session(session, mine, 1_500), *_in_session(other, theirs, 3))
+        client.headers.update(bearer(pool.tokens["mine"]))
+        told = (await client.get(f"/api/v1/calls/{session}")).raise_for_status().json()
+        assert told["checkpoints"] == {
+            "count": 1_500, "last_ms": NOW_MS - 1_000, "unit": "second", "units": 90_000,
+            "note": "after 1500 minutes",
+        }  # fmt: skip
+        client.headers.update(bearer(OPERATOR))
+        plain = (await client.get(f"/api/v1/calls/{call}")).raise_for_status().json()
+        assert plain["checkpoints"] is None
+        await as_operator(client)
+        page = (await client.get(f"/calls/{session}")).text
+        assert "<dd>1\u202f500</dd>" in page
+        assert page.count("so far, paid up to there if the pool dies") == 1
+        used = amount(90_000, "second")
+        assert f"{used} so far, paid" in page
+        await pool.append(_ended(session, mine))
+        page = (await client.get(f"/calls/{session}")).text
+        assert f"{used} so far</dd>" in page
+        assert "Checkpoints" not in (await client.get(f"/calls/{call}")).text
+
+
+def _in_session(call: str, worker: str, minutes: int) -> list[Event]:
+    """A session under way, with a checkpoint for each minute."""
+    asked = e.CallReceived(
+        job=call, source="direct", customer="c_x", orchestrator="", pipeline="own", model="m",
+        session="live-1", streaming=True, deadline_ms=0, unit="second", price_wei="1",
+        price_source="config",
+    )  # fmt: skip
+    given = e.CallAssigned(
+        job=call, attempt=1, worker=worker, predicted_ms=0, warm=True, reason="chosen"
+    )
+    saved = [
+        e.CallCheckpointed(
+            call=call, attempt=1, worker=worker, address="0x1", commission_ppm=1, unit="second",
+            units=60 * minute, note=f"after {minute} minutes", first_byte_ms=1,
+        )
+        for minute in range(1, minutes + 1)
+    ]  # fmt: skip
+    return [
+        Event(id=f"{call}/received", time_ms=NOW_MS - 2_000, data=asked),
+        Event(id=f"{call}/1/assigned", time_ms=NOW_MS - 2_000, data=given),
+        *(
+            Event(id=f"{call}/1/checkpointed/{each.units}", time_ms=NOW_MS - 1_000, data=each)
+            for each in saved
+        ),
+    ]
+
+
+def _ended(call: str, worker: str) -> Event:
+    """Its end."""
+    ended = e.CallCompleted(
+        job=call, source="direct", customer="c_x", orchestrator="", worker=worker, attempt=1,
+        pipeline="own", model="m", unit="second", units=90_001, checked=True, blamed=False,
+        note="", took_ms=1, first_byte_ms=1,
+    )  # fmt: skip
+    return Event(id=f"{call}/completed", time_ms=NOW_MS, data=ended)
+
+
 async def test_a_worker_sees_the_calls_that_it_served_and_no_others(tmp_path: Path) -> None:
     """A worker's owner may look at the fee of its own call, without what was paid upstream."""
     async with running(tmp_path, STORY, desk=StoryDesk()) as (pool, client):
@@ -326,12 +390,19 @@ def test_every_event_of_a_call_is_a_sentence() -> None:
         code="cancelled", reason="the client hung up", started=True, attempts=1, took_ms=1,
     )  # fmt: skip
     kinds |= {closed.type: describe(closed), "hung-up": describe(hung_up)}
-    assert len(kinds) == 10
+    assert len(kinds) == 11
     for kind, sentence in kinds.items():
         assert sentence, kind
         assert sentence != kind
     assert kinds["hung-up"] == "the operator hung up on llm/m"
     assert kinds["line-closed"] == "its line for calls ended: the worker closed it"
+    saved = e.CallCheckpointed(
+        call="c", attempt=1, worker="w", address="0x1", commission_ppm=1, unit="second",
+        units=12_345, note="as counted", first_byte_ms=1,
+    )  # fmt: skip
+    assert describe(saved) == (
+        f"goes on: {amount(12_345, 'second')} so far, paid up to there if the pool dies"
+    )
     assert level("call-failed") == "bad"
     assert (amount(1, "token"), amount(2, "token")) == ("1 token", "2 tokens")
 
