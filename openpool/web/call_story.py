@@ -5,8 +5,6 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from math import pi, sin
-from random import Random
 
 from msgspec import Struct
 
@@ -20,11 +18,11 @@ from openpool.core.desk_views import (
     ServerView,
     StandView,
 )
-from openpool.core.events import AnyPayload, Event
+from openpool.core.events import Event
 from openpool.core.explain import Reason
 from openpool.core.prices import Quote, Rate
 from openpool.core.units import commission, fee, price_text
-from openpool.web.storybook import CAST, COMMISSION_PPM, MINUTE_MS, ORCHESTRATORS, Character
+from openpool.web.storybook import CAST, COMMISSION_PPM, ORCHESTRATORS, Character, Telling
 
 WEI_PER_USD = 320_512_820_512_820
 CHECKPOINT_MS = 10_000
@@ -79,44 +77,22 @@ SERVICES = (
 )  # fmt: skip
 
 
-class CallStory:
+class CallStory(Telling):
     """Events of calls from `start_ms` to `end_ms`, about `per_minute` a minute."""
 
     def __init__(
         self, *, start_ms: int, end_ms: int, per_minute: float = 8, seed: int = 11
     ) -> None:
-        self._start_ms, self._end_ms = start_ms, end_ms
-        self._per_minute = per_minute
-        self._random = Random(seed)  # noqa: S311 - a story, not a secret
-        self._serial = 0
+        super().__init__(start_ms, end_ms, per_minute, seed)
         self._carry: dict[tuple[str, int], int] = {}
 
-    def events(self) -> list[Event]:
-        """All of it, in the order of time."""
-        told = [*self._lines(), *self._work()]
-        return sorted(told, key=lambda event: event.time_ms)
-
-    def _at(self, time_ms: int, data: AnyPayload) -> Event:
-        self._serial += 1
-        name = f"story/calls/{self._serial}"
-        if isinstance(data, e.FeeCredited | e.CommissionTaken):
-            name = f"{data.job}/{data.type}"
-        if isinstance(data, e.CallCheckpointed):
-            name = f"{data.call}/{data.attempt}/checkpointed/{data.units}"
-        return Event(id=name, time_ms=time_ms, data=data)
-
-    def _lines(self) -> Iterator[Event]:
+    def _opening(self) -> Iterator[Event]:
         for number in sorted({n for service in SERVICES for n in service.servers}):
             line = e.LineOpened(worker=CAST[number].id, line=f"1-{number}")
             yield self._at(self._start_ms + 4_000 + number, line)
 
     def _work(self) -> Iterator[Event]:
-        t = self._start_ms + 9_000
-        while True:
-            tide = 0.6 + 0.4 * sin(2 * pi * ((t % 86_400_000) / 86_400_000 - 0.35))
-            t += max(1, round(self._random.expovariate(self._per_minute * tide) * MINUTE_MS))
-            if t > self._end_ms - 3_000:
-                return
+        for t in self._arrivals(self._start_ms + 9_000, low=0.2, phase=0.35):
             yield from self.call(t)
 
     def call(self, t: int) -> Iterator[Event]:

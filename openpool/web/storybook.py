@@ -77,29 +77,56 @@ CAST = (
 )
 
 
-class Story:
-    """Events from `start_ms` to `end_ms`, about `per_minute` segments a minute."""
+class Telling:
+    """What the stories of segments and of calls share: a span, chance from a seed, a serial."""
 
-    def __init__(
-        self, *, start_ms: int, end_ms: int, per_minute: float = 12, seed: int = 7
-    ) -> None:
+    def __init__(self, start_ms: int, end_ms: int, per_minute: float, seed: int) -> None:
         self._start_ms, self._end_ms = start_ms, end_ms
         self._per_minute = per_minute
         self._random = Random(seed)  # noqa: S311 - a story, not a secret
         self._serial = 0
-        self._carry: dict[str, int] = {}
 
     def events(self) -> list[Event]:
         """All of it, in the order of time."""
         told = [*self._opening(), *self._work()]
         return sorted(told, key=lambda event: event.time_ms)
 
+    def _opening(self) -> Iterator[Event]:
+        raise NotImplementedError
+
+    def _work(self) -> Iterator[Event]:
+        raise NotImplementedError
+
     def _at(self, time_ms: int, data: AnyPayload) -> Event:
         self._serial += 1
         name = f"story/{data.type}/{self._serial}"
+        # these as the pool names them: pages find the job by it
         if isinstance(data, e.FeeCredited | e.CommissionTaken):
-            name = f"{data.job}/{data.type}"  # as the pool names it: pages find the job by it
+            name = f"{data.job}/{data.type}"
+        if isinstance(data, e.CallCheckpointed):
+            name = f"{data.call}/{data.attempt}/checkpointed/{data.units}"
         return Event(id=name, time_ms=time_ms, data=data)
+
+    def _arrivals(self, first_ms: int, *, low: float, phase: float) -> Iterator[int]:
+        """When something comes, in tides of a day that ebb to `low` of what is usual."""
+        t = first_ms
+        while True:
+            day = (t % 86_400_000) / 86_400_000
+            tide = (1 + low) / 2 + (1 - low) / 2 * sin(2 * pi * (day - phase))
+            t += max(1, round(self._random.expovariate(self._per_minute * tide) * MINUTE_MS))
+            if t > self._end_ms - 3_000:
+                return
+            yield t
+
+
+class Story(Telling):
+    """Events from `start_ms` to `end_ms`, about `per_minute` segments a minute."""
+
+    def __init__(
+        self, *, start_ms: int, end_ms: int, per_minute: float = 12, seed: int = 7
+    ) -> None:
+        super().__init__(start_ms, end_ms, per_minute, seed)
+        self._carry: dict[str, int] = {}
 
     def _opening(self) -> Iterator[Event]:
         t = self._start_ms
@@ -179,13 +206,7 @@ class Story:
         ]
 
     def _work(self) -> Iterator[Event]:
-        t = self._start_ms + 5_000
-        while True:
-            day = (t % 86_400_000) / 86_400_000
-            tide = 0.65 + 0.35 * sin(2 * pi * (day - 0.3))
-            t += max(1, round(self._random.expovariate(self._per_minute * tide) * MINUTE_MS))
-            if t > self._end_ms - 3_000:
-                return
+        for t in self._arrivals(self._start_ms + 5_000, low=0.3, phase=0.3):
             yield from self.segment(t)
 
     def segment(self, t: int) -> Iterator[Event]:
