@@ -79,9 +79,18 @@ for group in GROUPS:
     group.register(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        settings.version()
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the trace of an error."),
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     """One Livepeer orchestrator, the GPUs of many."""
 

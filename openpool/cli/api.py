@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from openpool.core.errors import OpenPoolError, SetupError, Unauthorized, Unavailable
+from openpool.core.texts import one_line
 
 if TYPE_CHECKING:
     from openpool.config import Config
@@ -179,7 +180,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _problem(status: int, content: bytes, url: str) -> OpenPoolError:
     try:
         told = json.loads(content)
-        detail, code = str(told["detail"])[:500], str(told.get("code", ""))
+        detail, code = one_line(str(told["detail"]), 500), str(told.get("code", ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         code = ""
         detail = f"The web server at {url} answered with status {status}; is it a pool?"

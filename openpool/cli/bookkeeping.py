@@ -52,11 +52,13 @@ def register(app: typer.Typer) -> None:
 @on_books
 def export(
     asked: Booked,
-    address: Annotated[str, typer.Option("--address", metavar="0x…", help="A payout address.")],
-    year: Annotated[int, typer.Option("--year", min=0, max=9998, help="UTC; 0 is all.")] = 0,
+    address: Annotated[str, typer.Option("--address", metavar="ADDRESS", help="A payout address.")],
+    year: Annotated[
+        int, typer.Option("--year", metavar="YEAR", min=0, max=9998, help="UTC; 0 is all.")
+    ] = 0,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, which is the default.")] = False,
 ) -> None:
-    """Everything that an address earned and was paid, for a tax office: CSV on standard output."""
+    """Print everything that an address earned and was paid, for a tax office, as CSV or JSON."""
     from openpool.core.enrolment import checked_address
     from openpool.web.answers import Movement
     from openpool.web.earnings import csv_text, movements
@@ -101,9 +103,12 @@ def correct(
     amount_wei: Annotated[
         str, typer.Option("--amount-wei", "--amount", metavar="WEI", help="How much, exactly.")
     ],
-    reason: Annotated[str, typer.Option("--reason", help="Why; everybody concerned reads it.")],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; everybody concerned reads it.")
+    ],
     name: Annotated[
-        str, typer.Option("--id", help="A name of your own; the same name counts once.")
+        str,
+        typer.Option("--id", metavar="NAME", help="A name of your own; the same name counts once."),
     ] = "",
     offline: Annotated[
         bool, typer.Option("--offline", help="Write to the data folder of a stopped pool.")

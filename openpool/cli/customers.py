@@ -25,7 +25,7 @@ customers = typer.Typer(
 CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, c_….")]
 PerMinute = Annotated[
     int | None,
-    typer.Option("--requests-per-minute", min=0, help="0 is what the settings say."),
+    typer.Option("--requests-per-minute", metavar="N", min=0, help="0 is what the settings say."),
 ]
 SpendLimit = Annotated[
     str,
@@ -102,7 +102,9 @@ def list_customers(asked: Asked) -> None:
 def rotate(
     asked: Asked,
     customer: CustomerId,
-    label: Annotated[str, typer.Option("--label", help="A note on the new key.")] = "",
+    label: Annotated[
+        str, typer.Option("--label", metavar="TEXT", help="A note on the new key.")
+    ] = "",
 ) -> None:
     """Make a new key; the old ones go on working for a grace period, so nothing stops."""
     from openpool.core.customers import NewKey
@@ -120,7 +122,9 @@ def rotate(
 def revoke(
     asked: Asked,
     customer: CustomerId,
-    key: Annotated[str, typer.Option("--key", help="One key by its id; else all.")] = "",
+    key: Annotated[
+        str, typer.Option("--key", metavar="KEY", help="One key by its id; else all.")
+    ] = "",
 ) -> None:
     """Make the keys of a customer worthless at once."""
     from openpool.web.answers import Revoked
@@ -171,7 +175,10 @@ def paid(
     customer: CustomerId,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like '20 USD' or '0.5 ETH'.")],
     reference: Annotated[
-        str, typer.Option("--reference", help="Your own name for the payment; it counts once.")
+        str,
+        typer.Option(
+            "--reference", metavar="NAME", help="Your own name for the payment; it counts once."
+        ),
     ],
 ) -> None:
     """Record that a customer paid you. The same reference again changes nothing."""

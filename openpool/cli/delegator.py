@@ -91,7 +91,9 @@ def show(
 )
 def simulate(
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="LPT to stake, like 1000.")],
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=5000, help="How many.")] = 30,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=1, max=5000, help="How many.")
+    ] = 30,
     reward_cut: Annotated[
         str, typer.Option("--reward-cut", metavar="RATE", help="Like 25%; else the chain's.")
     ] = "",

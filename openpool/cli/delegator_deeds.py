@@ -51,7 +51,7 @@ Orchestrator = Annotated[
     str, typer.Option("--to", metavar="ADDRESS", help="The orchestrator; else this pool's.")
 ]
 LockNumber = Annotated[
-    int | None, typer.Option("--lock", min=0, help="The number of an unbonding lock.")
+    int | None, typer.Option("--lock", metavar="N", min=0, help="The number of an unbonding lock.")
 ]
 Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 12.5; all if left out.")]
 

@@ -21,16 +21,25 @@ def demo(
         bool, typer.Option("--json", help="End with one line of JSON on standard output.")
     ] = False,
     segments: Annotated[
-        int, typer.Option("--segments", min=8, max=10_000, help="How many to send.")
+        int,
+        typer.Option(
+            "--segments", metavar="N", min=8, max=10_000, help="How many segments to send."
+        ),
     ] = 24,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="The dashboard's; 0 takes a free one.")
+        int,
+        typer.Option(
+            "--port", metavar="PORT", min=0, max=65535, help="The dashboard's; 0 takes a free one."
+        ),
     ] = 0,
     keep: Annotated[
         bool, typer.Option("--keep", help="Move an earlier demo-data/ aside, not remove it.")
     ] = False,
 ) -> None:
-    """Watch segments go through an orchestrator stand-in, a pool and three workers."""
+    """Watch AI jobs and video go through an orchestrator stand-in, a pool and three workers.
+
+    Everything is written below ./demo-data; an earlier one is replaced.
+    """
     from openpool.demo.run import run
 
     code = asyncio.run(run(once=once, as_json=as_json, segments=segments, port=port, keep=keep))

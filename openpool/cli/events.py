@@ -8,7 +8,8 @@ import typer
 
 from openpool.cli.asking import Booked, on_books
 from openpool.cli.options import Limit, examples
-from openpool.cli.output import clock, note, plain, print_json, print_json_line, show
+from openpool.cli.output import clock, note, print_json, print_json_line, show
+from openpool.core.errors import SetupError
 
 if TYPE_CHECKING:
     from openpool.cli.api import Api
@@ -22,8 +23,10 @@ HIDDEN = ("type", "profiles", "renditions", "source", "document", "signature")
 Types = Annotated[
     str, typer.Option("--types", metavar="TYPE,…", help="Only events of these types.")
 ]
-Worker = Annotated[str, typer.Option("--worker", help="Only events of this worker.")]
-Job = Annotated[str, typer.Option("--job", help="Only events of this job.")]
+Worker = Annotated[
+    str, typer.Option("--worker", metavar="WORKER", help="Only events of this worker.")
+]
+Job = Annotated[str, typer.Option("--job", metavar="JOB", help="Only events of this job.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens next.")]
 
 
@@ -51,7 +54,7 @@ def events(
 
     With --json a list; with --follow --json one event a line.
     """
-    wanted = {"kinds": types, "worker": worker, "job": job}
+    wanted = {"type": _known(types), "worker": worker, "job": job}
     if follow:
         asyncio.run(_follow(asked, wanted, limit))
         return
@@ -65,6 +68,23 @@ def events(
         _show(event)
     if not found:
         show("No such event yet.")
+
+
+def _known(types: str) -> str:
+    """Types of events as they were typed, without spaces. Raises SetupError if one is none."""
+    from difflib import get_close_matches
+    from typing import get_args
+
+    from openpool.core.events import AnyPayload
+
+    kinds = [str(each.__struct_config__.tag) for each in get_args(AnyPayload)]
+    wanted = types.replace(" ", "")
+    for kind in wanted.split(","):
+        if kind and kind not in kinds:
+            near = get_close_matches(kind, kinds, 1)
+            meant = f"did you mean `{near[0]}`?" if near else f"one is `{kinds[0]}`."
+            raise SetupError(f"There is no type of event `{kind}`; {meant}")
+    return wanted
 
 
 async def _get(api: "Api", wanted: dict[str, str], limit: int) -> "list[EventView]":
@@ -83,7 +103,7 @@ def _stored(settings: "Config", wanted: dict[str, str], limit: int) -> "list[Eve
     try:
         found = reader.events(
             EventFilter(
-                types=tuple(kind for kind in wanted["kinds"].split(",") if kind),
+                types=tuple(kind for kind in wanted["type"].split(",") if kind),
                 worker=wanted["worker"],
                 job=wanted["job"],
                 newest_first=True,
@@ -132,8 +152,8 @@ def _show_live(event: "EventView", as_json: bool) -> None:
 
 def _show(event: "EventView") -> None:
     facts = " ".join(
-        f"{name}={plain(value)}"
+        f"{name}={value}"
         for name, value in event.data.items()
         if name not in HIDDEN and value not in ("", None)
     )
-    typer.echo(f"{event.seq:>7}  {clock(event.time_ms)}  {event.type:<22} {facts}")
+    show(f"{event.seq:>7}  {clock(event.time_ms)}  {event.type:<22} {facts}", indent=" " * 9)

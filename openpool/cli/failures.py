@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from typer import Abort, TyperException
 
+from openpool.cli.output import note
 from openpool.core.errors import OpenPoolError, SetupError, Unauthorized
 
 FAILED = 1
@@ -54,7 +55,7 @@ def _foreign(leaf: BaseException, whole: BaseException) -> int:
 
 def say(sentence: str) -> None:
     """One sentence on standard error."""
-    print(f"openpool: {sentence}", file=sys.stderr)
+    note(f"openpool: {sentence}")
 
 
 def _say_usage(error: TyperException) -> None:

@@ -67,10 +67,12 @@ def ledger(
             (b.account, grouped(b.amount_wei), balance(b.account, b.amount_wei))
             for b in balances.balances
         ],
-        empty="No money has moved yet.",
+        empty=f"There is no account `{account}` in the books; `openpool ledger` shows all."
+        if account
+        else "No money has moved yet.",
     )
-    show(f"All balances together: {balances.sum_wei} wei (0, or the books are broken).")
     if not account:
+        show(f"All balances together: {balances.sum_wei} wei (0, or the books are broken).")
         free = _reserve(asked.settings, balances)
         show(
             f"Of the commission {ether(free['free_wei'])} may be taken out; "
@@ -152,7 +154,10 @@ def replay(
         str, typer.Option(metavar="RATE", help="The same with another commission, like 20%.")
     ] = "",
     rounds: Annotated[
-        int, typer.Option(min=0, max=1_000, help="The same with another length of the window.")
+        int,
+        typer.Option(
+            metavar="N", min=0, max=1_000, help="The same with another length of the window."
+        ),
     ] = 0,
     rule: Annotated[
         list[str] | None,

@@ -41,7 +41,9 @@ PassphraseFile = Annotated[
         "--passphrase-file", "--passphrase", metavar="FILE", help="Else it is asked for. Mode 0600."
     ),
 ]
-Name = Annotated[str, typer.Option("--name", help="A name for this worker, unique per address.")]
+Name = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="A name for this worker, unique per address.")
+]
 Yes = Annotated[bool, typer.Option("--accept-terms", help="Accept the pool's terms unasked.")]
 WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="The worker's id, w_….")]
 MaybeWorker = Annotated[
@@ -138,7 +140,9 @@ def list_tokens(
 def rotate_token(
     asked: Spoken,
     worker: MaybeWorker = "",
-    label: Annotated[str, typer.Option("--label", help="A note on the new token.")] = "",
+    label: Annotated[
+        str, typer.Option("--label", metavar="TEXT", help="A note on the new token.")
+    ] = "",
 ) -> None:
     """Make a new token; the old ones go on working for a grace period, so nothing stops."""
     from openpool.core.enrolment import Enrolled
@@ -168,8 +172,12 @@ def revoke_token(
 @as_operator
 def invite(
     asked: Asked,
-    text: Annotated[str, typer.Option("--note", help="For whom it is; only you see it.")] = "",
-    group: Annotated[str, typer.Option("--group", help="The group of whoever uses it.")] = "",
+    text: Annotated[
+        str, typer.Option("--note", metavar="TEXT", help="For whom it is; only you see it.")
+    ] = "",
+    group: Annotated[
+        str, typer.Option("--group", metavar="GROUP", help="The group of whoever uses it.")
+    ] = "",
 ) -> None:
     """Make an invitation that is good once, and the join link that holds it."""
     from openpool.web.answers import Invitation
@@ -193,7 +201,9 @@ def approve(
 def ban(
     asked: Asked,
     worker: WorkerId,
-    reason: Annotated[str, typer.Option("--reason", help="Why; recorded in the log.")],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; recorded in the log.")
+    ],
 ) -> None:
     """Shut a worker out at once. What it has earned stays its own."""
     asked.ask(lambda api: api.send("POST", f"/workers/{worker}/ban", {"reason": reason}))

@@ -72,9 +72,15 @@ def list_models(cache: Cache = None, as_json: Json = False) -> None:
 )
 def pull(
     model: Model,
-    sha256: Annotated[str, typer.Option("--sha256", help="Checksum, for an address.")] = "",
-    name: Annotated[str, typer.Option("--name", help="What to call it, for an address.")] = "",
-    licence: Annotated[str, typer.Option("--licence", help="Its licence, for an address.")] = "",
+    sha256: Annotated[
+        str, typer.Option("--sha256", metavar="HEX", help="Checksum, for an address.")
+    ] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What to call it, for an address.")
+    ] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", metavar="TEXT", help="Its licence, for an address.")
+    ] = "",
     cache: Cache = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:

@@ -27,7 +27,9 @@ Url = Annotated[
     str,
     typer.Option("--url", metavar="URL", help="The pool's web address; else from the settings."),
 ]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=LIST_MAX, help="How many at most.")]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", metavar="N", min=1, max=LIST_MAX, help="How many at most.")
+]
 
 
 def examples(*lines: str) -> str:

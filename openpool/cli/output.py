@@ -50,9 +50,9 @@ def console() -> "Console":
     return Console(highlight=False, markup=False, width=width, height=height)
 
 
-def show(text: str) -> None:
-    """Print a sentence."""
-    print(_wrapped(plain(text), sys.stdout))
+def show(text: str, *, indent: str = "") -> None:
+    """Print a sentence; `indent` is for its further lines."""
+    print(_wrapped(plain(text), sys.stdout, indent=indent))
 
 
 def show_table(

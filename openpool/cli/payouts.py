@@ -32,7 +32,7 @@ payouts = typer.Typer(
     epilog=examples("openpool payouts status", "openpool payouts run --dry-run"),
 )
 
-Address = Annotated[str, typer.Option("--address", metavar="0x…", help="Only to this address.")]
+Address = Annotated[str, typer.Option("--address", metavar="ADDRESS", help="Only to this address.")]
 OrderName = Annotated[str, typer.Argument(metavar="ORDER", help="Like payout-17.")]
 
 
@@ -84,7 +84,12 @@ def run(
 @as_operator
 def list_orders(
     asked: Asked,
-    state: Annotated[str, typer.Option("--state", help="planned, signed, sent, mined …")] = "",
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state", metavar="STATE", help="Like planned, sent, mined, confirmed or voided."
+        ),
+    ] = "",
     address: Address = "",
     limit: Limit = 50,
 ) -> None:
@@ -113,7 +118,9 @@ def show_order(
 @as_operator
 def pause(
     asked: Asked,
-    reason: Annotated[str, typer.Option("--reason", help="Everybody who waits reads it.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Everybody who waits reads it.")
+    ] = "",
 ) -> None:
     """Sign nothing new from now on; what is on its way is followed to its end."""
     body = {"reason": reason}
@@ -131,7 +138,7 @@ def resume(asked: Asked) -> None:
 @as_operator
 def unblock(
     asked: Asked,
-    address: Annotated[str, typer.Argument(metavar="0x…")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="A payout address.")],
 ) -> None:
     """Send again to an address that could not be paid."""
     body = {"address": address}
@@ -148,11 +155,11 @@ def unblock(
 @as_operator
 def choose(
     asked: Asked,
-    address: Annotated[str, typer.Argument(metavar="0x…")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="A payout address.")],
     threshold: Annotated[
         str, typer.Option("--threshold", metavar="AMOUNT", help="Like '0.02 ETH'; or pool.")
     ] = "pool",
-    asset: Annotated[str, typer.Option("--asset", help="ETH or LPT.")] = "ETH",
+    asset: Annotated[str, typer.Option("--asset", metavar="ETH|LPT", help="ETH or LPT.")] = "ETH",
     staked: Annotated[
         bool | None, typer.Option("--staked/--liquid", help="How LPT is paid; else as before.")
     ] = None,

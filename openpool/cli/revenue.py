@@ -50,7 +50,9 @@ def register(app: typer.Typer) -> None:
 @as_operator
 def show_revenue(
     asked: Asked,
-    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="How many rounds.")] = 10,
+    rounds: Annotated[
+        int, typer.Option("--rounds", "-n", metavar="N", min=1, help="How many rounds.")
+    ] = 10,
 ) -> None:
     """Show rounds, tickets, luck, what is pending, and whether books and chain agree."""
     from openpool.core.money.revenue_views import RevenueView
@@ -72,7 +74,7 @@ def record(
     orchestrator: Named,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like '0.5 ETH'.")],
     reference: Annotated[
-        str, typer.Option("--reference", help="Your name for it; each counts once.")
+        str, typer.Option("--reference", metavar="NAME", help="Your name for it; each counts once.")
     ],
 ) -> None:
     """Book what an orchestrator brought that is not followed on chain. You have it in hand."""

@@ -6,7 +6,7 @@ import typer
 
 from openpool.cli.groups import Group
 from openpool.cli.options import ConfigFile, Json, Set, examples, load
-from openpool.cli.output import note, print_json, show, show_table
+from openpool.cli.output import print_json, show, show_table
 
 group = typer.Typer(
     cls=Group,
@@ -80,5 +80,4 @@ def version(as_json: Json = False) -> None:
     if as_json:
         print_json({"version": __version__})
     else:
-        note("Open Pool")
         typer.echo(__version__)

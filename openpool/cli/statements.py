@@ -30,7 +30,8 @@ dispute = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     epilog=examples(
-        "openpool dispute list", "openpool dispute open statement:3120 'My payout is missing'"
+        "openpool dispute list",
+        "openpool dispute open statement:3120 'No payout' --pool pool.example.org:8936",
     ),
 )
 
@@ -99,8 +100,8 @@ def fetch(
 @dispute.command(
     "open",
     epilog=examples(
-        "openpool dispute open job:main.3f.17 'It had 60 frames'",
-        "openpool dispute open statement:3120 'A payout is missing'",
+        "openpool dispute open job:main.3f.17 '60 frames' --pool pool.example.org:8936",
+        "openpool dispute open statement:3120 'No payout' --pool pool.example.org:8936",
     ),
 )
 @as_anyone
@@ -114,6 +115,8 @@ def open_dispute(
     """Open a dispute as the owner. The pool keeps the evidence as it is now."""
     from openpool.core.money.disputes import Dispute
 
+    if not asked.pool:
+        raise SetupError("Only an owner opens disputes: say for which pool, --pool HOST:PORT.")
     body: dict[str, str | int] = {"subject": subject, "claim": claim}
     made = asked.ask(lambda api: api.post(Dispute, "/disputes", body))
     asked.show(made, _show)
@@ -193,7 +196,9 @@ def end_dispute(
     asked: Asked,
     dispute: DisputeId,
     uphold: Annotated[bool, typer.Option("--uphold/--reject", help="Whether it is right.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; the owner reads it.")],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; the owner reads it.")
+    ],
     corrects: Annotated[
         str, typer.Option("--corrects", metavar="EVENT", help="The event that is to be mended.")
     ] = "",

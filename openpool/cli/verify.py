@@ -40,19 +40,28 @@ def register(app: typer.Typer) -> None:
 def verify(
     statement: FileArgument,
     receipts: Annotated[
-        FileOption, typer.Option(help="Receipts: all of them, or some with their proofs.")
+        FileOption,
+        typer.Option(metavar="FILE", help="Receipts: all of them, or some with their proofs."),
     ] = None,
     address: Annotated[
-        str, typer.Option(help="A payout address: all of its receipts must be there.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="A payout address: all of its receipts must be there."
+        ),
     ] = "",
     signer: Annotated[
-        str, typer.Option(help="Who must have signed: the address in the terms you accepted.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Who must have signed: the address in the terms you accepted."
+        ),
     ] = "",
     previous: Annotated[
-        FileOption, typer.Option(help="The statement before it, which it must go on from.")
+        FileOption,
+        typer.Option(metavar="FILE", help="The statement before it, which it must go on from."),
     ] = None,
     terms: Annotated[
-        FileOption, typer.Option(help="The terms in force at its end, signed: /terms.json.")
+        FileOption,
+        typer.Option(metavar="FILE", help="The terms in force at its end, signed: /terms.json."),
     ] = None,
     rpc: Annotated[
         str, typer.Option(metavar="URL", help="A JSON-RPC endpoint, to look up the payouts.")

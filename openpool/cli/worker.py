@@ -38,7 +38,10 @@ Token = Annotated[
     ),
 ]
 Sessions = Annotated[
-    int, typer.Option("--sessions", min=0, max=1000, help="Streams at once; 0 makes a guess.")
+    int,
+    typer.Option(
+        "--sessions", metavar="N", min=0, max=1000, help="Streams at once; 0 makes a guess."
+    ),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")]
 Preset = Annotated[
@@ -46,13 +49,17 @@ Preset = Annotated[
     typer.Option("--preset", help="x264's trade of CPU for quality."),
 ]
 Drain = Annotated[
-    float, typer.Option("--drain-s", min=0, max=600, help="How long SIGTERM waits for segments.")
+    float,
+    typer.Option(
+        "--drain-s", metavar="S", min=0, max=600, help="How long SIGTERM waits for segments."
+    ),
 ]
 Bench = Annotated[
     bool, typer.Option("--bench", help="Measure, and suggest how many sessions to take.")
 ]
 Seconds = Annotated[
-    float, typer.Option("--seconds", min=2, max=3600, help="How long --bench may take.")
+    float,
+    typer.Option("--seconds", metavar="S", min=2, max=3600, help="How long --bench may take."),
 ]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],

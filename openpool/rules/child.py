@@ -84,7 +84,7 @@ def _told(error: BaseException) -> str:
     if not kind.startswith("openpool."):
         frame = traceback.extract_tb(error.__traceback__)[-1]
         at = f" ({os.path.basename(frame.filename)}, line {frame.lineno})"
-        text = f"{type(error).__name__}: {text}{at}"
+        text = f"it failed: {type(error).__name__}: {text}{at}"
     return " ".join(text.encode(errors="replace").decode().split())[:ERROR_CHARS_MAX]
 
 

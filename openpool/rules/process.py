@@ -69,9 +69,9 @@ class RuleProcess:
     def adjustments(self, round: Round) -> object:
         return self._ask("adjustments", round)
 
-    def check(self) -> RuleInfo:
+    def check(self, named_by: str = "") -> RuleInfo:
         """Try it on a round in which nothing happened. SetupError if the rule cannot be loaded
-        or does not know its options."""
+        or does not know its options; it begins with what named the rule, as `revenue.hooks`."""
         try:
             info = self.describe()
             for name in self.options:
@@ -79,7 +79,8 @@ class RuleProcess:
             self.weights(nothing())
             self.adjustments(nothing())
         except RuleFault as fault:
-            raise SetupError(f"revenue.hooks: the rule `{self.name}`: {fault}.") from None
+            where = f"{named_by}: the" if named_by else "The"
+            raise SetupError(f"{where} rule `{self.name}` cannot be used: {fault}.") from None
         return info
 
     def _check_option(self, info: RuleInfo, name: str) -> None:
@@ -136,7 +137,7 @@ class RuleProcess:
             self.close()
             raise
         if "error" in answer:
-            raise RuleFault(f"it failed: {answer['error']}")
+            raise RuleFault(str(answer["error"]))
         return answer.get("answer")
 
     def _running(self) -> socket.socket:
@@ -181,7 +182,7 @@ def prepared(hooks: Iterable[tuple[str, Mapping[str, str]]]) -> list[RuleProcess
     rules = [RuleProcess(name, options) for name, options in hooks]
     for rule in rules:
         with rule:
-            rule.check()
+            rule.check("revenue.hooks")
     return rules
 
 

@@ -96,7 +96,7 @@ def _proofs(web: Web) -> Proofs:
 
 def _file(content: bytes | None, name: str, kind: str = "application/json") -> Response[bytes]:
     if content is None:
-        raise NotFound(f"This pool has no {name}; what it signed so far is in the lists.")
+        raise NotFound(f"This pool has no {name}; /api/v1/statements lists what it signed.")
     return Response(
         content,
         media_type=kind,
@@ -226,7 +226,7 @@ async def _lines(lines: Iterator[bytes] | None, name: str) -> Stream:
     """A file that is read while it is sent. The first part is read before anything is sent, so
     that a file that is missing or damaged is an answer of its own."""
     if lines is None:
-        raise NotFound(f"This pool has no {name}; what it signed so far is in the lists.")
+        raise NotFound(f"This pool has no {name}; /api/v1/statements lists what it signed.")
     parts = iter(lambda: b"".join(line + b"\n" for line in islice(lines, LINES_AT_ONCE)), b"")
     first = await asyncio.to_thread(next, parts, b"")
     return Stream(

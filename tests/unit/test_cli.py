@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,6 +98,8 @@ def test_every_command_has_help_with_examples(
     usage, *lines = said.out.splitlines()
     assert [line for line in [usage, *lines] if len(line) > 80] == []
     assert [line for line in lines if line.endswith("...")] == []
+    options = [line for line in lines if line.startswith("  -")]
+    assert [line for line in options if re.search("<(str|int|float|path)", line)] == []
     shown = said.out.split("Examples:")[1].split("Exit codes:")[0].replace("\\\n", " ")
     examples = [line.strip() for line in shown.splitlines() if line.strip()]
     path = " ".join(word for word in words.split() if word not in DEFAULTS.values())
@@ -236,9 +239,19 @@ def test_events_can_be_read_while_the_pool_is_off(call: Call, books: Path) -> No
     """The newest events come from the data folder, oldest first."""
     found = json.loads(call("events", "--json", "--offline", "-n", "2").out)
     assert [event["type"] for event in found] == ["fee-credited", "commission-taken"]
-    one = call("events", "--offline", "--types", "pool-started")
+    one = call("events", "--offline", "--types", "pool-started, fee-credited")
     assert "pool-started" in one.out
     assert "commission-taken" not in one.out
+    said = call("events", "--offline", "--types", "fee-credit")
+    assert (said.code, "did you mean `fee-credited`?" in said.sentence) == (2, True)
+
+
+def test_an_account_that_is_not_in_the_books_is_said(call: Call, books: Path) -> None:
+    """A typo is not taken for an account without money, nor are all books summed for it."""
+    said = call("ledger", "worker:0xB", "--offline")
+    assert said.out == (
+        "There is no account `worker:0xB` in the books; `openpool ledger` shows all.\n"
+    )
 
 
 def test_replay_proves_the_books(call: Call, books: Path) -> None:
@@ -358,10 +371,12 @@ def test_a_bug_leaves_its_trace_in_a_file(call: Call, monkeypatch: pytest.Monkey
 
 
 def test_versions_agree(call: Call) -> None:
-    """The version is the package's."""
+    """The version is the package's, whichever way it is asked for."""
     from openpool import __version__
 
-    assert call("version").out.strip() == __version__
+    for words in ("version", "--version", "--version status"):
+        said = call(*words.split())
+        assert (said.code, said.out, said.err) == (0, f"{__version__}\n", "")
     assert msgspec.json.decode(call("version", "--json").out) == {"version": __version__}
 
 

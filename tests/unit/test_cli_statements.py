@@ -116,6 +116,22 @@ async def test_from_statement_to_correction_by_commands_only(
             assert [row["amount_wei"] for row in told] == [row["amount_wei"] for row in table]
 
 
+async def test_events_of_a_running_pool_are_those_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By type, by worker and by job."""
+    async with proved(tmp_path) as web, served(web.pool) as base:
+        shell = await a_shell(web, base, monkeypatch, capfd)
+        fee = web.mine[0]
+        for option, value, name in (
+            ("--types", "fee-credited", "type"),
+            ("--worker", fee.worker, "worker"),
+            ("--job", fee.job, "job"),
+        ):
+            found = json.loads(await shell("events", option, value, "--json"))
+            assert {event["data"].get(name, event["type"]) for event in found} == {value}
+
+
 async def test_books_of_a_stopped_pool_are_exported_and_mended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
