@@ -214,8 +214,8 @@ def happened(ahead: list[Event], now_ms: int) -> list[Event]:
     return past
 
 
-async def main(port: int, hours: int) -> None:
-    """Serve a story that ends now and goes on."""
+async def main(port: int, hours: int, started: asyncio.Event) -> None:
+    """Serve a story that ends now and goes on; `started` is set once it is served."""
     now_ms = time.time_ns() // 1_000_000
     story = Story(start_ms=now_ms - hours * 3_600_000, end_ms=now_ms)
     print("telling the story …", flush=True)
@@ -238,7 +238,6 @@ async def main(port: int, hours: int) -> None:
                 "Northern Subtitles", requests_per_minute=600, spend_limit="none"
             )
             pool.live.tell(now_ms)
-            started = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(serve(pool.app, "127.0.0.1", port, started=started))
                 await started.wait()
@@ -256,5 +255,6 @@ if __name__ == "__main__":
         main(
             int(sys.argv[1]) if len(sys.argv) > 1 else 8090,
             int(sys.argv[2]) if len(sys.argv) > 2 else 25,
+            asyncio.Event(),
         )
     )
