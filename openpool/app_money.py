@@ -40,6 +40,7 @@ from openpool.treasury.payer import Payer, PayerOptions
 from openpool.treasury.payer_view import PayerView
 from openpool.treasury.planner import PlannerOptions
 from openpool.treasury.reward import RewardWatch
+from openpool.treasury.round_ends import RoundEnds
 from openpool.treasury.rounds import ClockRounds
 from openpool.treasury.sender import GasOffer
 from openpool.treasury.settle import Settler
@@ -62,6 +63,7 @@ class Money:
     terms: PublishedTerms
     statements: Statements
     settler: Settler
+    ends: RoundEnds
     closing: Closing
     rounds: Follower | ClockRounds
     revenue: RevenueDesk
@@ -85,8 +87,7 @@ class Money:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.terms.run(), name="terms")
             tasks.create_task(self.rounds.run(), name="rounds")
-            tasks.create_task(self.settler.run(), name="settlement")
-            tasks.create_task(self.statements.run(), name="statements")
+            tasks.create_task(self.ends.run(), name="settlement and statements")
             if self.payer is not None:
                 tasks.create_task(self.payer.run(), name="payouts")
             if self.rewards is not None:
@@ -212,6 +213,7 @@ def _make(
         terms=terms,
         statements=statements,
         settler=settler,
+        ends=RoundEnds(store, settler, statements),
         closing=closing,
         rounds=rounds,
         revenue=RevenueDesk(

@@ -28,13 +28,11 @@ from openpool.demo.orchestrator import StandIn
 from openpool.ethereum import encode_defunct
 from openpool.private_files import write_private
 from openpool.store.interface import EventFilter
-from openpool.treasury.settle import Settler
-from openpool.treasury.statements import Statements
 from openpool.wire.results import RenditionData
 from openpool.worker.engine import transcode
 from openpool.worker.terms import EngineSettings
 
-__all__ = ["ground", "quick"]
+__all__ = ["ground"]
 
 ORCHESTRATOR, HOT_WALLET = "orchestrator", "hot wallet"
 WALLET = address(HOT_WALLET)
@@ -126,15 +124,6 @@ async def ground(evm: Evm, tmp_path: Path) -> Ground:
     await protocol.evm.set_balance(WALLET, FLOAT_WEI)
     await protocol.next_round()
     return Ground(protocol, tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rounds are settled and stated a moment after they end."""
-    for kind in (Settler, Statements):
-        defaults = kind.__init__.__kwdefaults__
-        assert defaults is not None
-        monkeypatch.setitem(defaults, "poll_s", 0.05)
 
 
 @dataclass

@@ -103,6 +103,6 @@ async def _mined(chain: Chain, tx: str, limits: Limits) -> Receipt:
                 receipt = await chain.receipt(tx)
                 if receipt:
                     return receipt
-                await asyncio.sleep(limits.poll_s)
+                await asyncio.sleep(limits.poll_s)  # an endpoint tells nothing by itself
     except TimeoutError:
         raise Timeout(f"Transaction {tx} is not mined yet; look for it later.") from None

@@ -73,6 +73,7 @@ class Delegations:
         """Keep the profiles current until cancelled."""
         while True:
             await self.refresh()
+            # anybody may stake at any time, which must be asked for
             await asyncio.sleep(self._poll_s)
 
     async def refresh(self) -> None:

@@ -75,6 +75,7 @@ class Follower:
         """Follow until cancelled."""
         while True:
             await self.look()
+            # an endpoint tells nothing by itself: a new final block must be asked for
             await asyncio.sleep(self._poll_s)
 
     async def look(self) -> None:

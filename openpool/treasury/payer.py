@@ -231,6 +231,7 @@ class Payer:
             self._wake.clear()
             await self.tick_safely()
             busy = any(not o.ended and o.state != "mined" for o in self.journal.book.open.values())
+            # nobody tells what becomes of a transaction, so the chain is asked; sooner on our news
             wait_ms = min(BUSY_POLL_MS, self.options.poll_ms) if busy else self.options.poll_ms
             try:
                 await asyncio.wait_for(self._wake.wait(), wait_ms / 1000)

@@ -52,6 +52,7 @@ class RewardWatch:
         """Watch until cancelled."""
         while True:
             await self.look()
+            # who called, and whether a round has begun, must be asked for
             await asyncio.sleep(self._poll_s)
 
     async def look(self) -> None:

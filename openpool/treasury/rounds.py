@@ -9,8 +9,8 @@ from openpool.core.money.revenue import is_round_due
 from openpool.treasury.books import RevenueBooks
 from openpool.treasury.closing import Closing
 
-LOOKS_PER_ROUND = 20
-LOOK_S_MAX = 30.0
+LOOK_MS_MAX = 30_000
+"""Longest time between two looks at the clock, which somebody may set meanwhile."""
 
 
 class ClockRounds:
@@ -30,11 +30,11 @@ class ClockRounds:
         self._clock_ms = clock_ms
 
     async def run(self) -> None:
-        """Look at the clock until cancelled."""
-        pause_s = min(self._round_ms / 1000 / LOOKS_PER_ROUND, LOOK_S_MAX)
+        """Look at the clock when a round is due, until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(pause_s)
+            due_ms = self._round_ms - self._clock_ms() % self._round_ms
+            await asyncio.sleep(min(due_ms, LOOK_MS_MAX) / 1000)
 
     async def look(self) -> None:
         """Begin a round if one is due."""

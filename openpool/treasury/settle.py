@@ -22,7 +22,6 @@ from openpool.store.interface import Appender, Balance, EventFilter, StoredEvent
 log = structlog.get_logger()
 
 PAGE = 2_000
-POLL_S = 5.0
 
 
 class Store(Appender, Protocol):
@@ -51,11 +50,10 @@ class Settler:
         window_rounds: int,
         rules: Sequence[AskedRule] = (),
         spending: asyncio.Lock | None = None,
-        poll_s: float = POLL_S,
     ) -> None:
         """`spending` is held by whoever takes money from workers or from commission, from looking
         at a balance until the log has what follows from it."""
-        self._store, self._rules, self._poll_s = store, rules, poll_s
+        self._store, self._rules = store, rules
         self._spending = spending or asyncio.Lock()
         self._turn = asyncio.Lock()
         self._settled_seq = 0
@@ -77,12 +75,6 @@ class Settler:
         async with self._turn:
             self._rules = rules
             self._begin(scheme, window_rounds)
-
-    async def run(self) -> None:
-        """Settle rounds as they end; ends by cancellation."""
-        while True:
-            await self.settle_due()
-            await asyncio.sleep(self._poll_s)
 
     async def settle_due(self) -> int:
         """Settle every round that is over; how many that were. Raises Unavailable if the disk

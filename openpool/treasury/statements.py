@@ -48,7 +48,6 @@ log = structlog.get_logger()
 
 PAGE = 5_000
 FEES_AT_ONCE = 50
-POLL_S = 5.0
 DOCUMENT = b'{"document":'
 """How the file of a statement begins."""
 
@@ -93,12 +92,11 @@ class Statements:
         chain_id: int,
         terms: PublishedTerms,
         is_settled: Callable[[int], bool] = lambda seq: True,
-        poll_s: float = POLL_S,
     ) -> None:
         """`folder` holds the files. `is_settled` says whether every round that ended up to that
         event is settled (`treasury.settle`): a statement waits for it."""
         self._store, self._signer, self._terms = store, signer, terms
-        self._clock_ms, self._is_settled, self._poll_s = clock_ms, is_settled, poll_s
+        self._clock_ms, self._is_settled = clock_ms, is_settled
         self._folder = folder
         self._receipts = ReceiptFiles(folder)
         self._pool_name, self._chain_id = pool_name, chain_id
@@ -116,12 +114,6 @@ class Statements:
 
         Raises SetupError if the log no longer gives what was signed."""
         await asyncio.to_thread(self._load)
-
-    async def run(self) -> None:
-        """Make statements as they fall due; ends by cancellation."""
-        while True:
-            await self.make_due()
-            await asyncio.sleep(self._poll_s)
 
     async def make_due(self) -> int:
         """Make every statement that is due; how many that were."""

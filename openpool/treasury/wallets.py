@@ -52,6 +52,7 @@ class WalletWatch:
         """Compare until cancelled; only where nobody else asks."""
         while True:
             await self.look()
+            # what comes in from elsewhere must be asked for
             await asyncio.sleep(self._poll_s)
 
     async def look(self) -> None:

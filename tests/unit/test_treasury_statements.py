@@ -338,23 +338,6 @@ async def test_an_owner_gets_its_receipts_with_proofs(tmp_path: Path) -> None:
         assert early == [bytes(decode_proven(each or b"").receipt) for each in stated]
 
 
-async def test_run_makes_what_falls_due(tmp_path: Path) -> None:
-    """The loop needs nobody to ask."""
-    async with treasury(tmp_path) as pool:
-        statements = await pool.statements()
-        statements._poll_s = 0.01
-        feed = pool.store.subscribe()
-        pool.log.round(1)
-        pool.log.round(2)
-        await pool.write()
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(statements.run())
-            async for batch in feed:
-                if any(stored.event.type == "statement-made" for stored in batch):
-                    break
-            task.cancel()
-
-
 async def test_work_is_held_against_the_terms(tmp_path: Path) -> None:
     """A commission or scheme that the terms in force do not have is found."""
     async with treasury(tmp_path) as pool:
