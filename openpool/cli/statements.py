@@ -31,7 +31,8 @@ dispute = typer.Typer(
     no_args_is_help=True,
     epilog=examples(
         "openpool dispute list",
-        "openpool dispute open statement:3120 'No payout' --pool pool.example.org:8936",
+        "openpool dispute open statement:3120 'My payout is missing' \\",
+        "    --pool pool.example.org:8936",
     ),
 )
 
@@ -100,8 +101,8 @@ def fetch(
 @dispute.command(
     "open",
     epilog=examples(
-        "openpool dispute open job:main.3f.17 '60 frames' --pool pool.example.org:8936",
-        "openpool dispute open statement:3120 'No payout' --pool pool.example.org:8936",
+        "openpool dispute open job:main.3f.17 'It had 60 frames' \\",
+        "    --pool pool.example.org:8936",
     ),
 )
 @as_anyone
