@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. ARGS are handed on, e.g. ARGS=--once.
-.PHONY: setup demo test check bench protos contracts card lock clean
+.PHONY: setup demo test check bench protos contracts card pictures lock clean
 PY := .venv/bin/python
 
 setup: .venv/ready
@@ -33,6 +33,10 @@ contracts: setup
 
 card:
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,630 --screenshot=openpool/web/static/card.png docs/images/card.svg
+
+pictures: setup
+	sh scripts/setup.sh --test
+	$(PY) tests/pictures.py
 
 lock:
 	.venv/bin/python -m pip install -q uv
