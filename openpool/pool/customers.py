@@ -124,7 +124,7 @@ class Customers:
         Raises Unauthorized for a wrong, expired or revoked key, LimitReached where too much was
         asked or spent.
         """
-        customer = self._owner(secret)
+        customer = self.owner(secret)
         row = self._rows[customer]
         if self._spending.purse(customer).is_empty(row.spend_limit_wei):
             raise self._refusal(customer)
@@ -138,7 +138,8 @@ class Customers:
             )
         return customer
 
-    def _owner(self, secret: str) -> str:
+    def owner(self, secret: str) -> str:
+        """Whose key this is. Raises Unauthorized for a wrong, expired or revoked one."""
         row = self._keys.get(key_id(secret))
         stored = row.secret_hash if row else bytes(32)
         if not hmac.compare_digest(stored, token_hash(secret, self._key)) or row is None:

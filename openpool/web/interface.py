@@ -87,6 +87,9 @@ class Customers(Protocol):
     def admit(self, secret: str) -> str:
         """The customer whose request this is; raises Unauthorized or LimitReached."""
 
+    def owner(self, secret: str) -> str:
+        """The customer whose key this is; raises Unauthorized."""
+
     def all(self) -> Sequence[Customer]: ...
     def get(self, customer: str) -> Customer: ...
     def keys(self, customer: str) -> Sequence[TokenRow]: ...

@@ -8,7 +8,8 @@ as a last message, then the socket is closed with a code that says the same.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -79,7 +80,7 @@ async def _serve(socket: Socket, web: Web, app: App) -> None:
         raise BadMessage("The query may hold options such as `fps=5&threshold=0.4` only.")
     try:
         async with asyncio.timeout(None) as ending:
-            pictures = Pictures(socket, ending)
+            pictures = Pictures(socket, ending, partial(_still_good, web, _key(socket)))
             async with video.watch(app, customer, query, pictures) as answers:
                 async for answer in answers:
                     await _say(socket, answer)
@@ -101,6 +102,12 @@ async def _payer(socket: Socket, web: Web) -> str:
     return OPERATOR_CUSTOMER
 
 
+def _still_good(web: Web, key: str) -> None:
+    """Raises Unauthorized once a key that was good has been revoked, or has expired."""
+    if key and web.deps.customers is not None:
+        web.deps.customers.owner(key)
+
+
 def _key(socket: Socket) -> str:
     """The customer's key that was shown, or ""."""
     for each in socket.headers.get("sec-websocket-protocol", "").split(","):
@@ -113,10 +120,14 @@ def _key(socket: Socket) -> str:
 class Pictures(AsyncIterator[bytes | str]):
     """What a client sends; a wait for the next message may be cancelled."""
 
-    def __init__(self, socket: Socket, ending: asyncio.Timeout) -> None:
-        """`ending` is set to run out soon when the client is gone."""
+    def __init__(
+        self, socket: Socket, ending: asyncio.Timeout, still_good: Callable[[], None]
+    ) -> None:
+        """`ending` is set to run out soon when the client is gone; `still_good` raises what is
+        wrong with a client who may not send any more."""
         self._socket = socket
         self._ending = ending
+        self._still_good = still_good
         self._over = False
 
     async def __anext__(self) -> bytes | str:
@@ -130,6 +141,7 @@ class Pictures(AsyncIterator[bytes | str]):
                 self._over = True
                 self._ending.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_S)
             elif data := message.get("bytes") or message.get("text"):
+                self._still_good()
                 return data
         raise StopAsyncIteration
 

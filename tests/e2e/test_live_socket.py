@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from openpool.core.events import CallCompleted, FeeCredited, LineOpened
 from openpool.demo import scenes
 from openpool.link.line import Handler, LineAnswer, LineRequest
 from openpool.store.interface import EventFilter
+from openpool.web import live_socket
 from openpool.wire.framing import Unpacker
 from openpool.worker.offers import RuntimeSettings
 
@@ -105,6 +108,26 @@ async def test_pictures_are_answered_while_the_session_goes_on(tmp_path: Path) -
         (fee,) = await told(running, FeeCredited)
         assert isinstance(fee, FeeCredited)
         assert fee.orchestrator == f"customer:{made.customer}"
+
+
+async def test_a_key_that_is_revoked_ends_its_session(tmp_path: Path) -> None:
+    """Not only new sessions are refused: the one that goes on ends at its next picture, and what
+    was seen before is paid."""
+    async with serving(tmp_path) as running:
+        made = await running.process.customers.add("Ann", spend_limit="none")
+        protocols = [Subprotocol(f"openpool.key.{made.secret}")]
+        async with connect(address(running), subprotocols=protocols) as socket:
+            await socket.send(b"\xff\xd8 picture")
+            assert b"ball" in (await socket.recv(decode=False))
+            await running.process.customers.revoke(made.customer)
+            await socket.send(b"\xff\xd8 picture")
+            error = await last_words(socket)
+        assert error["code"] == "unauthorized"
+        assert "revoked" in error["message"]
+        (done,) = await told(running, CallCompleted)
+        assert isinstance(done, CallCompleted)
+        assert (done.checked, done.blamed) == (True, False)
+        assert "1 frames analysed" in done.note
 
 
 @asynccontextmanager
@@ -329,3 +352,54 @@ async def test_a_wrong_picture_is_never_passed_on_and_ends_the_session(
         (fee,) = await told(running, FeeCredited)
         assert isinstance(fee, FeeCredited)
         assert int(fee.fee_wei) == 320 * 180 * 1000
+
+
+@pytest.mark.parametrize("drip", [0, 1])
+async def test_a_client_that_hardly_reads_ends_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drip: int
+) -> None:
+    """Whoever takes nothing, or a byte now and then, holds neither a worker nor memory for long."""
+    monkeypatch.setattr(live_socket, "UNREAD_S", 0.5)
+    told_bytes = 0
+
+    async def flood(request: LineRequest) -> LineAnswer:
+        async def lines() -> AsyncIterator[bytes]:
+            nonlocal told_bytes
+            frame = 0
+            while True:
+                line = seen(frame, more="x" * 100_000)
+                told_bytes += len(line)
+                yield line
+                frame += 1
+
+        return LineAnswer(200, LINES, lines())
+
+    async with calling_pool(tmp_path, PRICE) as running:
+        async with line_worker(running, flood, SESSIONS) as worker:
+            where = address(running)
+            async with connect(where, additional_headers=operator(running), max_queue=1) as socket:
+                await socket.send(b"\xff\xd8 picture")
+                transport = socket.transport
+                transport.pause_reading()
+                raw = transport.get_extra_info("socket")
+                dripping = asyncio.ensure_future(_drip(raw.fileno(), drip))
+                try:
+                    async with asyncio.timeout(10):
+                        await worker.cancelled.wait()
+                finally:
+                    dripping.cancel()
+                transport.abort()
+            (done,) = await told(running, CallCompleted)
+            assert isinstance(done, CallCompleted)
+            assert (done.cancelled, done.blamed) == (True, False)
+        desk = running.process.driver.desk
+        await until(lambda: desk.is_idle and not desk.sessions)
+    assert told_bytes < 30_000_000
+
+
+async def _drip(descriptor: int, size: int) -> None:
+    """Read so many bytes, again and again."""
+    while size:
+        with contextlib.suppress(BlockingIOError):
+            os.read(descriptor, size)
+        await asyncio.sleep(0.02)  # a reader's own pace
