@@ -96,10 +96,15 @@ class PriceWatch:
         try:
             self._last, self._last_usd = await self._read()
             self.problem = ""
-        except (FeedFault, ChainUnavailable, Reverted, BadMessage) as error:
-            if not self.problem:
-                logger.warning("price-unknown", problem=str(error))
-            self.problem = str(error)
+        except (FeedFault, ChainUnavailable) as error:
+            self._trouble(str(error))
+        except (Reverted, BadMessage):
+            self._trouble(f"chain.price_feed: what is at {self._address} is no price feed")
+
+    def _trouble(self, problem: str) -> None:
+        if not self.problem:
+            logger.warning("price-unknown", problem=problem)
+        self.problem = problem
 
     async def _read(self) -> tuple[Rate, int]:
         """The rate, and the price in 1/10^18 USD."""

@@ -72,7 +72,7 @@ def _show_status(now: "Status", orchestrators: "list[OrchestratorView]") -> None
         [
             (
                 o.orchestrator,
-                "up" if o.up else "down",
+                o.state,
                 o.capacity,
                 o.used,
                 len(o.groups),

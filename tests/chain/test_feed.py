@@ -93,3 +93,4 @@ async def test_an_address_that_is_no_feed(protocol: Livepeer, chain_of: Open) ->
         await watch.refresh()
         with pytest.raises(FeedFault, match=r"correct chain\.price_feed"):
             watch.rate()
+        assert watch.problem == f"chain.price_feed: what is at {where} is no price feed"
