@@ -13,11 +13,20 @@ from openpool import __version__
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.settings import reachable
 from openpool.core.call_requests import CallFailed
-from openpool.core.calls import App, CallSource, Offer, Unit
+from openpool.core.calls import App, CallSource, Offer
 from openpool.core.desk import Desk
 from openpool.core.errors import Unavailable
 from openpool.core.money.fees import Fees
-from openpool.core.prices import ANY, PriceList, PriceRow, Quote, Rate, RunnerPrice, rate_of
+from openpool.core.prices import (
+    ANY,
+    PriceList,
+    PriceRow,
+    Quote,
+    Rate,
+    RunnerPrice,
+    rate_of,
+    runner_unit,
+)
 from openpool.core.settings import DeskSettings
 from openpool.core.usage import SPEECH_FACTOR, ai_worker_unit, units_of
 from openpool.link.ai_client import AiWorkerClient
@@ -28,15 +37,13 @@ from openpool.pool.answers.nouns import opener
 from openpool.pool.checkers import Checkers
 from openpool.pool.customers import Customers
 from openpool.pool.driver import Driver, wall_ms
-from openpool.pool.exchange import Admit, Exchange
+from openpool.pool.exchange import Admit, Exchange, Price
 from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
 from openpool.pool.live_runner_http import RunnerDoor
 from openpool.pool.tokenizers import Tokenizers
 from openpool.pool.usd import UsdRate
 from openpool.store.sqlite import SqliteStore
 
-RUNNER_UNITS: tuple[Unit, ...] = ("request", "second")
-"""What an orchestrator sells apps by."""
 ANY_RATE = Rate(wei_per_usd=1, time_ms=0, source="")
 """Shows whether there is a price that needs a rate."""
 NO_RATE = "The price is in USD, and what that is worth is not known just now; try again shortly."
@@ -64,27 +71,28 @@ def rate(config: Config) -> Rate | None:
     return rate_of(str(config.ai.usd_per_eth), wall_ms(), "config")
 
 
-def pricer(config: Config, usd: UsdRate) -> Callable[[App, CallSource], Quote | None]:
+def pricer(config: Config, usd: UsdRate) -> Price:
     """What a unit of an app pays, for calls that come this or that way."""
     prices = price_list(config)
 
-    def price(app: App, source: CallSource) -> Quote | None:
+    def price(app: App, source: CallSource, lasting: bool = False) -> Quote | None:
         if source == "ai-worker":
             return _ai_worker_quote(prices, app, usd())
-        units = units_of(app.pipeline) if source == "direct" else RUNNER_UNITS
-        return prices.quote(app, usd(), *units)
+        if source == "live-runner":
+            return prices.quote(app, usd(), runner_unit(session=lasting))
+        return prices.quote(app, usd(), *units_of(app.pipeline))
 
     return price
 
 
-def charger(config: Config, usd: UsdRate) -> Callable[[App, CallSource], Quote | None]:
+def charger(config: Config, usd: UsdRate) -> Price:
     """Like `pricer`, for work that is about to be done: while a price is in USD and nobody knows
     what that is worth, it raises CallFailed rather than have the work done for nothing."""
     price, in_usd = pricer(config, usd), pricer(config, UsdRate(ANY_RATE))
 
-    def charge(app: App, source: CallSource) -> Quote | None:
-        quote = price(app, source)
-        if quote is None and in_usd(app, source) is not None:
+    def charge(app: App, source: CallSource, lasting: bool = False) -> Quote | None:
+        quote = price(app, source, lasting)
+        if quote is None and in_usd(app, source, lasting) is not None:
             raise CallFailed("insufficient-capacity", NO_RATE)
         return quote
 

@@ -71,6 +71,11 @@ def rate_of(usd_per_eth: str, time_ms: int, source: str) -> Rate:
     return Rate(wei_per_usd=ETHER // price, time_ms=time_ms, source=source)
 
 
+def runner_unit(*, session: bool) -> Unit:
+    """What an orchestrator sells an app by: sessions by time, requests each at a fixed price."""
+    return "second" if session else "request"
+
+
 class PriceList:
     """Rows in the order they were written, found by app: the most specific first."""
 
@@ -120,7 +125,7 @@ class PriceList:
         None if the list has no row per second, or per request, or it says wei and there is no
         rate, or it comes to nothing.
         """
-        row = self.find(app, "second" if session else "request")
+        row = self.find(app, runner_unit(session=session))
         if row is None:
             return None
         usd = row.amount / row.per * (HOUR_S if session else 1)

@@ -69,8 +69,13 @@ class KnownWorker(Protocol):
 
 Admit = Callable[[str], Awaitable[KnownWorker]]
 """The worker of a secret, if it may work. Raises Unauthorized, or Refusal."""
-Price = Callable[[App, CallSource], Quote | None]
-"""What a unit of an app pays, for calls that come this way."""
+
+
+class Price(Protocol):
+    """What a unit of an app pays, for calls that come this way."""
+
+    def __call__(self, app: App, source: CallSource, lasting: bool = False) -> Quote | None:
+        """`lasting` says that it is a session, which may have another price than a request."""
 
 
 class Follow(Protocol):
@@ -193,7 +198,8 @@ class Exchange:
         the worker is told within moments.
         """
         self._serial += 1
-        quote = self._price(request.app, request.source)  # raises CallFailed if it is not known now
+        # raises CallFailed if it is not known now
+        quote = self._price(request.app, request.source, request.lasting)
         spool = body if isinstance(body, Spool) else self.spool(body, kept=not request.lasting)
         call_id = f"call.{self._epoch}-{self._serial}"
         return OpenCall(self, call_id, request, spool, quote)

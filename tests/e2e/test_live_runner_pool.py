@@ -27,9 +27,11 @@ PRICES = """
 ai:
   usd_per_eth: 2000
   live_runner: {enabled: true, listen: '127.0.0.1:0'}
-  prices:
+  prices:  # what is sold as requests may have a price as sessions, too, and the other way round
     - {pipeline: llm, price: 3 wei, per: 2}
+    - {pipeline: llm, price: 9 USD, unit: second}
     - {pipeline: llm, price: 0.004 USD, unit: request}
+    - {pipeline: live-video-analysis, price: 9 USD, unit: request}
     - {pipeline: live-video-analysis, price: 0.72 USD, per: 3600, unit: second}
 """
 
