@@ -98,7 +98,8 @@ def list_orders(
 
     query: dict[str, str | int] = {"state": state, "address": address, "limit": limit}
     found = asked.ask(lambda api: api.get(list[OrderView], "/payouts/orders", **query))
-    asked.show(found, _show_orders)
+    nothing = "There is no such order." if state or address else "No orders yet."
+    asked.show(found, lambda orders: _show_orders(orders, nothing))
 
 
 @payouts.command("show", epilog=examples("openpool payouts show payout-17"))
@@ -207,14 +208,12 @@ def _change(
 
 
 def _show_status(found: "PayoutsView") -> None:
-    days = found.runway_days
-    lasts = "not known yet" if days is None else counted(days, "day")
     show_facts(
         [
             ("mode", found.mode),
             ("wallet", f"{found.wallet} on chain {found.chain_id}"),
             ("may be spent", ether(found.funds_wei)),
-            ("lasts", lasts),
+            ("lasts", _lasts(found.runway_days)),
             ("owed", _owed(found)),
             ("on its way", ether(found.in_flight_wei)),
             ("last 24 hours", f"{ether(found.spent_today_wei)} of {ether(found.per_day_max_wei)}"),
@@ -224,6 +223,12 @@ def _show_status(found: "PayoutsView") -> None:
     )
     for sentence in _remarks(found):
         note(sentence)
+
+
+def _lasts(days: int | None) -> str:
+    if days is None:
+        return "not known yet"
+    return counted(days, "day") if days else "less than a day"
 
 
 def _lpt_today(found: "PayoutsView") -> list[tuple[str, str]]:
@@ -264,7 +269,7 @@ def _show_plan(found: "Sequence[NextPayout]") -> None:
     )
 
 
-def _show_orders(found: "Sequence[OrderView]") -> None:
+def _show_orders(found: "Sequence[OrderView]", nothing: str) -> None:
     show_table(
         ["order", "what", "state", "amount>", "to", "since", "transaction"],
         [
@@ -279,7 +284,7 @@ def _show_orders(found: "Sequence[OrderView]") -> None:
             )
             for each in found
         ],
-        empty="No orders yet.",
+        empty=nothing,
     )
 
 
@@ -295,7 +300,8 @@ def _show_order(found: "OrderView") -> None:
             ("block", found.block or "—"),
             ("gas", ether(found.fee_wei)),
             ("planned", clock(found.planned_ms)),
-            ("note", found.note or found.reason or "—"),
+            ("note", found.note or "—"),
+            *([("given up", found.reason)] if found.reason else []),
             *(("transaction", tx) for tx in found.txs),
         ]
     )

@@ -9,7 +9,6 @@ from openpool.core.money.events import Asset
 from openpool.core.money.orders import STATES
 from openpool.core.money.payout_plan import amount_text
 from openpool.core.money.payout_views import (
-    ORDERS_SHOWN,
     Chosen,
     NextPayout,
     OrderView,
@@ -78,7 +77,7 @@ class PayerView:
         """Raises BadMessage for a state that there is not."""
         if state and state not in STATES:
             raise BadMessage(f"There is no state {state[:40]!r}; use one of {', '.join(STATES)}.")
-        return orders_shown(self._payer.journal.book, address, state, min(limit, ORDERS_SHOWN))
+        return orders_shown(self._payer.journal.book, address, state, limit)
 
     async def order(self, order: str) -> OrderView | None:
         found = self._payer.order(order)
