@@ -98,8 +98,8 @@ class Check(Protocol):
     """Counts and judges what was asked and answered (`pool.answers`)."""
 
     async def check(self, said: Transcript) -> Checked: ...
-    def follow(self, app: App) -> Follow | None:
-        """Checks the answer of a session while it passes; None if that cannot be done."""
+    def follow(self, request: CallRequest) -> Follow | None:
+        """Checks the answer of a call that lasts while it passes; None if that cannot be done."""
 
 
 class Budget(Protocol):

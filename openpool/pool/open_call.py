@@ -118,7 +118,7 @@ class OpenCall:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._kept_max = SESSION_KEPT_BYTES if request.lasting else KEPT_BYTES
-        self._follow = exchange.follow(request.app) if request.lasting else None
+        self._follow = exchange.follow(request) if request.lasting else None
         self._fault = ""
         """What is wrong with the rest of an answer whose beginning was right."""
         self._cut = ""

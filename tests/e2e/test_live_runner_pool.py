@@ -252,6 +252,40 @@ async def test_a_session_is_counted_as_the_orchestrator_debits_it(tmp_path: Path
     assert (done.unit, done.units) == ("second", done.took_ms // 5000 * 5)
 
 
+@pytest.mark.parametrize(
+    ("answer", "checked"),
+    [
+        ({"width": 64, "height": 48, "boxes": []}, True),
+        ({"width": 64, "height": 48, "boxes": "none"}, False),
+    ],
+)
+async def test_a_single_picture_in_a_session_is_no_stream(
+    tmp_path: Path, answer: dict[str, object], checked: bool
+) -> None:
+    """An app of live video answers a picture that is posted, too: that is no session gone wrong,
+    and only an answer of the wrong shape is the worker's fault."""
+
+    async def detect(request: LineRequest) -> LineAnswer:
+        async for _ in request.body:  # type: ignore[union-attr]  # sessions have a stream
+            pass
+        return LineAnswer(200, {"content-type": "application/json"}, msgspec.json.encode(answer))
+
+    async with orchestrator() as port, LiveGateway(port.url) as gateway:
+        async with sold(port, tmp_path) as running, line_worker(running, detect, VIDEO_OFFER):
+            await port.until(port.runners)
+            async with gateway.session(str(VIDEO)) as session:
+                async with gateway.http.post(
+                    f"{session.app_url}/detect",
+                    data=b"\xff\xd8 picture",
+                    headers={"Content-Type": "image/jpeg"},
+                ) as response:
+                    assert response.status == 200
+                    assert await response.json() == answer
+                done = await settled(running, CallCompleted)
+    assert isinstance(done, CallCompleted)
+    assert (done.checked, done.blamed) == (checked, not checked), done.note
+
+
 async def test_two_clients_in_one_session_are_paid_its_time_once(tmp_path: Path) -> None:
     """An orchestrator is paid for a session's time, whatever number of connections it has; so is
     the worker."""

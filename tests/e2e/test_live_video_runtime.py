@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from said import open_here
 
-from openpool.core.call_requests import Transcript
+from openpool.core.call_requests import CallRequest, Transcript
 from openpool.core.calls import App
 from openpool.core.geometry import shown_size
 from openpool.demo import scenes
@@ -163,7 +163,8 @@ async def test_what_is_told_earns(
         client.end()
         told = b"".join(msgspec.json.encode(line) + b"\n" for line in await client.rest())
     answers = Answers(open_here)
-    follow = answers.follow(APP)
+    headers = {"content-type": CONTENT_TYPE}
+    follow = answers.follow(CallRequest(app=APP, source="direct", headers=headers))
     assert follow is not None
     assert await follow.feed(told) == told
     follow.end()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, vectors
 
-from openpool.core.call_requests import Checked
+from openpool.core.call_requests import CallRequest, Checked
 from openpool.core.calls import App, CallSource, Unit
 from openpool.demo import scenes
 from openpool.pool.answers import Answers
@@ -22,8 +22,10 @@ from openpool.pool.checkers import Checkers
 from openpool.pool.exchange import Follow
 from openpool.pool.findings import Weight
 from openpool.wire.forms import to_data_url
+from openpool.wire.framing import CONTENT_TYPE
 
 LIVE = App("live-video-analysis", "m")
+ASKED_LIVE = CallRequest(app=LIVE, source="direct", headers={"content-type": CONTENT_TYPE})
 
 
 async def check(*args: Any, **rest: Any) -> Checked:
@@ -385,7 +387,7 @@ def shown(number: int, picture: bytes, **changes: Any) -> dict[str, Any]:
 
 def follow() -> Follow:
     """What checks the answer of a session."""
-    made = Answers(open_here).follow(LIVE)
+    made = Answers(open_here).follow(ASKED_LIVE)
     assert made is not None
     return made
 
@@ -393,9 +395,11 @@ def follow() -> Follow:
 async def session(check: Follow, unit: Unit, fault: str = "") -> Checked:
     """What a session of a minute comes to."""
     seen = check.measured(61_000)
-    return await Answers(open_here).check(
-        said(LIVE.pipeline, unit, b"", b"", took_ms=61_000, seen=seen, fault=fault)
-    )
+    told = said(
+        LIVE.pipeline, unit, b"", b"", request_type=CONTENT_TYPE, took_ms=61_000, seen=seen,
+        fault=fault,
+    )  # fmt: skip
+    return await Answers(open_here).check(told)
 
 
 async def test_sessions_are_checked_as_they_pass() -> None:
@@ -461,7 +465,7 @@ async def test_a_picture_that_crashes_what_opens_it_is_the_workers_fault() -> No
     async def dies(_: bytes) -> Weight:
         raise Unmeasured("it crashed or blocked what opens it")
 
-    check = Answers(dies).follow(LIVE)
+    check = Answers(dies).follow(ASKED_LIVE)
     assert check is not None
     assert await check.feed(lines(shown(0, JPEG))) == b""
     assert "frame 0 is damaged: it crashed or blocked" in check.fault

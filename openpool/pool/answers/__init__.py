@@ -9,12 +9,13 @@ and fro.
 
 from collections.abc import Awaitable, Callable
 
-from openpool.core.call_requests import Checked, Transcript
-from openpool.core.calls import App, Usage
+from openpool.core.call_requests import CallRequest, Checked, Transcript
+from openpool.core.calls import Usage
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.usage import Measured, units
 from openpool.pool.answers import chat, pictures, sessions, sound, text
 from openpool.pool.answers.nouns import Finding, Opener, TokenCounter, Unmeasured, count_nothing
+from openpool.wire import framing
 
 __all__ = ["Answers"]
 
@@ -71,12 +72,13 @@ class Answers:
         usage = Usage(unit=said.unit, units=count, checked=True, note=note)
         return Checked(usage=usage, blamed=bool(said.fault))
 
-    def follow(self, app: App) -> sessions.LiveCheck | sessions.OwnCheck | None:
-        """Checks the answer of a session of this app while it passes; None if it can be checked at
-        its end only."""
-        if app.pipeline == LIVE:
+    def follow(self, request: CallRequest) -> sessions.LiveCheck | sessions.OwnCheck | None:
+        """Checks the answer of a call that lasts while it passes; None if it can be checked at its
+        end only."""
+        pipeline = request.app.pipeline
+        if pipeline == LIVE and request.headers.get("content-type") == framing.CONTENT_TYPE:
             return sessions.LiveCheck(self._opener)
-        return None if app.pipeline in {*CHECKS, *COUNTED} else sessions.OwnCheck()
+        return None if pipeline in {*CHECKS, *COUNTED} else sessions.OwnCheck()
 
     async def _find(self, said: Transcript) -> Finding:
         pipeline = said.app.pipeline

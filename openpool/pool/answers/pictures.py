@@ -69,7 +69,9 @@ class Box(Struct):
     h: int
 
 
-class _Detections(_Size):
+class Detections(_Size):
+    """What was found in a picture."""
+
     boxes: list[Box]
 
 
@@ -85,7 +87,7 @@ def check_boxes(boxes: list[Box], width: int, height: int) -> None:
 async def check_detections(said: Transcript, opened: Opener) -> Finding:
     """Boxes inside the picture."""
     picture = await _picture_asked(said, opened)
-    found = read_answer(said.answer, _Detections)
+    found = read_answer(said.answer, Detections)
     _check_size(found, picture)
     check_boxes(found.boxes, found.width, found.height)
     return _found(picture, f"{len(found.boxes)} boxes")

@@ -13,10 +13,17 @@ from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.geometry import FRAME_PIXELS_MAX, shown_size
 from openpool.core.usage import Measured
-from openpool.pool.answers.nouns import Finding, Opener, demand, open_result
-from openpool.pool.answers.pictures import Box, check_boxes, check_detections
+from openpool.pool.answers.nouns import (
+    Finding,
+    Opener,
+    Unmeasured,
+    demand,
+    open_result,
+    read_answer,
+)
+from openpool.pool.answers.pictures import Box, Detections, check_boxes, check_detections
 from openpool.pool.findings import Weight
-from openpool.wire.framing import Lines
+from openpool.wire.framing import CONTENT_TYPE, Lines
 
 JPEG_BYTES_MAX = 2_000_000
 """Half as much again as one of pure noise at the largest size."""
@@ -156,6 +163,17 @@ async def check_live(said: Transcript, opened: Opener) -> Finding:
     """What was measured while the lines passed; or a single picture, asked like any other."""
     if said.request:
         return await check_detections(said, opened)
-    if said.seen is None:
+    if said.seen is not None:
+        return Finding(said.seen, f"{said.seen.frames} frames analysed in {said.took_ms} ms")
+    if said.fault or said.request_type == CONTENT_TYPE:
         raise BadResult(said.fault or "not one frame was analysed")
-    return Finding(said.seen, f"{said.seen.frames} frames analysed in {said.took_ms} ms")
+    return _check_single(said)
+
+
+def _check_single(said: Transcript) -> Finding:
+    """A picture within an orchestrator's session, of which time is paid: it was not kept."""
+    if not said.whole:
+        raise Unmeasured("the answer is not complete")
+    found = read_answer(said.answer, Detections)
+    check_boxes(found.boxes, found.width, found.height)
+    return Finding(Measured(session_ms=said.took_ms), f"one picture, in {said.took_ms} ms")
