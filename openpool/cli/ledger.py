@@ -28,6 +28,17 @@ if TYPE_CHECKING:
     from openpool.store.replay import ReplayReport
     from openpool.web.shapes import Balances, TransferView
 
+WindowRounds = Annotated[
+    int,
+    typer.Option(
+        "--rounds",
+        metavar="N",
+        min=0,
+        max=1_000,
+        help="The same with another length of the window.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
@@ -153,12 +164,7 @@ def replay(
     commission: Annotated[
         str, typer.Option(metavar="RATE", help="The same with another commission, like 20%.")
     ] = "",
-    rounds: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=0, max=1_000, help="The same with another length of the window."
-        ),
-    ] = 0,
+    rounds: WindowRounds = 0,
     rule: Annotated[
         list[str] | None,
         typer.Option(
