@@ -185,11 +185,11 @@ def payout_alerts(view: PayoutsView) -> list[Alert]:
 
 def _blocked(blocked: Mapping[str, str]) -> Alert:
     address, why = next(iter(blocked.items()))
-    undo = f"Once that is mended: `openpool payouts unblock {address}`."
+    undo = "Once that is mended: `openpool payouts unblock {}`."
     if len(blocked) == 1:
-        text = f"Nothing is sent to {address}: {why} {undo}"
+        text = f"Nothing is sent to it: {why.rstrip('.')}. {undo.format(address)}"
         return _money("info", "An address is blocked.", text)
-    text = f"Nothing is sent there; to {address}, for one: {why} {undo}"
+    text = f"Nothing is sent to them; the money page says why. {undo.format('ADDRESS')}"
     return _money("info", f"{len(blocked)} addresses are blocked.", text)
 
 

@@ -72,7 +72,8 @@ def standing(order: Order, paused: str = "") -> str:
         case "confirmed":
             fee = ether_text(order.fee_wei)
             return f"It is done: in final block {order.block}, for {fee} of gas."
-    back = " What was set aside went back to its owners." if order.lines else ""
+    owners = "its owner" if len(order.lines) == 1 else "its owners"
+    back = f" What was set aside went back to {owners}." if order.lines else ""
     return f"It was given up: {order.reason.rstrip('.')}.{back}"
 
 

@@ -1,5 +1,6 @@
 """The page for delegators in a real browser, with a wallet that remembers what it was asked."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,16 +17,19 @@ from openpool.chain.client import open_chain
 from openpool.chain.livepeer import open_livepeer
 from openpool.demo.evm import CHAIN_ID, FEES, Evm, Livepeer, address
 from openpool.treasury.delegators import Delegations
+from openpool.web.app import create_app
 
 pytestmark = pytest.mark.browser
 
+EXPLORER = "https://scan.example"
+TX = "0x" + "12" * 32
 WALLET = """
 window.asked = [];
 window.ethereum = { request: async ({ method, params }) => {
   window.asked.push([method, params]);
   if (method === "eth_requestAccounts") return ["%s"];
   if (method === "eth_chainId") return "0xa4b1";
-  if (method === "eth_sendTransaction") return "0x" + "12".repeat(32);
+  if (method === "eth_sendTransaction") return "%s";
   if (method === "eth_getTransactionReceipt") return { status: "0x1" };
   throw new Error("The wallet does not do " + method);
 } };
@@ -54,8 +58,10 @@ def story(rounds: int, others: int) -> Delegations:
 async def delegators(directory: Path, known: Delegations) -> AsyncIterator[str]:
     """The address of a served pool whose orchestrator is known."""
     await known.refresh()
-    async with web_pool(directory, delegation=known) as pool, served(pool) as base:
-        yield base
+    async with web_pool(directory, delegation=known) as pool:
+        app = create_app(dataclasses.replace(pool.deps, explorer=EXPLORER))
+        async with served(dataclasses.replace(pool, app=app)) as base:
+            yield base
 
 
 async def test_a_wallet_stakes(tmp_path: Path, protocol: Livepeer) -> None:
@@ -90,7 +96,7 @@ async def test_a_loss_must_be_accepted(tmp_path: Path) -> None:
     """Before the reward the page names the loss; the wallet is asked once it is accepted."""
     async with delegators(tmp_path, story(3, 3)) as base, browser() as chromium:
         async with watched(chromium, base) as page:
-            await page.add_init_script(WALLET % ANN)
+            await page.add_init_script(WALLET % (ANN, TX))
             await page.goto(f"{base}/delegators")
             await page.get_by_role("button", name="Connect a wallet").click()
             await page.get_by_label("What", exact=True).select_option("claim")
@@ -103,6 +109,11 @@ async def test_a_loss_must_be_accepted(tmp_path: Path) -> None:
             await page.get_by_role("button", name="Sign in the wallet").click()
             await expect(page.get_by_text("Done: it is on chain.")).to_be_visible()
             assert len(await page.evaluate(SENT)) == 1
+            account = page.locator("#account").get_by_role("link", name=ANN)
+            await expect(account).to_have_attribute("href", f"{EXPLORER}/address/{ANN}")
+            await expect(account).to_have_attribute("rel", "noopener noreferrer")
+            sent = page.locator("#wallet-note").get_by_role("link")
+            await expect(sent).to_have_attribute("href", f"{EXPLORER}/tx/{TX}")
 
 
 async def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
@@ -113,7 +124,7 @@ async def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
             await page.get_by_role("button", name="Connect a wallet").click()
             await expect(page.get_by_text("No wallet was found")).to_be_visible()
         async with watched(chromium, base) as page:
-            await page.add_init_script(WALLET % ANN)
+            await page.add_init_script(WALLET % (ANN, TX))
             await page.goto(f"{base}/delegators")
             await page.get_by_role("button", name="Connect a wallet").click()
             await page.get_by_label("How much").fill("999999")
@@ -127,7 +138,7 @@ async def test_it_fits_and_can_be_read(tmp_path: Path, scheme: str) -> None:
     async with delegators(tmp_path, story(40, 24)) as base, browser() as chromium:
         phone = {"width": 390, "height": 844}
         async with watched(chromium, base, viewport=phone, color_scheme=scheme) as page:
-            await page.add_init_script(WALLET % ANN)
+            await page.add_init_script(WALLET % (ANN, TX))
             await page.goto(f"{base}/delegators")
             await page.get_by_role("button", name="Connect a wallet").click()
             await page.get_by_role("button", name="Show what happens").click()

@@ -1,11 +1,15 @@
-"""Every event of orders and payouts is told in a line."""
+"""Orders and payouts, and every event of them, are told in a line."""
+
+from typing import get_args
 
 import msgspec
 import pytest
 
-from openpool.core.events import decode_payload
+from openpool.core.events import Event, decode_payload
 from openpool.core.money import events as money
-from openpool.core.money.orders import TYPES
+from openpool.core.money.events import OrderKind
+from openpool.core.money.orders import TYPES, OrderBook
+from openpool.web.payout_words import PURPOSES, fate, purpose, standing
 from openpool.web.words import describe
 
 A = "0x0000000000000000000000000000000000000101"
@@ -66,3 +70,77 @@ def test_a_call_without_lines() -> None:
         fields | {"kind": "reward", "lines": []}, money.OrderPlanned, strict=False
     )
     assert describe(data) == f"payout-3 planned: reward at {A}"
+
+
+STEPS = ["order-planned", "order-signed", "order-sent", "order-mined", "order-confirmed"]
+STANDS = [
+    "It is planned and set aside in the books; nothing is signed yet.",
+    "It is signed with nonce 7, and was not sent yet.",
+    "It was sent, and waits for a block.",
+    "It is in block 9, which is not final yet.",
+    "It is done: in final block 9, for",
+]
+
+
+def book_of(*steps: str, **changes: dict[str, object]) -> OrderBook:
+    """The book after these events of one order; `changes` are fields of some by kind, with `_`."""
+    book = OrderBook()
+    for number, kind in enumerate(steps):
+        fields = TOLD[kind][0] | {"lines": [LINE]} | changes.get(kind.replace("-", "_"), {})
+        data = decode_payload(msgspec.json.encode({"type": kind} | fields))
+        book.apply(Event(id=f"order/payout-3/{number}", time_ms=number, data=data))
+    return book
+
+
+@pytest.mark.parametrize("steps", range(1, len(STEPS) + 1))
+def test_how_an_order_stands(steps: int) -> None:
+    """One sentence for each step on its way."""
+    order = book_of(*STEPS[:steps]).get("payout-3")
+    assert order is not None
+    assert standing(order).startswith(STANDS[steps - 1])
+
+
+def test_what_keeps_an_order() -> None:
+    """A pause, an answer of the chain, and why it was given up are told with it."""
+    order = book_of("order-planned").get("payout-3")
+    assert order is not None
+    assert standing(order, "A look.") == ("Payouts are paused, so nothing is signed yet: A look.")
+    order = book_of(*STEPS[:3], order_sent={"answer": "underpriced"}).get("payout-3")
+    assert order is not None
+    assert "the chain says: underpriced" in standing(order)
+    order = book_of(*STEPS[:2], "order-voided").get("payout-3")
+    assert order is not None
+    assert standing(order) == (
+        "It was given up: It failed. What was set aside went back to its owner."
+    )
+
+
+def test_the_fate_of_every_attempt() -> None:
+    """The one in a block has the order's state, or failed; before that the newest counts."""
+    book = book_of("order-planned", "order-signed")
+    second = decode_payload(
+        msgspec.json.encode({"type": "order-signed"} | TOLD["order-signed"][0] | {"tx": "0x2"})
+    )
+    book.apply(Event(id="order/payout-3/again", time_ms=5, data=second))
+    assert fates(book) == ["replaced", "signed"]
+    mined = TOLD["order-mined"][0] | {"tx": "0x1", "type": "order-mined"}
+    book.apply(Event(id="m", time_ms=6, data=decode_payload(msgspec.json.encode(mined))))
+    assert fates(book) == ["mined", "never mined"]
+    failed = TOLD["order-voided"][0] | {"tx": "0x1", "type": "order-voided"}
+    book.apply(Event(id="v", time_ms=7, data=decode_payload(msgspec.json.encode(failed))))
+    assert fates(book) == ["failed", "never mined"]
+
+
+def fates(book: OrderBook) -> list[str]:
+    order = book.get("payout-3")
+    assert order is not None
+    return [fate(order, attempt) for attempt in order.attempts]
+
+
+@pytest.mark.parametrize("kind", get_args(OrderKind))
+def test_every_kind_of_order_has_a_purpose(kind: OrderKind) -> None:
+    """A note that says more follows it."""
+    planned = {"kind": kind, "note": "calls reward, as main"}
+    order = book_of("order-planned", order_planned=planned).get("payout-3")
+    assert order is not None
+    assert purpose(order) == f"{PURPOSES[kind]}. Calls reward, as main"

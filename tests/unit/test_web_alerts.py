@@ -1,14 +1,18 @@
 """What the operator is told to look at, and in which order."""
 
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from webpool import web_pool
 
-from openpool.web.alerts import alerts, worst_first
+from openpool.core.money.revenue_views import RevenueAlert
+from openpool.web.alerts import alerts, money_alerts, worst_first
 from openpool.web.call_story import StoryDesk
+from openpool.web.money_story import MoneyStory
 from openpool.web.shapes import Alert, Figures
-from openpool.web.storybook import StoryPool
+from openpool.web.storybook import Story, StoryPool
 
 NOW_MS = 1_795_000_000_000
 GOOD = Figures(segments=100, media_ms=200_000, latency_ms=60_000, calls=100)
@@ -56,3 +60,27 @@ def test_each_alert_begins_where_it_says(change: dict[str, int], title: str) -> 
     assert title not in titles(replace(GOOD, **change))
     beyond = {name: value + 1 for name, value in change.items()}
     assert title in titles(replace(GOOD, **beyond))
+
+
+async def test_alerts_about_money_say_what_to_do(tmp_path: Path) -> None:
+    """Worst first, whoever found them; a blocked address is named with how to pay it again, and
+    of many it is said where they are told apart."""
+    work = Story(start_ms=NOW_MS - 3_600_000, end_ms=NOW_MS, per_minute=1).events()
+    story = [*work, *MoneyStory(end_ms=NOW_MS, work=work, rounds=3).events()]
+    async with web_pool(tmp_path, story, money=True) as pool:
+        assert pool.deps.payouts
+        assert pool.deps.revenue
+        revenue, view = await pool.deps.revenue.view(), await pool.deps.payouts.view()
+    late = RevenueAlert(level="bad", title="Reward was missed.", text="It is lost.")
+    shown = replace(view, blocked={"0xa": "It refuses.", "0xb": "So does this."}, paused="A look.")
+    found = money_alerts(replace(revenue, alerts=[late]), replace(shown, missing_wei="7"))
+    assert [(each.level, each.title) for each in found] == [
+        ("bad", "Reward was missed."),
+        ("bad", "The hot wallet holds too little."),
+        ("warn", "Payouts are paused."),
+        ("info", "2 addresses are blocked."),
+    ]
+    assert f"Send ETH to {view.wallet}" in found[1].text
+    (one,) = money_alerts(None, replace(view, blocked={"0xa": "It refuses."}, missing_wei="0"))
+    assert "It refuses. Once that is mended: `openpool payouts unblock 0xa`." in one.text
+    assert money_alerts(None, None) == []

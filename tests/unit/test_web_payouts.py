@@ -19,8 +19,10 @@ from openpool.store.sqlite import SqliteStore
 from openpool.treasury.journal import event_id
 from openpool.web import payout_sources
 from openpool.web.app import create_app
+from openpool.web.money_pages import runs_of
 from openpool.web.money_story import MoneyStory
 from openpool.web.payout_sources import sources_of
+from openpool.web.shapes import TransferView
 from openpool.web.storybook import Story
 
 OTHER = "0x" + "22" * 20
@@ -269,3 +271,21 @@ async def test_events_and_ledger_lead_there(tmp_path: Path) -> None:
         page = (await client.get("/payouts/batch-1", headers=HTML | bearer(OPERATOR))).text
         assert "It was given up: It failed." in page
         assert "What was set aside went back" not in page
+
+
+def test_repetitions_are_folded() -> None:
+    """Entries stay as they are and in their order; only long rows of one kind fold, and a row of
+    little more than what is shown does not."""
+    account = worker_account(OTHER)
+
+    def entry(number: int, kind: str) -> TransferView:
+        debit, to = (account, "in-flight") if kind == "set-aside" else (f"fees:{number}", account)
+        return TransferView(
+            id=str(number), event_id=f"{number}", time_ms=0, debit=debit, credit=to,
+            amount_wei="1", kind=kind,
+        )  # fmt: skip
+
+    entries = [entry(n, "set-aside" if n == 9 else "fee") for n in range(17)]
+    runs = runs_of(entries, account)
+    assert [each for run in runs for each in run.shown + run.folded] == entries
+    assert [(len(run.shown), len(run.folded)) for run in runs] == [(5, 4), (1, 0), (7, 0)]
