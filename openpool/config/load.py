@@ -27,6 +27,7 @@ from openpool.config.tree import (
 )
 from openpool.core.errors import SetupError
 from openpool.core.transcodes import DIRECT
+from openpool.rules.catalogue import names, no_such_rule
 
 DEFAULT_FILE = Path("openpool.yaml")
 FILE_VARIABLE = "OPENPOOL_CONFIG"
@@ -114,6 +115,10 @@ def unservable(config: Config) -> list[str]:
     for path, name in ((config.pool.terms, "pool.terms"), (config.web.tls.cert, "web.tls.cert")):
         if path != Path() and not path.is_file():
             problems.append(f"{name} is {path}, but there is no such file.")
+    installed = names()
+    for i, hook in enumerate(config.revenue.hooks):
+        if hook.rule not in installed:
+            problems.append(f"revenue.hooks[{i}]: {no_such_rule(hook.rule)}.")
     return problems
 
 

@@ -56,6 +56,11 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
+def no_such_rule(name: str) -> str:
+    """What a person is told who named a rule that is not installed."""
+    return f"there is no revenue rule `{name}`; there are: {', '.join(names())}"
+
+
 def load(name: str) -> LoadedRule:
     """Import a rule. Raises SetupError, and whatever the rule's own code raises."""
     manager = pluggy.PluginManager(PROJECT)
@@ -64,7 +69,7 @@ def load(name: str) -> LoadedRule:
         if name in BUILT_IN:
             manager.register(importlib.import_module(BUILT_IN[name]), name)
         elif not manager.load_setuptools_entrypoints(ENTRY_POINTS, name):
-            raise SetupError(f"there is no revenue rule `{name}`; there are: {', '.join(names())}")
+            raise SetupError(no_such_rule(name))
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise SetupError(f"the revenue rule `{name}` is not right: {error}") from None

@@ -271,6 +271,15 @@ def test_serving_needs_an_orchestrator(tmp_path: Path) -> None:
     assert load_for_serving(written(tmp_path, SERVABLE), environment={})
 
 
+def test_serving_needs_the_rules_that_are_named(tmp_path: Path) -> None:
+    """A revenue rule that is not installed is refused by `config check`, with its place."""
+    named = SERVABLE + "\nrevenue:\n  hooks: [{rule: holdback}, {rule: holdbak}]\n"
+    with pytest.raises(
+        SetupError, match=r"^revenue\.hooks\[1\]: there is no revenue rule `holdbak`"
+    ):
+        load_for_serving(written(tmp_path, named), environment={})
+
+
 def test_a_price_list_is_work_enough(tmp_path: Path) -> None:
     """A pool with prices for customers of its own needs no orchestrator."""
     text = "ai: {prices: [{pipeline: llm, price: 7 wei, per: 1000}]}"
