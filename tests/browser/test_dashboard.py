@@ -221,7 +221,8 @@ UNSAID = """() => {
   blame("input, select, textarea", (el) => !el.labels.length);
   blame("a, button", (el) => !el.textContent.trim() && !el.getAttribute("aria-label"));
   blame("th", (el) => !el.textContent.trim());
-  blame("table", (el) => !el.querySelector("th"));
+  const isPart = (el) => el.parentElement.closest("table");  // has the heads above it
+  blame("table", (el) => !el.querySelector("th") && !isPart(el));
   const ids = every("[id]").map((el) => el.id);
   return [...found, ...ids.filter((id, i) => ids.indexOf(id) !== i)];
 }"""
