@@ -16,6 +16,7 @@ from openpool.demo.ai import Workload
 from openpool.demo.children import output_of
 from openpool.demo.gateway import Finished, Tally
 from openpool.demo.told import Payouts, Statements, Told
+from openpool.web.format import short_text
 from openpool.web.shapes import Balances, EventView, Series, Status, Worker
 
 PAGE = 500
@@ -186,7 +187,7 @@ def show_workers(console: Console, workers: Sequence[Worker], factors: Mapping[s
     for worker in workers:
         table.add_row(
             worker.name,
-            _short(worker.address),
+            short_text(worker.address),
             worker.status,
             str(worker.segments),
             f"{factors[worker.worker]:.3f}",
@@ -199,7 +200,8 @@ def show_workers(console: Console, workers: Sequence[Worker], factors: Mapping[s
 def show_books(console: Console, balances: Balances, workers: Sequence[Worker]) -> None:
     """All accounts; together they are zero."""
     names = {
-        f"worker:{worker.address}": f"{worker.name} {_short(worker.address)}" for worker in workers
+        f"worker:{worker.address}": f"{worker.name} {short_text(worker.address)}"
+        for worker in workers
     }
     table = _table("Books", "account", "wei>", "gwei>")
     for row in balances.balances:
@@ -217,7 +219,3 @@ def _table(title: str, *columns: str) -> Table:
     for name in columns:
         table.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left")
     return table
-
-
-def _short(address: str) -> str:
-    return f"{address[:6]}…{address[-4:]}"
