@@ -52,6 +52,8 @@ PEEK_BYTES = 1 << 20
 APPS_MAX = 10_000
 REQUESTS_MAX = 5_000
 SESSIONS_MAX = 100_000
+SESSION_REQUESTS_MAX = 32
+"""Requests of one session at once: they share one place, and must not take a whole worker."""
 SESSION_CHARS_MAX = 256
 CHANNELS_PATH = "/channels"
 """A `POST` here, within a session, asks for trickle channels (`pool.live_runner_channels`)."""
@@ -276,6 +278,8 @@ class RunnerDoor:
             if len(self.sessions) >= SESSIONS_MAX:
                 raise CallFailed("insufficient-capacity", "there are too many sessions")
             found = self.sessions[name] = OpenSession(place, session, "")
+        if len(found.requests) >= SESSION_REQUESTS_MAX:
+            raise CallFailed("insufficient-capacity", "the session has too many requests at once")
         found.token = token
         scope = asyncio.timeout(None)
         try:

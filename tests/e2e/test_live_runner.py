@@ -20,7 +20,7 @@ from openpool.demo.live_gateway import LiveGateway, Session
 from openpool.demo.live_runner import FACE_VALUE_WEI, LiveRunnerPort
 from openpool.link.tls import Trust, client_context
 from openpool.link.trickle import ChannelClosed, Publisher, Subscriber
-from openpool.pool import live_runner, live_runner_channels
+from openpool.pool import live_runner, live_runner_channels, live_runner_http
 from openpool.pool.live_runner import Ended, LiveRunner, LiveRunners
 from openpool.pool.live_runner_http import RunnerDoor
 from openpool.wire import framing
@@ -713,6 +713,28 @@ async def test_requests_of_a_session_belong_together() -> None:
             assert one.id not in first.session
         await eventually(lambda: len(pool.ended) == 2)
     assert {each.session for each in pool.ended} == {first.session, second.session}
+
+
+async def test_a_session_cannot_take_a_whole_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests share one place, so there is a most of them at once; others are not affected."""
+    monkeypatch.setattr(live_runner_http, "SESSION_REQUESTS_MAX", 3)
+
+    async def waits(_: CallRequest, body: Body) -> Served:
+        async def answer() -> Body:
+            yield b"begun"
+            await asyncio.Event().wait()
+
+        return Served(answer(), headers={"content-type": "text/plain"})
+
+    async with network(offer(VIDEO, session=True)) as (_, pool, gateway), AsyncExitStack() as stack:
+        pool.workers.serve = waits
+        one = await stack.enter_async_context(gateway.session(str(VIDEO)))
+        other = await stack.enter_async_context(gateway.session(str(VIDEO)))
+        for session, status in ((one, 200), (one, 200), (one, 200), (one, 503), (other, 200)):
+            asked = gateway.http.post(session.app_url + "/talk", data=b"x")
+            response = await stack.enter_async_context(asked)
+            assert response.status == status
+        assert pool.workers.running == 4
 
 
 async def test_the_end_of_a_session_ends_what_runs_in_it() -> None:
