@@ -180,7 +180,11 @@ def make_exchange(
         epoch=epoch,
         admit=admit,
         price=charger(config, usd),
-        answers=Answers(opener(checkers, config.verify.timeout_ms / 1000), tokenizers),
+        answers=Answers(
+            opener(checkers, config.verify.timeout_ms / 1000),
+            tokenizers,
+            shown_at_once=max(1, checkers.size // 2),
+        ),
         budget=customers,
         body_bytes_max=config.ai.body_bytes_max,
         timeout_ms=config.ai.timeout_ms,

@@ -39,7 +39,7 @@ class Checkers:
     def __init__(self, processes: int, command: Sequence[str] = CHILD) -> None:
         self.lost = 0
         """Children that crashed or were killed so far."""
-        self._size = processes
+        self.size = processes
         self._command = command
         # Last in, first out: the warmest child works, the others stay idle.
         self._idle: asyncio.LifoQueue[_Child | None] = asyncio.LifoQueue()
@@ -52,7 +52,7 @@ class Checkers:
 
     async def start(self) -> None:
         """Start all children and wait until they are ready."""
-        children = [await self._spawn() for _ in range(self._size)]
+        children = [await self._spawn() for _ in range(self.size)]
         for child in children:
             await child.ready()
             self._idle.put_nowait(child)

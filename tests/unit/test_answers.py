@@ -1,5 +1,6 @@
 """What is a right answer, and how much was it? A worker's answer is believed as far as it shows."""
 
+import asyncio
 import base64
 import io
 import math
@@ -457,6 +458,31 @@ async def test_pictures_beside_lines_are_opened_before_the_line_counts() -> None
     assert checked.usage.units == 640 * 360 + 2 * 2560 * 1440
     assert "; then the JPEG of frame 3 is damaged" in checked.usage.note
     assert checked.blamed
+
+
+async def test_pictures_of_sessions_leave_checkers_to_others() -> None:
+    """However many sessions show frames at once, few are opened at once, and all in the end."""
+    opening, most, go = 0, 0, asyncio.Event()
+
+    async def slow(data: bytes) -> Weight:
+        nonlocal opening, most
+        opening += 1
+        most = max(most, opening)
+        await go.wait()
+        opening -= 1
+        return await open_here(data)
+
+    answers = Answers(slow, shown_at_once=2)
+    checks = [answers.follow(ASKED_LIVE) for _ in range(5)]
+    async with asyncio.TaskGroup() as tasks:
+        for check in checks:
+            assert check is not None
+            tasks.create_task(check.feed(lines(shown(0, JPEG))))
+        while opening < 2:  # noqa: ASYNC110 - each turn of the loop is one step of a task
+            await asyncio.sleep(0)
+        go.set()
+    assert most == 2
+    assert all(check and check.measured(1) for check in checks)
 
 
 async def test_a_picture_that_crashes_what_opens_it_is_the_workers_fault() -> None:

@@ -14,7 +14,14 @@ from openpool.core.calls import Usage
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.usage import Measured, units
 from openpool.pool.answers import chat, pictures, sessions, sound, text
-from openpool.pool.answers.nouns import Finding, Opener, TokenCounter, Unmeasured, count_nothing
+from openpool.pool.answers.nouns import (
+    Finding,
+    Opener,
+    TokenCounter,
+    Unmeasured,
+    count_nothing,
+    few_at_once,
+)
 from openpool.wire import framing
 
 __all__ = ["Answers"]
@@ -50,9 +57,13 @@ WHOLE_ONLY = {*CHECKS, *COUNTED} - {"llm", LIVE}
 class Answers:
     """Checks the answers of all workers."""
 
-    def __init__(self, opener: Opener, count_tokens: TokenCounter = count_nothing) -> None:
-        """`count_tokens` counts with the models' own tokenizers."""
+    def __init__(
+        self, opener: Opener, count_tokens: TokenCounter = count_nothing, *, shown_at_once: int = 1
+    ) -> None:
+        """`count_tokens` counts with the models' own tokenizers. So many pictures of all sessions
+        of live video are opened at once: of these a worker may send any number."""
         self._opener = opener
+        self._opener_of_shown = few_at_once(opener, shown_at_once)
         self._count_tokens = count_tokens
 
     async def check(self, said: Transcript) -> Checked:
@@ -77,7 +88,7 @@ class Answers:
         end only."""
         pipeline = request.app.pipeline
         if pipeline == LIVE and request.headers.get("content-type") == framing.CONTENT_TYPE:
-            return sessions.LiveCheck(self._opener)
+            return sessions.LiveCheck(self._opener_of_shown)
         return None if pipeline in {*CHECKS, *COUNTED} else sessions.OwnCheck()
 
     async def _find(self, said: Transcript) -> Finding:

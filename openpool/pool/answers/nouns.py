@@ -68,6 +68,17 @@ def opener(checkers: Checkers, limit_s: float) -> Opener:
     return weigh
 
 
+def few_at_once(opened: Opener, at_once: int) -> Opener:
+    """Opens no more files at once than that: who comes later waits, and others are not held up."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def weigh(data: bytes) -> Weight:
+        async with turns:
+            return await opened(data)
+
+    return weigh
+
+
 async def open_result(opened: Opener, data: bytes, what: str) -> Weight:
     """What is in a file that a worker made. Raises BadResult if it cannot be opened."""
     try:
