@@ -200,7 +200,7 @@ def counted(count: int, noun: str) -> str:
 
 def percent(ppm: int) -> str:
     """A rate for people, exactly."""
-    return f"{ppm / 10_000:g}{NARROW_SPACE}%"
+    return f"{ppm / 10_000:g} %"
 
 
 def about_percent(ppm: int) -> str:
