@@ -11,7 +11,7 @@ import typer
 
 from openpool.cli.asking import Asked, Spoken, as_anyone, as_operator
 from openpool.cli.groups import Group
-from openpool.cli.options import examples
+from openpool.cli.options import Limit, examples
 from openpool.cli.output import ago, note, print_json, show, show_facts, show_table
 from openpool.core.errors import SetupError
 
@@ -49,11 +49,11 @@ def register(app: typer.Typer) -> None:
     "list", epilog=examples("openpool statements list --pool pool.example.org:8936")
 )
 @as_anyone
-def list_statements(asked: Spoken) -> None:
+def list_statements(asked: Spoken, limit: Limit = 50) -> None:
     """List the statements that the pool made, the newest first."""
     from openpool.web.answers import StatementView
 
-    found = asked.ask(lambda api: api.get(list[StatementView], "/statements"))
+    found = asked.ask(lambda api: api.get(list[StatementView], "/statements", limit=limit))
     if asked.as_json:
         print_json(found)
         return

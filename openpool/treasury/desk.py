@@ -13,6 +13,7 @@ from openpool.core.money.revenue import Revenue, Standing, WalletOrders
 from openpool.core.money.revenue_views import (
     OrchestratorRevenue,
     RevenueView,
+    RoundView,
     WalletView,
     alerts,
     luck_of,
@@ -68,6 +69,13 @@ class RevenueDesk:
             alerts=[],
         )
         return replace(view, alerts=alerts(view))
+
+    async def rounds(self, orchestrator: str, before: int | None, limit: int) -> list[RoundView]:
+        """Raises BadMessage if there is no such orchestrator."""
+        if orchestrator not in self._orchestrators:
+            raise BadMessage("There is no orchestrator of this name in the settings.")
+        revenue = await self._books.refresh()
+        return round_views(revenue.standing(orchestrator), before, limit)
 
     async def _orchestrator(self, standing: Standing) -> OrchestratorRevenue:
         name, seen = standing.orchestrator, standing.observed

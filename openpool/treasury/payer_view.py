@@ -11,13 +11,13 @@ from openpool.core.money.payout_plan import amount_text
 from openpool.core.money.payout_views import (
     Chosen,
     NextPayout,
+    NextPayouts,
     OrderView,
     OwnerView,
     PayoutsView,
     chosen_by,
     in_flight,
     liabilities,
-    next_payouts,
     order_view,
     orders_shown,
     owner_view,
@@ -41,6 +41,7 @@ class PayerView:
         self._payer = payer
         self._lpt = lpt
         self._staked = staked
+        self._nexts = NextPayouts()
         self._per_day_max_lpt = per_day_max_lpt
 
     async def view(self) -> PayoutsView:
@@ -69,15 +70,21 @@ class PayerView:
             next_run_ms=payer.next_run_ms,
             counts=dict(book.counts),
             orders=orders_shown(book),
-            next=self._next(),
+            next=self._next().page(book),
+            next_addresses=self._next().addresses,
             blocked=dict(book.blocked),
         )
 
-    async def orders(self, state: str, address: str, limit: int) -> tuple[OrderView, ...]:
+    async def orders(
+        self, state: str, address: str, limit: int, before: str = ""
+    ) -> tuple[OrderView, ...]:
         """Raises BadMessage for a state that there is not."""
         if state and state not in STATES:
             raise BadMessage(f"There is no state {state[:40]!r}; use one of {', '.join(STATES)}.")
-        return orders_shown(self._payer.journal.book, address, state, limit)
+        return orders_shown(self._payer.journal.book, address, state, limit, before)
+
+    async def next(self, after: str, limit: int) -> tuple[NextPayout, ...]:
+        return self._next().page(self._payer.journal.book, after, limit)
 
     async def order(self, order: str) -> OrderView | None:
         found = self._payer.order(order)
@@ -86,12 +93,13 @@ class PayerView:
     async def owner(self, address: str) -> OwnerView:
         rules = self._payer.planner.options.rules
         book = self._payer.journal.book
-        return owner_view(address, self._next(address), rules, book, staked=self._staked)
+        return owner_view(address, self._next().of(address, book), rules, book, staked=self._staked)
 
     async def plan_now(self) -> tuple[NextPayout, ...]:
         """What a run would pay now; nothing is signed or sent."""
         await self._payer.rehearse()
-        return self._next()
+        nexts = self._next()
+        return nexts.page(self._payer.journal.book, limit=len(nexts))
 
     async def run_soon(self) -> None:
         """Raises NotAllowed if payouts are off."""
@@ -128,12 +136,12 @@ class PayerView:
         await self._payer.choose(address, asset, threshold_wei, staked=staked)
         return chosen_by(address, rules, self._payer.journal.book)
 
-    def _next(self, only: str = "") -> tuple[NextPayout, ...]:
+    def _next(self) -> NextPayouts:
+        """Of the newest plans, put in order once."""
         payer = self._payer
         plans = [(payer.last_plan, payer.planner.options.rules)] if payer.last_plan else []
         for part in payer.parts:
             plans += part.shown()
-        book = payer.journal.book
-        return tuple(
-            each for plan, rules in plans for each in next_payouts(plan, rules, book, only)
-        )
+        if not self._nexts.are_of(plans):
+            self._nexts = NextPayouts(plans)
+        return self._nexts

@@ -64,12 +64,29 @@ async def orders(
         str, QueryParameter(name="state", max_length=20, description="Only this state.")
     ] = "",
     address: Annotated[str, QueryParameter(max_length=60, description="Only to it.")] = "",
+    before: Annotated[str, QueryParameter(max_length=200, description="The last one seen.")] = "",
     limit: Limit = 50,
 ) -> tuple[OrderView, ...]:
-    """Orders: open ones, then those that ended last. Operator only."""
+    """Orders: open ones, then the last 1,000 that ended. Page with `before` = the last `order`
+    seen. Operator only."""
     need_operator(visitor)
     wanted = checked_address(address) if address else ""
-    return await payouts_of(web).orders(only, wanted, limit)
+    return await payouts_of(web).orders(only, wanted, limit, before)
+
+
+@get("/payouts/next", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["payouts"])
+async def next_payouts(
+    web: FromWeb,
+    visitor: FromVisitor,
+    after: Annotated[
+        str, QueryParameter(max_length=60, description="The last one seen, as `asset/address`.")
+    ] = "",
+    limit: Limit = 50,
+) -> tuple[NextPayout, ...]:
+    """Who is owed something: those that are paid next, then those that are owed most. Page with
+    `after` = the last `asset/address` seen. Operator only."""
+    need_operator(visitor)
+    return await payouts_of(web).next(after, limit)
 
 
 @get("/payouts/order", responses=documented(401, 403, 404), security=SIGNED_IN, tags=["payouts"])
@@ -153,6 +170,7 @@ async def _done(web: Web) -> Done:
 PAYOUTS: list[HTTPRouteHandler] = [
     payouts,
     orders,
+    next_payouts,
     order,
     plan,
     run,

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from litestar import Router, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody, PathParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta, Struct
 
-from openpool.core.money.revenue_views import PublicRevenue, RevenueView
+from openpool.core.money.revenue_views import PublicRevenue, RevenueView, RoundView
 from openpool.core.money.revenue_views import public as public_part
 from openpool.web.answers import Recorded
+from openpool.web.api import Limit
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
 from openpool.web.interface import Revenue
@@ -40,6 +41,27 @@ async def details(web: FromWeb, visitor: FromVisitor) -> RevenueView:
     return await revenue_of(web).view()
 
 
+@get(
+    "/revenue/{orchestrator:str}/rounds",
+    responses=documented(401, 403, 404),
+    security=SIGNED_IN,
+    tags=["revenue"],
+)
+async def rounds(
+    web: FromWeb,
+    visitor: FromVisitor,
+    orchestrator: Name,
+    before: Annotated[
+        int | None, QueryParameter(ge=0, le=2**53, description="The last one seen.")
+    ] = None,
+    limit: Limit = 100,
+) -> list[RoundView]:
+    """Rounds of an orchestrator, the newest first, the last 1,000 of them. Page with `before` =
+    the last `round` seen. Operator only."""
+    need_operator(visitor)
+    return await revenue_of(web).rounds(orchestrator, before, limit)
+
+
 @post(
     "/revenue/{orchestrator:str}/records",
     status_code=200,
@@ -62,7 +84,7 @@ def revenue_of(web: Web) -> Revenue:
     return web.deps.revenue
 
 
-REVENUE: list[HTTPRouteHandler] = [revenue, details, record]
+REVENUE: list[HTTPRouteHandler] = [revenue, details, rounds, record]
 
 
 def revenue_router() -> Router:

@@ -6,8 +6,8 @@ operator's. Read `web.statement_interface` for what is asked of the pool.
 """
 
 import asyncio
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, dropwhile, islice
 from typing import Annotated
 
 import msgspec
@@ -23,12 +23,13 @@ from openpool.core.money.corrections import Mending
 from openpool.core.money.disputes import Dispute
 from openpool.core.money.terms import Promise, Published, differences
 from openpool.web.answers import CorrectionView, Movement, StatementView
+from openpool.web.api import Limit
 from openpool.web.auth import Visitor
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator, need_sign_in
 from openpool.web.earnings import csv_text, movements, rows
 from openpool.web.problems import NotFound, NotSetUp, documented
-from openpool.web.statement_interface import Proofs
+from openpool.web.statement_interface import Proofs, StatementRow
 
 SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
 LINES_AT_ONCE = 200
@@ -37,6 +38,9 @@ FileName = Annotated[str, PathParameter(min_length=1, max_length=40)]
 PathId = Annotated[str, PathParameter(min_length=1, max_length=60)]
 PathRound = Annotated[int, PathParameter(ge=0, le=2**53)]
 Round = Annotated[int, QueryParameter(ge=0, le=2**53, description="Number of a round.")]
+BeforeRound = Annotated[
+    int, QueryParameter(ge=0, le=2**53, description="Round of the last one seen; 0: none.")
+]
 Job = Annotated[str, QueryParameter(min_length=1, max_length=300, description="A job or call.")]
 Address = Annotated[
     str, QueryParameter(max_length=60, description="A payout address; the operator must say it.")
@@ -125,8 +129,11 @@ async def owned_address(web: Web, visitor: Visitor, address: str = "") -> str:
 
 
 @get("/statements", responses=documented(404), tags=["statements"])
-async def statements(web: FromWeb) -> list[StatementView]:
-    """All statements, the newest first; no sign-in needed."""
+async def statements(
+    web: FromWeb, before: BeforeRound = 0, limit: Limit = 100
+) -> list[StatementView]:
+    """Statements, the newest first; page with `before` = the last `round` seen. No sign-in
+    needed."""
     return [
         StatementView(
             round=row.round,
@@ -137,8 +144,17 @@ async def statements(web: FromWeb) -> list[StatementView]:
             signer=row.signer,
             url=f"/statements/{row.round}.json",
         )
-        for row in reversed(_proofs(web).statements.rows)
+        for row in rows_before(_proofs(web).statements.rows, before, limit)
     ]
+
+
+def rows_before(rows: Sequence[StatementRow], before: int, limit: int) -> list[StatementRow]:
+    """So many statements that were made before that of a round (0: up to the newest), the newest
+    first; none if there is no such one."""
+    newest = reversed(rows)
+    if before:
+        newest = islice(dropwhile(lambda row: row.round != before, newest), 1, None)
+    return list(islice(newest, limit))
 
 
 @get("/statements/{name:str}", responses=documented(404), tags=["statements"])

@@ -19,7 +19,7 @@ from openpool.core.enrolment import AuthenticatedWorker, Enrolled, SignedIn, Ter
 from openpool.core.explain import Reason
 from openpool.core.money.events import Asset
 from openpool.core.money.payout_views import Chosen, NextPayout, OrderView, OwnerView, PayoutsView
-from openpool.core.money.revenue_views import RevenueView
+from openpool.core.money.revenue_views import RevenueView, RoundView
 from openpool.core.prices import Quote
 from openpool.core.transcodes import Made
 from openpool.core.views import PoolView
@@ -111,6 +111,10 @@ class Revenue(Protocol):
     """What orchestrators bring in."""
 
     async def view(self) -> RevenueView: ...
+    async def rounds(self, orchestrator: str, before: int | None, limit: int) -> list[RoundView]:
+        """Rounds of an orchestrator, the newest first, from the one behind `before` on. Raises
+        BadMessage."""
+
     async def record(self, orchestrator: str, amount: str, reference: str) -> bool:
         """Book what came in where there is no chain; whether the reference is new. Raises
         BadMessage, NotAllowed."""
@@ -120,7 +124,12 @@ class Payouts(Protocol):
     """Who is paid, when, and why not yet."""
 
     async def view(self) -> PayoutsView: ...
-    async def orders(self, state: str, address: str, limit: int) -> tuple[OrderView, ...]: ...
+    async def orders(
+        self, state: str, address: str, limit: int, before: str = ""
+    ) -> tuple[OrderView, ...]: ...
+    async def next(self, after: str, limit: int) -> tuple[NextPayout, ...]:
+        """Those that are paid next, from the one behind `after` (`asset/address`) on."""
+
     async def order(self, order: str) -> OrderView | None: ...
     async def owner(self, address: str) -> OwnerView: ...
     async def plan_now(self) -> tuple[NextPayout, ...]:

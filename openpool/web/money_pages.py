@@ -20,7 +20,7 @@ from openpool.core.customers import amount_wei
 from openpool.core.money.accounts import holdback_account, in_asset, worker_account
 from openpool.core.money.disputes import Dispute
 from openpool.core.money.events import Asset
-from openpool.core.money.payout_views import NextPayout
+from openpool.core.money.payout_views import OrderView
 from openpool.core.money.revenue_views import (
     PublicRevenue,
     PublicRound,
@@ -31,7 +31,7 @@ from openpool.core.money.revenue_views import (
 from openpool.store.interface import Balance
 from openpool.web.alerts import money_alerts
 from openpool.web.api_payouts import POOLS_THRESHOLD
-from openpool.web.api_statements import owned_address
+from openpool.web.api_statements import BeforeRound, owned_address, rows_before
 from openpool.web.bars import Bars, Row, beside
 from openpool.web.context import FromVisitor, FromWeb, Web
 from openpool.web.door import need_operator
@@ -46,6 +46,7 @@ from openpool.web.show import show
 STATEMENTS_SHOWN = 50
 ROUNDS_SHOWN = 30
 ENTRIES_SHOWN = 50
+ORDERS_PAGE = 50
 ORDERS_SHOWN = 10
 ROWS_SHOWN = 5
 """Of a table on the page of money; the rest is folded away below it."""
@@ -64,11 +65,14 @@ class ChoiceForm(Struct, frozen=True, kw_only=True):
 
 
 @get("/money", include_in_schema=False)
-async def money_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
-    """What the pool has, owes and paid."""
+async def money_page(
+    request: Asked, web: FromWeb, visitor: FromVisitor, before: Before = ""
+) -> Template:
+    """What the pool has, owes and paid; `before` shows older payouts."""
     need_operator(visitor)
     revenue = await web.deps.revenue.view() if web.deps.revenue else None
     payouts = await web.deps.payouts.view() if web.deps.payouts else None
+    orders = await _orders(web, before)
     disputes = [each for each in await _disputes(web) if each.open]
     return show(
         request,
@@ -80,7 +84,9 @@ async def money_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Temp
         balances=await _balances(web),
         revenue=revenue,
         payouts=payouts,
-        owed=sorted(payouts.next, key=_first_due) if payouts else [],
+        orders=orders[:ORDERS_PAGE],
+        older=orders[ORDERS_PAGE - 1].order if len(orders) > ORDERS_PAGE else "",
+        before=before,
         charts=_charts(revenue),
         rounds_shown=ROUNDS_SHOWN,
         rows_shown=ROWS_SHOWN,
@@ -88,17 +94,20 @@ async def money_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Temp
     )
 
 
-def _first_due(each: NextPayout) -> tuple[bool, str, int]:
-    """Those that are paid now first, then those that are owed most."""
-    return (not each.due, each.asset, -int(each.owed_wei))
+async def _orders(web: Web, before: str) -> tuple[OrderView, ...]:
+    """A page of payouts, and one more where there are older ones."""
+    payouts = web.deps.payouts
+    return await payouts.orders("", "", ORDERS_PAGE + 1, before) if payouts else ()
 
 
 @get("/statements", include_in_schema=False)
-async def statements_page(request: Asked, web: FromWeb, visitor: FromVisitor) -> Template:
-    """Statements, terms and luck: what anybody may check."""
+async def statements_page(
+    request: Asked, web: FromWeb, visitor: FromVisitor, before: BeforeRound = 0
+) -> Template:
+    """Statements, terms and luck: what anybody may check; `before` shows older statements."""
     proofs = web.deps.proofs
     revenue = public(await web.deps.revenue.view()) if web.deps.revenue else None
-    rows = list(reversed(proofs.statements.rows)) if proofs else []
+    rows = rows_before(proofs.statements.rows, before, STATEMENTS_SHOWN + 1) if proofs else []
     return show(
         request,
         web,
@@ -107,7 +116,8 @@ async def statements_page(request: Asked, web: FromWeb, visitor: FromVisitor) ->
         "Statements",
         proofs=proofs,
         rows=rows[:STATEMENTS_SHOWN],
-        more=max(0, len(rows) - STATEMENTS_SHOWN),
+        older=rows[STATEMENTS_SHOWN - 1].round if len(rows) > STATEMENTS_SHOWN else 0,
+        before=before,
         terms=proofs.terms.in_force() if proofs else None,
         pending=proofs.terms.pending() if proofs else None,
         revenue=revenue,

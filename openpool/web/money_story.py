@@ -21,13 +21,13 @@ from openpool.core.money.payout_plan import Plan, Rules, Standing, plan
 from openpool.core.money.payout_views import (
     Chosen,
     NextPayout,
+    NextPayouts,
     OrderView,
     OwnerView,
     PayoutsView,
     chosen_by,
     in_flight,
     liabilities,
-    next_payouts,
     order_view,
     orders_shown,
     owner_view,
@@ -441,6 +441,7 @@ class StoryPayouts:
         """Everything for the operator."""
         book, now_ms = self._book(), self._clock_ms()
         planned, funds_wei = self._plan(book), self._funds(book)
+        nexts = self._next(book)
         return PayoutsView(
             mode="on", wallet=WALLET, chain_id=CHAIN_ID,
             paused=book.paused.reason if book.paused else "",
@@ -452,11 +453,20 @@ class StoryPayouts:
             per_day_max_wei=str(RULES.per_day_max_wei), spent_today_lpt="0", per_day_max_lpt="0",
             runway_days=runway_days(book, funds_wei, now_ms), next_run_ms=now_ms + 31 * HOUR_MS,
             counts=dict(book.counts), orders=orders_shown(book),
-            next=next_payouts(planned, RULES, book), blocked=dict(book.blocked),
+            next=nexts.page(book), next_addresses=nexts.addresses, blocked=dict(book.blocked),
         )  # fmt: skip
 
-    async def orders(self, state: str, address: str, limit: int) -> tuple[OrderView, ...]:
-        return orders_shown(self._book(), address, state, limit)
+    async def orders(
+        self, state: str, address: str, limit: int, before: str = ""
+    ) -> tuple[OrderView, ...]:
+        return orders_shown(self._book(), address, state, limit, before)
+
+    async def next(self, after: str, limit: int) -> tuple[NextPayout, ...]:
+        book = self._book()
+        return self._next(book).page(book, after, limit)
+
+    def _next(self, book: OrderBook) -> NextPayouts:
+        return NextPayouts([(self._plan(book), RULES)])
 
     async def order(self, order: str) -> OrderView | None:
         found = self._book().get(order)
@@ -464,11 +474,11 @@ class StoryPayouts:
 
     async def owner(self, address: str) -> OwnerView:
         book = self._book()
-        return owner_view(address, next_payouts(self._plan(book), RULES, book), RULES, book)
+        return owner_view(address, self._next(book).of(address, book), RULES, book)
 
     async def plan_now(self) -> tuple[NextPayout, ...]:
         book = self._book()
-        return next_payouts(self._plan(book), RULES, book)
+        return self._next(book).page(book)
 
     async def run_soon(self) -> None:
         """Nobody pays here."""

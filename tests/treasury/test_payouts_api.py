@@ -71,6 +71,9 @@ async def test_the_operator_plans_pays_and_looks(tmp_path: Path) -> None:
         plan = (await ask.post("/api/v1/payouts/plan", headers=bearer(OPERATOR))).json()
         assert [each["due"] for each in plan] == [True, True]
         assert not pool.payer.journal.book.known
+        last = f"ETH/{plan[0]['address']}"
+        rest = await ask.get(f"/api/v1/payouts/next?after={last}", headers=bearer(OPERATOR))
+        assert rest.json() == plan[1:]
         await pool.payer.tick_safely()
         pool.chain.mine()
         pool.chain.finalise()
@@ -82,6 +85,9 @@ async def test_the_operator_plans_pays_and_looks(tmp_path: Path) -> None:
         assert view["runway_days"] > 9000
         listed = await ask.get("/api/v1/payouts/orders?state=confirmed", headers=bearer(OPERATOR))
         assert {each["order"] for each in listed.json()} == {"payout-1", "payout-2"}
+        last = listed.json()[0]["order"]
+        rest = await ask.get(f"/api/v1/payouts/orders?before={last}", headers=bearer(OPERATOR))
+        assert rest.json() == listed.json()[1:]
         one = await ask.get("/api/v1/payouts/order?name=payout-1", headers=bearer(OPERATOR))
         assert one.json()["state"] == "confirmed"
         gone = await ask.get("/api/v1/payouts/order?name=payout-9", headers=bearer(OPERATOR))

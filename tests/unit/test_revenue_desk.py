@@ -70,6 +70,24 @@ async def test_rounds_begin_at_midnight_whatever_the_downtime() -> None:
     assert closed[0].explanation.startswith("Not followed on chain")
 
 
+async def test_rounds_come_in_pages() -> None:
+    """The newest first, each once, of an orchestrator that there is."""
+    store, wall = MemoryStore(), Wall()
+    rounds, desk = by_the_clock(store, wall)
+    await rounds.look()
+    await store.append([credit("a", 7, 5)]).durable()
+    for _ in range(6):
+        wall.ms += DAY_MS
+        await rounds.look()
+    seen: list[int] = []
+    while page := await desk.rounds(NAME, seen[-1] if seen else None, 3):
+        seen += [row.round for row in page]
+    assert seen == [7, 6, 5, 4, 3, 2, 1]
+    assert await desk.rounds(NAME, 99, 3) == []
+    with pytest.raises(BadMessage, match="no orchestrator of this name"):
+        await desk.rounds("x", None, 3)
+
+
 async def test_what_the_operator_records_counts_once() -> None:
     """It is revenue of the running round, in the operator's hand; the same reference is no more."""
     store, wall = MemoryStore(), Wall()
@@ -198,6 +216,9 @@ async def test_everybody_may_know_the_luck_and_nothing_else(tmp_path: Path) -> N
         assert [row["luck"]["won_wei"] for row in each["rounds"]] == ["0", "200"]
         for secret in ("claim", "gateway", "wallet", "pending", WALLET):
             assert secret not in answer.text
+        one = await client.get(f"/api/v1/revenue/{NAME}/rounds?limit=1", headers=bearer(OPERATOR))
+        assert [row["round"] for row in one.json()] == [2]
+        assert (await client.get(f"/api/v1/revenue/{NAME}/rounds")).status_code == 401
         details = "/api/v1/revenue/details"
         assert (await client.get(details)).status_code == 401
         told_ = await client.get(details, headers=bearer(OPERATOR))

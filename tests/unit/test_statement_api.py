@@ -146,6 +146,31 @@ async def test_everybody_can_fetch_and_check_a_statement(tmp_path: Path) -> None
         assert (notice["version"], notice["next_version"], notice["changes"]) == (1, 0, [])
 
 
+async def test_statements_come_in_pages(tmp_path: Path) -> None:
+    """The newest first, each once; the page goes on with a link."""
+    async with proved(tmp_path) as web:
+        for number in range(9, 64):
+            web.log.round(number)
+        await web.pool.append(*(event for _, event in web.log.entries))
+        statements = web.proofs.statements
+        assert isinstance(statements, Statements)
+        await statements.make_due()
+        all_rounds, seen = list(range(62, 6, -1)), list[int]()
+        while page := (await web.get(f"/api/v1/statements?limit=20&before={_last(seen)}")).json():
+            seen += [row["round"] for row in page]
+        assert seen == all_rounds
+        assert (await web.get("/api/v1/statements?before=4711")).json() == []
+        shown = (await web.get("/statements")).text
+        assert 'href="/statements?before=13"' in shown
+        shown = (await web.get("/statements?before=13")).text
+        assert 'href="/statements/7.json"' in shown
+        assert "?before=" not in shown.partition("<main")[2].partition("</main")[0]
+
+
+def _last(seen: list[int]) -> int:
+    return seen[-1] if seen else 0
+
+
 async def test_an_owner_gets_its_receipts_and_nobody_elses(tmp_path: Path) -> None:
     """With proofs for the owner, all for the operator, none for the public."""
     async with proved(tmp_path) as web:

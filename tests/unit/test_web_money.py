@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+from test_payout_views import orders
 from webpool import NOW_MS, OPERATOR, WebPool, bearer, served, web_pool
 
 from openpool.core import events as e
@@ -17,12 +18,12 @@ from openpool.core.money.payout_plan import Plan, Rules, Waiting
 from openpool.core.money.payout_views import (
     Chosen,
     NextPayout,
+    NextPayouts,
     OrderView,
     OwnerView,
     PayoutsView,
     chosen_by,
     in_flight,
-    next_payouts,
     orders_shown,
     owner_view,
 )
@@ -83,22 +84,32 @@ class Payouts:
             next_run_ms=NOW_MS,
             counts=dict(self.book.counts),
             orders=orders_shown(self.book),
-            next=next_payouts(self.plan, RULES, self.book),
+            next=self.nexts.page(self.book),
+            next_addresses=self.nexts.addresses,
             blocked={},
         )
 
-    async def orders(self, state: str, address: str, limit: int) -> tuple[OrderView, ...]:
+    @property
+    def nexts(self) -> NextPayouts:
+        return NextPayouts([(self.plan, RULES)])
+
+    async def orders(
+        self, state: str, address: str, limit: int, before: str = ""
+    ) -> tuple[OrderView, ...]:
         assert state in ("", *STATES)
-        return orders_shown(self.book, address, state, limit)
+        return orders_shown(self.book, address, state, limit, before)
+
+    async def next(self, after: str, limit: int) -> tuple[NextPayout, ...]:
+        return self.nexts.page(self.book, after, limit)
 
     async def order(self, order: str) -> OrderView | None:
         return next((o for o in orders_shown(self.book) if o.order == order), None)
 
     async def owner(self, address: str) -> OwnerView:
-        return owner_view(address, next_payouts(self.plan, RULES, self.book), RULES, self.book)
+        return owner_view(address, self.nexts.of(address, self.book), RULES, self.book)
 
     async def plan_now(self) -> tuple[NextPayout, ...]:
-        return next_payouts(self.plan, RULES, self.book)
+        return self.nexts.page(self.book)
 
     async def run_soon(self) -> None: ...
 
@@ -162,6 +173,20 @@ async def test_money_is_the_operators(tmp_path: Path) -> None:
         assert address[:6] in page
         assert HOSTILE not in page
         assert "&lt;script&gt;" in page
+
+
+async def test_payouts_come_in_pages(tmp_path: Path) -> None:
+    """Fifty on a page, which goes on with a link; an older page stands still."""
+    async with money(tmp_path) as (_, client, payouts, _):
+        payouts.book = orders(60, 55)
+        page = (await client.get("/money", headers=bearer(OPERATOR))).text
+        assert 'href="/money?before=payout-10"' in page
+        assert 'data-live="/live"' in page
+        page = (await client.get("/money?before=payout-10", headers=bearer(OPERATOR))).text
+        assert "payout-9<" in page
+        assert "payout-10<" not in page
+        assert "/money?before=" not in page
+        assert "data-live" not in page
 
 
 async def test_the_brake_is_a_button(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@
 `treasury.payer_view`. Pages and the API only show these.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, dropwhile, islice, takewhile
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -13,7 +14,10 @@ from openpool.core.money.events import Asset, OrderKind
 from openpool.core.money.orders import DAY_MS, Order, OrderBook, State
 from openpool.core.money.payout_plan import Plan, Rules, threshold_of
 
-ORDERS_SHOWN = 200
+ORDERS_SHOWN = 50
+"""In the view; more of them, and of the next, are asked for a page at a time."""
+NEXT_SHOWN = 50
+ASSETS: tuple[Asset, ...] = ("ETH", "LPT")
 RUNWAY_DAYS = 7
 """Spending of so many days tells how long the wallet lasts."""
 
@@ -109,8 +113,11 @@ class PayoutsView(Struct, frozen=True, kw_only=True):
     next_run_ms: int
     counts: dict[State, int]
     orders: tuple[OrderView, ...]
-    """Open ones, then those that ended last, the newest first."""
+    """Open ones, then those that ended last, the newest first: the first of them."""
     next: tuple[NextPayout, ...]
+    """Those that are paid now, then those that are owed most: the first of them."""
+    next_addresses: int
+    """How many addresses are owed something."""
     blocked: dict[str, str]
 
 
@@ -162,38 +169,93 @@ def order_view(order: Order, address: str = "") -> OrderView:
 
 
 def orders_shown(
-    book: OrderBook, address: str = "", state: str = "", limit: int = ORDERS_SHOWN
+    book: OrderBook,
+    address: str = "",
+    state: str = "",
+    limit: int = ORDERS_SHOWN,
+    before: str = "",
 ) -> tuple[OrderView, ...]:
-    """Open orders, then those that ended last, the newest first."""
+    """Open orders, then those that ended last, the newest first; with `before` only those that
+    come after that order in this list, none if it is not there."""
     newest = sorted(book.open.values(), key=lambda o: -o.planned_ms)
+    listed: Iterator[Order] = chain(newest, reversed(book.ended))
+    if before:
+        listed = islice(dropwhile(lambda order: order.order != before, listed), 1, None)
     fitting = (
         order
-        for order in [*newest, *reversed(book.ended)]
+        for order in listed
         if state in ("", order.state)
         and (not address or any(line.address == address for line in order.lines))
     )
-    return tuple(
-        order_view(order, address) for order, _ in zip(fitting, range(limit), strict=False)
-    )
+    return tuple(order_view(order, address) for order in islice(fitting, limit))
 
 
-def next_payouts(
-    plan: Plan, rules: Rules, book: OrderBook, only: str = ""
-) -> tuple[NextPayout, ...]:
-    """Everybody of a plan, by address, or one of them."""
-    due = {p.address: (p.amount_wei, "") for p in plan.payments if only in ("", p.address)}
-    waiting = {w.address: (w.amount_wei, w.why) for w in plan.waiting if only in ("", w.address)}
-    return tuple(
-        NextPayout(
-            address=address,
-            asset=plan.asset,
-            owed_wei=str(amount_wei),
-            threshold_wei=str(threshold_of(address, rules, book.choices)),
-            due=not why,
-            why=why,
+class NextPayouts:
+    """Everybody of some plans: those that are paid now first, then those that are owed most. Put
+    in order once for each plan; shown a page at a time."""
+
+    def __init__(self, plans: Sequence[tuple[Plan, Rules]] = ()) -> None:
+        self.plans = tuple(plans)
+        lines = sorted((line for plan, rules in plans for line in _planned(plan, rules)), key=_rank)
+        self._lines: dict[tuple[str, str], _Line] = {
+            (line.asset, line.address): line for line in lines
+        }
+        self._keys = list(self._lines)
+        self._places = {key: place for place, key in enumerate(self._keys)}
+        self.addresses = len({address for _, address in self._keys})
+        """How many of them there are; some are owed both assets."""
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def are_of(self, plans: Sequence[tuple[Plan, Rules]]) -> bool:
+        """Whether it was made of these very plans."""
+        return len(plans) == len(self.plans) and all(
+            a is c and b == d for (a, b), (c, d) in zip(plans, self.plans, strict=True)
         )
-        for address, (amount_wei, why) in sorted((due | waiting).items())
-    )
+
+    def page(
+        self, book: OrderBook, after: str = "", limit: int = NEXT_SHOWN
+    ) -> tuple[NextPayout, ...]:
+        """So many behind the one called `after` (`asset/address`); none if there is no such one."""
+        asset, _, address = after.partition("/")
+        place = self._places.get((asset, address), len(self._keys)) + 1 if after else 0
+        return tuple(self._shown(key, book) for key in self._keys[place : place + limit])
+
+    def of(self, address: str, book: OrderBook) -> tuple[NextPayout, ...]:
+        """What is planned for one address, in each asset."""
+        keys = ((asset, address) for asset in ASSETS)
+        return tuple(self._shown(key, book) for key in keys if key in self._lines)
+
+    def _shown(self, key: tuple[str, str], book: OrderBook) -> NextPayout:
+        line = self._lines[key]
+        return NextPayout(
+            address=line.address,
+            asset=line.asset,
+            owed_wei=str(line.owed_wei),
+            threshold_wei=str(threshold_of(line.address, line.rules, book.choices)),
+            due=not line.why,
+            why=line.why,
+        )
+
+
+class _Line(NamedTuple):
+    asset: Asset
+    address: str
+    owed_wei: int
+    why: str
+    rules: Rules
+
+
+def _planned(plan: Plan, rules: Rules) -> Iterator[_Line]:
+    for due in plan.payments:
+        yield _Line(plan.asset, due.address, due.amount_wei, "", rules)
+    for waiting in plan.waiting:
+        yield _Line(plan.asset, waiting.address, waiting.amount_wei, waiting.why, rules)
+
+
+def _rank(line: _Line) -> tuple[bool, Asset, int, str]:
+    return (bool(line.why), line.asset, -line.owed_wei, line.address)
 
 
 def chosen_by(address: str, rules: Rules, book: OrderBook, *, staked: bool = False) -> Chosen:
@@ -230,7 +292,8 @@ def owner_view(
 def runway_days(book: OrderBook, funds_wei: int, now_ms: int) -> int | None:
     """How many days the funds last, if as much is spent as in the last ones."""
     since_ms = now_ms - RUNWAY_DAYS * DAY_MS
-    lately = [o for o in book.ended if o.state == "confirmed" and o.ended_ms > since_ms]
+    ended = takewhile(lambda o: o.ended_ms > since_ms, reversed(book.ended))
+    lately = [o for o in ended if o.state == "confirmed"]
     spent_wei = sum(o.fee_wei + (o.value_wei if o.asset == "ETH" else 0) for o in lately)
     return max(funds_wei, 0) * RUNWAY_DAYS // spent_wei if spent_wei else None
 

@@ -16,7 +16,7 @@ from openpool.core.money.accounts import CUSTOMER
 from openpool.core.money.ledger import wei
 from openpool.core.money.luck import Wins
 
-ROUNDS_MAX = 200
+ROUNDS_MAX = 1_000
 """Rounds of an orchestrator that are remembered one by one."""
 TICKETS_MAX = 100
 """Likewise tickets."""

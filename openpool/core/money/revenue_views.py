@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import dropwhile, islice
 from typing import Literal
 
 from msgspec import Struct
@@ -107,7 +108,7 @@ class OrchestratorRevenue(Struct, frozen=True, kw_only=True):
     rank: int
     reward: RewardView | None
     rounds: list[RoundView]
-    """Newest first."""
+    """Newest first: the first of them."""
     tickets: list[TicketView]
     """Newest first."""
 
@@ -201,10 +202,16 @@ def round_view(standing: Standing, row: Round) -> RoundView:
     )
 
 
-def round_views(standing: Standing) -> list[RoundView]:
-    """The latest, newest first."""
+def round_views(
+    standing: Standing, before: int | None = None, limit: int = ROUNDS_SHOWN
+) -> list[RoundView]:
+    """The latest, newest first; with `before` those that come after that round in this list, none
+    if it is not there."""
     rows = sorted(standing.rounds.values(), key=lambda r: (r.start_ms, r.number), reverse=True)
-    return [round_view(standing, row) for row in rows[:ROUNDS_SHOWN]]
+    listed = iter(rows)
+    if before is not None:
+        listed = islice(dropwhile(lambda row: row.number != before, listed), 1, None)
+    return [round_view(standing, row) for row in islice(listed, limit)]
 
 
 def ticket_view(ticket: TicketRedeemed) -> TicketView:
