@@ -176,7 +176,7 @@ async def test_a_picture_drawn_by_the_worker_is_shown(tmp_path: Path) -> None:
 
 def purple_jpeg() -> str:
     file = io.BytesIO()
-    Image.new("RGB", (64, 48), (130, 0, 130)).save(file, "JPEG")
+    Image.new("RGB", (640, 480), (130, 0, 130)).save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()
 
 
