@@ -259,11 +259,12 @@ class PoolProcess:
                     await self.ai_upstreams.wait_idle()
                 await self.driver.wait_idle()
         except TimeoutError:
+            jobs, calls = self.driver.pool.snapshot(wall_ms()), self.driver.desk.snapshot(wall_ms())
+            log.warning("drain-timeout", jobs=len(jobs.jobs), calls=len(calls.calls))
             if self.ai_upstreams is not None:
                 await self.ai_upstreams.give_up()
             if self.exchange is not None:
                 await self.exchange.give_up()
-            log.warning("drain-timeout", jobs=len(self.driver.pool.snapshot(wall_ms()).jobs))
 
     async def _watch_disk(self) -> None:
         reason = await self.store.wait_failed()

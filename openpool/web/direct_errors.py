@@ -94,8 +94,9 @@ class NoSuchModel(Wrong):
 
     def __init__(self, model: str, known: Sequence[str]) -> None:
         named = f"There is no model `{model[:100]}` here" if model else "Say which `model` you want"
-        there = ", ".join(known[:NAMES_SHOWN]) or "none at the moment"
-        super().__init__(404 if model else 400, f"{named}; there is: {there}.", code="")
+        names = ", ".join(list(dict.fromkeys(known))[:NAMES_SHOWN])
+        there = f"there is: {names}" if names else "no worker offers one for this at the moment"
+        super().__init__(404 if model else 400, f"{named}; {there}.", code="")
         self.code = "model_not_found" if model else "model_missing"
 
 

@@ -38,6 +38,11 @@ class Form(Struct, frozen=True):
         for name in names:
             if name in self.files:
                 return self.files[name].data
+            if name in self.values:
+                raise BadMessage(
+                    f"{name!r} is a text and no file: send the file itself in a form (with curl, "
+                    f"-F {name}=@FILE), or as a base64 data: URL in JSON; no address is fetched"
+                )
         raise BadMessage(f"the request has no file {names[0]!r}: send it as a form or as the body")
 
 

@@ -79,3 +79,19 @@ def test_a_missing_file_is_named() -> None:
     """A request without its picture is told which file is missing."""
     with pytest.raises(BadMessage, match="no file 'image'"):
         Form({}, {}).file("image", "file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"image": "https://example.org/cat.png"}'),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\ncat.png\r\n--b--\r\n',
+        ),
+    ],
+)
+def test_an_address_or_a_files_name_in_place_of_a_file(kind: str, body: bytes) -> None:
+    """Who sends where a file is, instead of the file, is told how to send it."""
+    with pytest.raises(BadMessage, match=r"'image' is a text and no file: .* -F image=@FILE"):
+        read_form(kind, body, "image").file("image")
