@@ -14,7 +14,7 @@ from openpool.store.interface import EventFilter, Reader
 from openpool.web.words import order_of
 
 PAGE = 5_000
-ENTRIES_MAX = 50_000
+ENTRIES_MAX = 20_000
 """More entries than this are not looked at."""
 ROUNDS_MAX = 5_000
 

@@ -129,10 +129,12 @@ async def test_the_operator_sees_all_of_it(tmp_path: Path) -> None:
         assert all(tx in page for tx in TXS)
         assert page.index(">sent<") < page.index(">replaced<")
         assert "the chain says: underpriced" in page
+        assert "pool:tick" in page
         lines = [line(OTHER, 100), line(owner, 70)]
         await pool.append(*told(confirmed("batch-2", lines, TXS[1])))
         page = (await client.get("/payouts/batch-2", headers=HTML | bearer(OPERATOR))).text
         assert "It is done: in final block 77" in page
+        assert "pool:tick" not in page  # nothing changes any more
         assert ">never mined<" in page
 
 
