@@ -93,6 +93,8 @@ def middle(amounts: Iterable[int | str]) -> int:
 def ether_like(wei: int, like_wei: int) -> str:
     """An amount in the unit, and with as many decimals, as another needs, so that the amounts of
     a column compare. What is too small for these decimals has two digits all the same."""
+    if 0 < abs(like_wei) < GWEI // 1_000:
+        return f"{grouped(wei)}{_THIN}wei"
     unit, size = ("ETH", ETHER) if abs(like_wei) >= _COLUMN_ETHER else ("gwei", GWEI)
     places = max(0, 3 - (Decimal(like_wei or size) / size).adjusted())
     value = Decimal(wei) / size

@@ -71,6 +71,7 @@ def test_an_amount_takes_the_unit_that_suits_it(wei: int, text: str) -> None:
         (3 * ETHER, 121 * GWEI, "3 000 000 000.0 gwei"),
         (1, 121 * GWEI, "0.000000001 gwei"),
         (0, 121 * GWEI, "0 gwei"),
+        (12_345, 70, "12 345 wei"),
     ],
 )
 def test_the_amounts_of_a_column_compare(wei: int, like: int, text: str) -> None:
