@@ -7,7 +7,7 @@ operator's. Read `web.statement_interface` for what is asked of the pool.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from itertools import chain, dropwhile, islice
+from itertools import chain, islice
 from typing import Annotated
 
 import msgspec
@@ -22,6 +22,7 @@ from openpool.core.errors import BadMessage, NotAllowed
 from openpool.core.money.corrections import Mending
 from openpool.core.money.disputes import Dispute
 from openpool.core.money.terms import Promise, Published, differences
+from openpool.core.paging import behind
 from openpool.web.answers import CorrectionView, Movement, StatementView
 from openpool.web.api import Limit
 from openpool.web.auth import Visitor
@@ -153,7 +154,7 @@ def rows_before(rows: Sequence[StatementRow], before: int, limit: int) -> list[S
     first; none if there is no such one."""
     newest = reversed(rows)
     if before:
-        newest = islice(dropwhile(lambda row: row.round != before, newest), 1, None)
+        newest = behind(newest, lambda row: row.round == before)
     return list(islice(newest, limit))
 
 

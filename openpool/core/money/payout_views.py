@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, dropwhile, islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -13,6 +13,7 @@ from msgspec import Struct
 from openpool.core.money.events import Asset, OrderKind
 from openpool.core.money.orders import DAY_MS, Order, OrderBook, State
 from openpool.core.money.payout_plan import Plan, Rules, threshold_of
+from openpool.core.paging import behind
 
 ORDERS_SHOWN = 50
 """In the view; more of them, and of the next, are asked for a page at a time."""
@@ -180,7 +181,7 @@ def orders_shown(
     newest = sorted(book.open.values(), key=lambda o: -o.planned_ms)
     listed: Iterator[Order] = chain(newest, reversed(book.ended))
     if before:
-        listed = islice(dropwhile(lambda order: order.order != before, listed), 1, None)
+        listed = behind(listed, lambda order: order.order == before)
     fitting = (
         order
         for order in listed

@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import dropwhile, islice
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from openpool.core.money.events import TicketRedeemed
 from openpool.core.money.luck import Wins, luck
 from openpool.core.money.revenue import RewardState, Round, Standing
 from openpool.core.money.rewards import Level
+from openpool.core.paging import behind
 
 ROUNDS_SHOWN = 60
 
@@ -210,7 +211,7 @@ def round_views(
     rows = sorted(standing.rounds.values(), key=lambda r: (r.start_ms, r.number), reverse=True)
     listed = iter(rows)
     if before is not None:
-        listed = islice(dropwhile(lambda row: row.number != before, listed), 1, None)
+        listed = behind(rows, lambda row: row.number == before)
     return [round_view(standing, row) for row in islice(listed, limit)]
 
 
