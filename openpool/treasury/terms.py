@@ -6,6 +6,7 @@ signed and written to the log before anybody is told. Must not read settings its
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -150,6 +151,12 @@ class PublishedTerms:
     def in_force(self) -> Published:
         """The version that holds now. SetupError before anything was published."""
         found = self.at(self._clock_ms())
+        if found is None and self._versions:
+            first = datetime.fromtimestamp(self._versions[0].terms.applies_ms / 1000, UTC)
+            raise SetupError(
+                f"The pool's first terms are of {first:%Y-%m-%d %H:%M} UTC, which by the clock of "
+                "this machine is still to come; set the clock right."
+            )
         if found is None:
             raise SetupError("The pool has published no terms yet; start it once.")
         return found

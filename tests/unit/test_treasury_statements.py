@@ -411,3 +411,12 @@ async def test_who_listens_hears_when_terms_begin_to_apply(tmp_path: Path) -> No
             await pool.heard.wait()
             task.cancel()
         assert terms.commission_ppm("any") == 1
+
+
+async def test_a_clock_that_is_behind_the_log_is_named(tmp_path: Path) -> None:
+    """A pool that starts before its own first terms is told that its clock is wrong."""
+    async with treasury(tmp_path) as at:
+        await at.terms().publish(PROMISE)
+        at.now_ms -= 3_600_000
+        with pytest.raises(SetupError, match=r"terms are of 2026-11-06 \d\d:\d\d UTC.* the clock"):
+            at.reloaded().in_force()
