@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, vectors
 
 from openpool.core.call_requests import CallRequest, Checked
@@ -458,6 +459,23 @@ async def test_pictures_beside_lines_are_opened_before_the_line_counts() -> None
     assert checked.usage.units == 640 * 360 + 2 * 2560 * 1440
     assert "; then the JPEG of frame 3 is damaged" in checked.usage.note
     assert checked.blamed
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [("", False), ("?annotate=true", True), ("?fps=5&annotate=true", True),
+     ("?annotate=false", False), ("?annotate=true&annotate=false", False), ("?annotate", False)],
+)  # fmt: skip
+async def test_a_picture_that_was_asked_for_must_come(query: str, wanted: bool) -> None:
+    """A frame without the picture that its client asked for is not what was asked for; of a message
+    that cannot be read there is none."""
+    asked = structs.replace(ASKED_LIVE, path=f"/v1/live/detect{query}")
+    check = Answers(open_here).follow(asked)
+    assert check is not None
+    told = lines({"t_ms": 0, "error": "damaged"}, shown(1, JPEG))
+    assert await check.feed(told) == told
+    await check.feed(lines(frame(2)))
+    assert check.fault == ("frame 2 has no JPEG, which was asked for" if wanted else "")
 
 
 async def test_pictures_of_sessions_leave_checkers_to_others() -> None:

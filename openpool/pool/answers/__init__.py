@@ -88,7 +88,8 @@ class Answers:
         end only."""
         pipeline = request.app.pipeline
         if pipeline == LIVE and request.headers.get("content-type") == framing.CONTENT_TYPE:
-            return sessions.LiveCheck(self._opener_of_shown)
+            annotated = sessions.wants_pictures(request.path)
+            return sessions.LiveCheck(self._opener_of_shown, annotated=annotated)
         return None if pipeline in {*CHECKS, *COUNTED} else sessions.OwnCheck()
 
     async def _find(self, said: Transcript) -> Finding:

@@ -6,6 +6,8 @@ forward, boxes lie inside the frame, and there are no more frames than a stream 
 that comes with a line is opened in a checker process before the line counts.
 """
 
+from urllib.parse import parse_qsl
+
 import msgspec
 from msgspec import Struct
 
@@ -49,13 +51,15 @@ class _Seen(Struct):
 class LiveCheck:
     """Checks the lines of a session as they come (`pool.exchange.Follow`)."""
 
-    def __init__(self, opened: Opener) -> None:
+    def __init__(self, opened: Opener, *, annotated: bool = False) -> None:
+        """`annotated` says that each frame was to come with its picture."""
         self.fault = ""
         self.frames = 0
         """Frames that were analysed."""
         self.pixels = 0
         """Pixels of all of them."""
         self._opened = opened
+        self._annotated = annotated
         self._lines = Lines(LINE_BYTES_MAX)
         self._last_ms = self._last_frame = -1
 
@@ -89,7 +93,9 @@ class LiveCheck:
             demand(seen.jpeg is None, "a line about an error has no picture")
             return
         self._check(seen)
-        if seen.jpeg is not None:
+        if seen.jpeg is None:
+            demand(not self._annotated, f"frame {seen.frame} has no JPEG, which was asked for")
+        else:
             _check_bytes(seen.jpeg, seen.frame)
             picture = await open_result(self._opened, seen.jpeg, f"the JPEG of frame {seen.frame}")
             _check_picture(picture, seen)
@@ -136,6 +142,11 @@ def _check_picture(picture: Weight, seen: _Seen) -> None:
         f"the JPEG of frame {seen.frame} is {picture.width}x{picture.height}, "
         f"not {shown[0]}x{shown[1]}",
     )
+
+
+def wants_pictures(path: str) -> bool:
+    """Whether the query of a session's path asks for a picture of each frame."""
+    return dict(parse_qsl(path.partition("?")[2])).get("annotate") == "true"
 
 
 class OwnCheck:
