@@ -122,3 +122,17 @@ def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken" / "config.json").write_text("{}")
     with pytest.raises(ModelMissing, match="cannot be read"):
         Embeddings("broken", {}, tmp_path).load()
+
+
+def test_texts_of_megabytes_are_refused_unread(embeddings: Embeddings) -> None:
+    """Nobody counts a million tokens to say that they are too many, in whichever text."""
+    for texts, sentence in (
+        (
+            "a b " * 1_000_000,
+            "input 0 has 4000000 characters; all-minilm-l6-v2 takes at most 25600",
+        ),
+        (["a"] * 100 + [" " * 1_000_000 + "a"], "input 100 has 1000001 characters"),
+        (["a"] * 40 + ["a " * 300], "input 40 has 302 tokens; all-minilm-l6-v2 takes at most 256"),
+    ):
+        with pytest.raises(BadRequest, match=sentence):
+            ask(embeddings, input=texts)

@@ -179,7 +179,7 @@ def test_bad_requests_are_refused(llm: Llm, fields: dict[str, object]) -> None:
     assert whole(llm, max_tokens=1)["choices"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 50_000])
 def test_garbage_json_is_refused(llm: Llm, content: bytes) -> None:
     """What is no JSON object gets one sentence."""
     request = RuntimeRequest(
@@ -187,6 +187,27 @@ def test_garbage_json_is_refused(llm: Llm, content: bytes) -> None:
     )
     with pytest.raises(BadRequest, match="no"):
         llm.answer(request)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"messages": [{"role": "user", "content": "the " * 500_000}]}, "takes at most 65536"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias has 1025 entries"),
+        ({"stop": [f"{i}" for i in range(17)]}, "stop has 17 entries"),
+        ({"top_logprobs": 10**9}, "from 0 to 20"),
+        ({"top_logprobs": -1}, "from 0 to 20"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {
+            "properties": {f"p{i}": {"type": "string"} for i in range(1500)}}}}}, "at most 32768"),
+        ({"tools": [{"type": "function", "function": {"name": "f" * 40_000}}]}, "at most 32768"),
+    ],
+)  # fmt: skip
+def test_what_would_hold_up_others_is_refused_unread(
+    llm: Llm, fields: dict[str, object], sentence: str
+) -> None:
+    """Small requests that cost minutes in the engine, or an answer of gigabytes, are not begun."""
+    with pytest.raises(BadRequest, match=sentence):
+        llm.answer(asked(**fields))
 
 
 def test_fields_of_the_engine_are_not_handed_on(llm: Llm) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 from pathlib import Path
 
 import av
@@ -188,6 +189,31 @@ def test_a_sound_bomb_is_refused(listener: SpeechToText) -> None:
         hear(listener, bomb.getvalue())
 
 
+def test_sound_of_one_sample_a_second_is_not_blown_up(listener: SpeechToText) -> None:
+    """A hundred kilobytes that would become gigabytes at our rate are refused before they do."""
+    bomb = io.BytesIO()
+    with av.open(bomb, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=1, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 20_000), np.int16), format="s16", layout="mono"
+        )
+        frame.rate = 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadRequest, match="longer than 1 minutes"):
+        hear(listener, bomb.getvalue())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
+
+
+def test_a_format_that_is_unknown_is_refused_before_anybody_listens(
+    listener: SpeechToText,
+) -> None:
+    """Also where the sound could not be read."""
+    with pytest.raises(BadRequest, match="response_format"):
+        hear(listener, b"no sound", response_format="exe")
+
+
 @pytest.mark.parametrize("listing", [LIST_OF_FILES, LIST_OF_STREAMS, SESSION_OF_PORTS])
 def test_a_list_of_sounds_opens_none_of_them(
     listener: SpeechToText,
@@ -296,6 +322,7 @@ def test_speed_changes_the_time(speaker: TextToSpeech) -> None:
         ({"input": ""}, "nothing that can be spoken"),
         ({"input": "?!... 日本"}, "nothing that can be spoken"),
         ({"input": "a" * 5000}, "at most 4096"),
+        ({"input": "\ufdfa" * 4096}, "has 73728 characters"),
         ({"input": "a", "voice": "../../etc/passwd"}, "voice must be one of"),
         ({"input": "a", "response_format": "exe"}, "response_format"),
         ({"input": "a", "speed": 100}, "speed"),

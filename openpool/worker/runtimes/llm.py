@@ -48,6 +48,14 @@ FIELDS = frozenset({
 })  # fmt: skip
 """What a client may say about a completion."""
 
+BODY_BYTES_MIN = 65_536
+TOKEN_BYTES_MAX = 32
+"""Of a request, for each token of the context: texts have about four."""
+ENTRIES_MAX = {"logit_bias": 1024, "stop": 16}
+RULES_BYTES_MAX = 32_768
+"""Of what the answer is to look like: llama.cpp makes a grammar of it, while all others wait."""
+TOP_LOGPROBS_MAX = 20
+
 OWN_FAULTS = frozenset({"Compute error.", "Invalid input batch."})
 """What llama.cpp says when it fails itself: its status is no guide, bad tools are a 500 as well."""
 
@@ -89,7 +97,8 @@ class Llm(Runtime):
         params.model.path = str(self._file())
         params.model_alias = {self.model}
         params.n_parallel = self.parallel
-        params.n_ctx = CONTEXT.of(self.options) * self.parallel
+        self._context = CONTEXT.of(self.options)
+        params.n_ctx = self._context * self.parallel
         params.warmup = False
         # otherwise a customer could measure what another has asked
         params.cache_prompt = REUSE_PROMPTS.of(self.options)
@@ -115,6 +124,7 @@ class Llm(Runtime):
         return found[0]
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
+        _check_bytes(request.body, self._context)
         fields = _fields(request.body)
         asked = _Asked(self._connection(), self._key, fields, request.hangup)
         if fields.get("stream"):
@@ -195,6 +205,32 @@ def _error(body: bytes) -> Exception:
     return RuntimeError(words) if words in OWN_FAULTS else BadRequest(words[:300])
 
 
+def _check_bytes(body: bytes, context: int) -> None:
+    """What cannot fit into the context is refused before llama.cpp counts tokens for minutes."""
+    most = max(BODY_BYTES_MIN, context * TOKEN_BYTES_MAX)
+    if len(body) > most:
+        raise BadRequest(
+            f"the request has {len(body)} bytes; a context of {context} tokens takes at most {most}"
+        )
+
+
+def _check_sizes(asked: Fields) -> None:
+    """Lists at which llama.cpp would work for minutes, while the process's other requests wait."""
+    for name, most in ENTRIES_MAX.items():
+        value = asked.get(name)
+        if isinstance(value, list | dict) and len(value) > most:
+            raise BadRequest(f"{name} has {len(value)} entries; at most {most} are taken")
+    rules = msgspec.json.encode([asked.get("response_format"), asked.get("tools")])
+    if len(rules) > RULES_BYTES_MAX:
+        raise BadRequest(
+            f"response_format and tools have {len(rules)} bytes; at most {RULES_BYTES_MAX} "
+            "are taken"
+        )
+    likeliest = asked.get("top_logprobs")
+    if likeliest is not None and likeliest not in range(TOP_LOGPROBS_MAX + 1):
+        raise BadRequest(f"top_logprobs must be a whole number from 0 to {TOP_LOGPROBS_MAX}")
+
+
 def _fields(body: bytes) -> Fields:
     """The fields of a request that are handed on. Raises BadRequest."""
     asked = read_json(body, dict[str, object], "a chat request")
@@ -203,6 +239,7 @@ def _fields(body: bytes) -> Fields:
         raise BadRequest("messages must be a list of at least one message")
     if asked.get("n", 1) != 1:
         raise BadRequest("n must be 1: one answer to a request")
+    _check_sizes(asked)
     limit = asked.get("max_tokens", asked.get("max_completion_tokens"))
     if limit is not None and not (isinstance(limit, int) and limit > 0):
         raise BadRequest("max_tokens must be a whole number above 0")

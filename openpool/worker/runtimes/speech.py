@@ -100,13 +100,18 @@ class Speaker(Runtime):
 def speakable(text: str) -> str:
     """The text in one line, without control characters. Raises BadRequest if nothing is left, or
     too much."""
-    if len(text) > CHARACTERS_MAX:
-        raise BadRequest(f"input has {len(text)} characters; at most {CHARACTERS_MAX} are spoken")
-    plain = unicodedata.normalize("NFKC", text)
+    _check_length(text)
+    plain = unicodedata.normalize("NFKC", text)  # a single character may become eighteen
     plain = " ".join("".join(c if c.isprintable() else " " for c in plain).split())
+    _check_length(plain)
     if not any(c.isalnum() for c in plain):
         raise BadRequest("input has nothing that can be spoken")
     return plain
+
+
+def _check_length(text: str) -> None:
+    if len(text) > CHARACTERS_MAX:
+        raise BadRequest(f"input has {len(text)} characters; at most {CHARACTERS_MAX} are spoken")
 
 
 def ffmpeg_missing() -> str:

@@ -62,6 +62,10 @@ class Heard(Struct, frozen=True):
         return " ".join(segment.text for segment in self.segments).strip()
 
 
+Writer = Callable[[Heard, float], RuntimeAnswer]
+"""Writes what was said in so many seconds as an answer."""
+
+
 class Ear(ABC):
     """One engine with its model."""
 
@@ -93,12 +97,10 @@ class SpeechToText(Runtime):
 
     def answer(self, request: RuntimeRequest) -> RuntimeAnswer:
         form = _form(request)
+        write = _writer(request.path, form)
         samples = samples_of(_file(form), self._seconds_max)
         heard = self._ear.listen(samples, form.values.get("language", "")[:8])
-        seconds = len(samples) / RATE
-        if request.path == "/audio-to-text":
-            return _json(_livepeer(heard))
-        return FORMATS[_format(form)](heard, seconds)
+        return write(heard, len(samples) / RATE)
 
 
 class _Sphinx(Ear):
@@ -202,11 +204,14 @@ def _file(form: Form) -> bytes:
     return data
 
 
-def _format(form: Form) -> str:
+def _writer(path: str, form: Form) -> Writer:
+    """How the answer is to be written: known before anybody listens for minutes."""
+    if path == "/audio-to-text":
+        return _livepeer
     name = form.values.get("response_format", "json")
     if name not in FORMATS:
         raise BadRequest(f"response_format must be one of {', '.join(FORMATS)}, not {name[:40]!r}")
-    return name
+    return FORMATS[name]
 
 
 def _json(body: object) -> RuntimeAnswer:
@@ -250,9 +255,9 @@ def _vtt(heard: Heard, seconds: float) -> RuntimeAnswer:
     return _plain("\n".join(["WEBVTT\n", *parts]), "text/vtt")
 
 
-def _livepeer(heard: Heard) -> dict[str, object]:
+def _livepeer(heard: Heard, seconds: float) -> RuntimeAnswer:
     chunks = [{"timestamp": [each.start, each.end], "text": each.text} for each in heard.segments]
-    return {"text": heard.text, "chunks": chunks}
+    return _json({"text": heard.text, "chunks": chunks})
 
 
 def clock(seconds: float, point: str = ".") -> str:
@@ -261,7 +266,7 @@ def clock(seconds: float, point: str = ".") -> str:
     return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
 
 
-FORMATS: dict[str, Callable[[Heard, float], RuntimeAnswer]] = {
+FORMATS: dict[str, Writer] = {
     "json": _short,
     "text": lambda heard, seconds: _plain(heard.text + "\n"),
     "verbose_json": _verbose,
