@@ -271,8 +271,8 @@ class StoryDesk:
 
     def explain(self, worker: str, now_ms: int) -> list[Reason]:
         if worker == CAST[1].id:
-            text = "All 1 places for text-to-speech/kokoro-82m are taken; raise its capacity if it"
-            return [Reason(code="full", text=f"{text} can.")]
+            text = "It is full: it takes 1 call for text-to-speech/kokoro-82m at once. Raise its"
+            return [Reason(code="full", text=f"{text} capacity if it can do more.")]
         text = "It got 214 calls since the pool was started. Among workers that are about as quick,"
         return [Reason(code="share", text=f"{text} calls go by turns, by their places.")]
 
