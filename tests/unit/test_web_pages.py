@@ -220,6 +220,14 @@ async def test_who_has_several_workers_chooses_one(tmp_path: Path) -> None:
         assert "one enrolled" in (await client.get("/events", params={"worker": workers[0]})).text
 
 
+async def test_who_is_signed_in_is_not_asked_to(tmp_path: Path) -> None:
+    """The first page leads strangers to the sign-in, and nobody else."""
+    async with running(tmp_path) as (_, client):
+        assert (await client.get("/")).text.count('href="/login"') == 2
+        await as_operator(client)
+        assert 'href="/login"' not in (await client.get("/")).text
+
+
 async def as_owner(client: httpx.AsyncClient, pool: WebPool) -> None:
     """Sign in with the wallet that enrols."""
     message = await pool.enrolment.nonce(Account.from_key("11" * 32).address)
