@@ -115,7 +115,10 @@ def token_id(text: str) -> str:
     """The public id within a token's secret text. Raises Unauthorized if it is no token."""
     match = TOKEN.fullmatch(text)
     if not match:
-        raise Unauthorized("This is not a token of this pool (op_…); enrol to get one.")
+        raise Unauthorized(
+            "This is not a token of this pool: a worker gets its token (op_…) by enrolling, the "
+            "operator's is in the file that the pool names when it starts."
+        )
     return match[1]
 
 

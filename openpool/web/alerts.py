@@ -14,6 +14,9 @@ from openpool.store.interface import WorkerRow
 from openpool.web.format import ether_text
 from openpool.web.shapes import Alert, Figures, online, serving, state_of
 
+MANY_MIN = 3
+"""Fewer failures within an hour are not called many, however little work there was."""
+
 
 def alerts(
     live: PoolView,
@@ -80,12 +83,17 @@ def _call_alerts(desk: DeskView | None, hour: Figures) -> list[Alert]:
         more = f" and {len(full) - 3} more" if len(full) > 3 else ""
         text = f"Every place for {names}{more} is taken. More workers would help."
         found.append(Alert(level="warn", title="Models are full.", text=text, link="/models"))
-    if hour.calls_failed * 20 > hour.calls + hour.calls_failed:
+    if _many(hour.calls_failed, hour.calls + hour.calls_failed):
         share = f"{hour.calls_failed} of {hour.calls + hour.calls_failed} calls"
         text = f"{share} had no answer within the last hour."
         link = "/events?type=call-failed"
         found.append(Alert(level="bad", title="Many calls fail.", text=text, link=link))
     return found
+
+
+def _many(failed: int, among: int) -> bool:
+    """One in twenty; one or two in all are no trend."""
+    return failed >= MANY_MIN and failed * 20 > among
 
 
 def _because(problem: str) -> str:
@@ -102,7 +110,7 @@ def _load_alerts(live: PoolView, hour: Figures) -> list[Alert]:
     elif busy and all(busy):
         text = "New streams are turned away. More workers, or more sessions per worker, would help."
         found.append(Alert(level="warn", title="All capacity is used.", text=text))
-    if hour.failed * 20 > hour.segments + hour.failed:
+    if _many(hour.failed, hour.segments + hour.failed):
         share = f"{hour.failed} of {hour.segments + hour.failed} segments"
         text = f"{share} were not delivered within the last hour."
         found.append(

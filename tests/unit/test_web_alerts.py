@@ -62,6 +62,14 @@ def test_each_alert_begins_where_it_says(change: dict[str, int], title: str) -> 
     assert title in titles(replace(GOOD, **beyond))
 
 
+def test_one_or_two_failures_are_not_many() -> None:
+    """A pool with little work does not cry at its first mistake."""
+    little = Figures(segments=4, media_ms=8_000, latency_ms=2_000, calls=4)
+    many = {"Many segments fail.", "Many calls fail."}
+    assert not many & titles(replace(little, failed=2, calls_failed=2))
+    assert many <= titles(replace(little, failed=3, calls_failed=3))
+
+
 async def test_alerts_about_money_say_what_to_do(tmp_path: Path) -> None:
     """Worst first, whoever found them; a blocked address is named with how to pay it again, and
     of many it is said where they are told apart."""
