@@ -54,7 +54,10 @@ def read_yaml(path: Path) -> Node:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = error.problem or error.context
-        raise SetupError(f"{path}:{line}: this is not YAML: {problem}.") from None
+        raise SetupError(
+            f"{path}:{line}: this is not YAML ({problem}); look there and a line before for "
+            "indentation, which is spaces only, and for a missing colon or quote."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise SetupError(f"The configuration file {path} is not YAML text.") from None
     if root is None:

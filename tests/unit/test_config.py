@@ -225,6 +225,7 @@ def test_a_missing_field_of_an_orchestrator_is_named(tmp_path: Path) -> None:
     [
         ("commission: 1%\ncommission: 2%", "`commission` is set twice"),
         ("a: [", "this is not YAML"),
+        ("pool:\n  name: x\n web: {}", "indentation, which is spaces only"),
         ("commission: !!python/object:os.system 1", "YAML tags"),
         ("- 1", "must hold settings like"),
         ("x: &a [*a]", "nested deeper"),
