@@ -32,7 +32,7 @@ from openpool.app_terms import put_into_force
 from openpool.config import Config, OrchestratorSettings
 from openpool.config.kinds import HostPort
 from openpool.core.call_state import lost
-from openpool.core.errors import SetupError, Unavailable
+from openpool.core.errors import Unavailable
 from openpool.core.events import (
     AnyPayload,
     Event,
@@ -579,10 +579,6 @@ async def run(
 
     `started` is called once everything listens.
     """
-    try:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"data_dir: cannot use {config.data_dir}: {error.strerror}") from None
     async with SqliteStore(config.data_dir) as store:
         process = await build(config, store)
         await process.run(stopping, started)

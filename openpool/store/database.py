@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from openpool.core.errors import SetupError, Unavailable
+from openpool.core.errors import SetupError, Unavailable, reason_of
 
 FILE = "openpool.db"
 LOCK = "openpool.lock"
@@ -183,7 +183,10 @@ class ProcessLock:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise SetupError(f"{directory} cannot be used for data: {error.strerror}.") from error
+            raise SetupError(
+                f"The data folder {directory} cannot be used ({reason_of(error)}); choose another "
+                "by data_dir, or make this one writable."
+            ) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -272,7 +272,7 @@ def test_another_programs_database_is_refused(directory: Path) -> None:
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """A file where the directory should be gives a sentence with the path."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(SetupError, match="cannot be used for data"):
+    with pytest.raises(SetupError, match=r"The data folder .* cannot be used"):
         SqliteStore(tmp_path / "file")
 
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import ssl
+import stat
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from openpool.app import run
+from openpool.config import load
 from openpool.core.capabilities import DEFAULT
 from openpool.core.events import (
     JobDelivered,
@@ -411,3 +414,12 @@ async def test_a_revoked_token_ends_its_stream_and_a_rotated_one_does_not(tmp_pa
                 assert len(running.process.downstream.connections) == 1
         await enrolment.ban(known.worker, "cheated")
         assert (await refused(running, newer.secret)).message == "invalid secret"
+
+
+async def test_nobody_else_reads_the_folder_that_a_first_start_makes(tmp_path: Path) -> None:
+    """The log tells of owners and customers, so the new data folder is its operator's alone."""
+    config = load(write_config(tmp_path, ["127.0.0.1:1"]), environment={}).config
+    stopping = asyncio.Event()
+    async with asyncio.timeout(30):
+        await run(config, stopping=stopping, started=lambda _: stopping.set())
+    assert stat.S_IMODE(config.data_dir.stat().st_mode) == 0o700
