@@ -99,6 +99,7 @@ class Statements:
         self._clock_ms, self._is_settled = clock_ms, is_settled
         self._folder = folder
         self._receipts = ReceiptFiles(folder)
+        self._turn = asyncio.Lock()
         self._pool_name, self._chain_id = pool_name, chain_id
         self._rows: list[StatementRow] = []
         self._opening = Opening()
@@ -118,10 +119,11 @@ class Statements:
     async def make_due(self) -> int:
         """Make every statement that is due; how many that were."""
         made = 0
-        while (due := await asyncio.to_thread(self._due)) is not None:
-            data, opening = await asyncio.to_thread(self._make, *due)
-            await self._record(data, opening)
-            made += 1
+        async with self._turn:
+            while (due := await asyncio.to_thread(self._due)) is not None:
+                data, opening = await asyncio.to_thread(self._make, *due)
+                await self._record(data, opening)
+                made += 1
         return made
 
     def _due(self) -> tuple[int, int] | None:

@@ -108,4 +108,4 @@ async def test_tables_for_people(
     assert code == 1
     assert "1 of 1 agree, 1 must" in said.out
     assert protocol.addresses["BondingManager"] in said.out
-    assert "the address of the contract" in said.err
+    assert "is no price feed" in said.err

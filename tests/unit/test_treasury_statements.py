@@ -210,6 +210,19 @@ async def test_lost_and_damaged_files_come_back(tmp_path: Path) -> None:
         assert await again.make_due() == 0
 
 
+async def test_two_who_ask_at_once_make_each_statement_once(tmp_path: Path) -> None:
+    """The second waits for the first, and finds nothing left to do."""
+    async with treasury(tmp_path) as pool:
+        statements = await pool.statements()
+        for number in range(1, 4):
+            pool.log.round(number)
+            pool.log.work(6)
+        await pool.write()
+        made = await asyncio.gather(statements.make_due(), statements.make_due())
+        assert made == [2, 0]
+        assert [row.round for row in statements.rows] == [1, 2]
+
+
 async def test_a_damaged_file_of_receipts_is_not_handed_out(tmp_path: Path) -> None:
     """Proofs that lead nowhere help nobody; a start makes the file again."""
     async with treasury(tmp_path) as pool:

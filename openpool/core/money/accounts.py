@@ -9,7 +9,6 @@ CUSTOMER = "customer:"
 WORKER = "worker:"
 HOLDBACK = "holdback:"
 ACCRUED = "accrued:"
-ACCRUED = "accrued:"
 LPT = "lpt/"
 """Before the name of an account in LPT."""
 
