@@ -9,7 +9,7 @@ from openpool.core.money.events import RoundSettled, RuleRefused
 from openpool.core.money.payout_views import PayoutsView
 from openpool.core.money.revenue_views import RevenueView
 from openpool.core.texts import plural
-from openpool.core.views import PoolView
+from openpool.core.views import OrchestratorView, PoolView
 from openpool.store.interface import WorkerRow
 from openpool.web.format import ether_text
 from openpool.web.shapes import Alert, Figures, online, serving, state_of
@@ -30,7 +30,7 @@ def alerts(
         Alert(
             level="bad",
             title=f"{o.orchestrator} is down.",
-            text=f"No segments come from it{_because(o.problem)}. The pool keeps dialling.",
+            text=f"No segments come from it{_because(o.problem)}. {_dialling(o)}",
         )
         for o in live.orchestrators
         if state_of(o) == "down"
@@ -94,6 +94,12 @@ def _call_alerts(desk: DeskView | None, hour: Figures) -> list[Alert]:
 def _many(failed: int, among: int) -> bool:
     """One in twenty; one or two in all are no trend."""
     return failed >= MANY_MIN and failed * 20 > among
+
+
+def _dialling(o: OrchestratorView) -> str:
+    if o.groups:
+        return "The pool keeps dialling."
+    return "It is dialled again once there is a worker."
 
 
 def _because(problem: str) -> str:

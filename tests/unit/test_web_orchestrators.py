@@ -1,58 +1,56 @@
-"""What the operator is told to look at, and in which order."""
+"""What the operator is told about orchestrators: reached, not reached, or not dialled yet."""
 
-from itertools import permutations
+from openpool.core.capabilities import DEFAULT
+from openpool.core.facts import OrchestratorLost, OrchestratorSeen, Tick, WorkerDown, WorkerUp
+from openpool.core.pool import Pool
+from openpool.core.settings import PoolSettings
+from openpool.web.alerts import alerts
+from openpool.web.shapes import Figures, state_of
 
-import pytest
-from msgspec.structs import replace
-
-from openpool.web.alerts import alerts, worst_first
-from openpool.web.call_story import StoryDesk
-from openpool.web.shapes import Alert, Figures
-from openpool.web.storybook import StoryPool
-
-NOW_MS = 1_795_000_000_000
-GOOD = Figures(segments=100, media_ms=200_000, latency_ms=60_000, calls=100)
-
-
-def titles(hour: Figures) -> set[str]:
-    """What is told of the story's pool, whose last hour was like this."""
-    live = StoryPool()
-    live.tell(NOW_MS)
-    desk = StoryDesk().snapshot(NOW_MS)
-    return {each.title for each in alerts(live.snapshot(NOW_MS), desk, [], hour)}
-
-
-def alert(level: str, title: str = "") -> Alert:
-    return Alert(level=level, title=title, text="")
-
-
-def test_the_worst_comes_first() -> None:
-    """Whatever the order in which they were found; those of one level stay as they were found."""
-    for found in permutations(("bad", "warn", "info")):
-        shown = worst_first([alert(level) for level in found])
-        assert [each.level for each in shown] == ["bad", "warn", "info"]
-    same = [alert("warn", "b"), alert("bad", "x"), alert("warn", "a")]
-    assert [each.title for each in worst_first(same)] == ["x", "b", "a"]
-    assert worst_first([]) == []
-
-
-def test_an_ordinary_hour_is_told_of_as_it_is() -> None:
-    """In the story an orchestrator is down, a worker cools down and a model is full: no more."""
-    found = {"orch-chicago is down.", "1 worker is cooling down.", "Models are full."}
-    assert titles(GOOD) == found
-
-
-@pytest.mark.parametrize(
-    ("change", "title"),
-    [
-        ({"failed": 5}, "Many segments fail."),
-        ({"calls_failed": 5}, "Many calls fail."),
-        ({"refused": 0}, "Results were refused."),
-        ({"latency_ms": 200_000}, "Slower than real time."),
-    ],
+WORKER = WorkerUp(
+    worker="w_1",
+    address="0x" + "a1" * 20,
+    connection="c1",
+    kind="openpool",
+    capacity=4,
+    capabilities=DEFAULT,
+    version="0.9.1",
+    commission_ppm=0,
+    peer="10.0.0.7",
 )
-def test_each_alert_begins_where_it_says(change: dict[str, int], title: str) -> None:
-    """At the limit (one in twenty, none, as long as the segments) nothing is told; beyond it is."""
-    assert title not in titles(replace(GOOD, **change))
-    beyond = {name: value + 1 for name, value in change.items()}
-    assert title in titles(replace(GOOD, **beyond))
+LOST = OrchestratorLost(orchestrator="main", reason="connection refused")
+DOWN = "main is down. No segments come from it (connection refused)."
+NOBODY = "No worker is connected."
+
+
+def said(pool: Pool) -> tuple[str, list[str]]:
+    """The state of the only orchestrator, and what is told at the top of the overview."""
+    live = pool.snapshot(0)
+    found = alerts(live, None, (), Figures())
+    return state_of(live.orchestrators[0]), [f"{each.title} {each.text}" for each in found]
+
+
+def test_an_orchestrator_is_down_only_once_it_was_dialled_in_vain() -> None:
+    """Before there is a worker nothing is dialled, so nothing is said to be down."""
+    pool = Pool(PoolSettings(), {"main": 1}, 1)
+    state, (alert,) = said(pool)
+    assert state == "idle"
+    assert alert.startswith(NOBODY)
+    pool.handle(WORKER, 0)
+    pool.handle(LOST, 1)
+    assert said(pool) == ("down", [f"{DOWN} The pool keeps dialling."])
+    pool.handle(OrchestratorSeen(orchestrator="main", incarnation="cert"), 2)
+    assert said(pool) == ("up", [])
+
+
+def test_nobody_dials_for_a_pool_that_has_lost_its_workers() -> None:
+    """What was not reached stays down, and is said to be dialled again when there is a worker."""
+    pool = Pool(PoolSettings(), {"main": 1}, 1)
+    pool.handle(WORKER, 0)
+    pool.handle(LOST, 1)
+    pool.handle(WorkerDown(connection="c1", reason="the stream ended"), 2)
+    pool.handle(Tick(), 60_000)
+    state, found = said(pool)
+    assert state == "down"
+    assert found[0] == f"{DOWN} It is dialled again once there is a worker."
+    assert found[1].startswith(NOBODY)
