@@ -155,3 +155,29 @@ def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError, match="apt-get install ffmpeg"):
         read(tmp_path, "runtimes:\n  - runtime: text-to-speech")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def broken(:", "cannot be imported: SyntaxError"),
+        ("raise RuntimeError('no card')", "cannot be imported: RuntimeError: no card"),
+        ("class Mine: pass", "is no subclass of"),
+        ("class Mine(Runtime): paths = ('/v1/mine',)", "must say its `pipeline`"),
+        ("class Mine(Runtime): pipeline = 'mine'", "must say its `paths`"),
+        ("class Mine(Runtime): pipeline, paths = 'mine', '/v1/mine'", "must say its `paths`"),
+        ("class Mine(Runtime): pipeline, paths = 'mine', ('v1',)", "must say its `paths`"),
+    ],
+)
+def test_a_mistake_in_a_class_of_ones_own_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    """Whoever writes their first runtime reads what is wrong with it, not our trace."""
+    name = f"mine_{len(source)}"
+    head = "from openpool.worker.runtimes.base import Runtime\n"
+    (tmp_path / f"{name}.py").write_text(head + source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SetupError) as error:
+        read(tmp_path, f"runtimes: [{{runtime: '{name}:Mine', model: m}}]")
+    assert words in str(error.value)
+    assert "runtimes.yaml:1: " in str(error.value)

@@ -80,8 +80,14 @@ def runtime_class(name: str) -> type[Runtime]:
     module, _, attribute = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SetupError(f"the runtime `{name}` cannot be imported: {error}") from None
+    except Exception as error:  # the module is its owner's, and may not even be Python
+        why = f"{type(error).__name__}: {error}"
+        raise SetupError(f"the runtime `{name}` cannot be imported: {why}") from None
     if not (isinstance(found, type) and issubclass(found, Runtime)):
         raise SetupError(f"the runtime `{name}` is no subclass of {_HERE}base.Runtime")
+    if not isinstance(getattr(found, "pipeline", None), str):
+        raise SetupError(f"the runtime `{name}` must say its `pipeline`, a text")
+    paths = getattr(found, "paths", None)
+    if not (isinstance(paths, tuple) and all(str(path).startswith("/") for path in paths)):
+        raise SetupError(f"the runtime `{name}` must say its `paths`, a tuple like ('/v1/mine',)")
     return found
