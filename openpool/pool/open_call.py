@@ -33,6 +33,7 @@ from openpool.core.calls import Unit, Usage
 from openpool.core.customers import SpendLimitReached
 from openpool.core.errors import NoCapacity
 from openpool.core.prices import Quote
+from openpool.core.texts import plural
 from openpool.core.usage import Measured, units, units_of
 from openpool.link.anyline import AnyCall, AnyLine
 from openpool.link.line import Answer, BrokenOff, NotAnswered
@@ -177,7 +178,7 @@ class OpenCall:
             self._call.fail(_Spent())
 
     def _tell_used(self, seen: Measured, took_ms: int) -> None:
-        what = f"{seen.frames} frames analysed" if seen.frames else "an answer came"
+        what = f"{plural(seen.frames, 'frame')} analysed" if seen.frames else "an answer came"
         note = f"{what} in {took_ms} ms"
         used = Usage(unit=self._unit, units=self._count(seen), checked=True, note=note)
         self._exchange.feed(CallGoesOn(call=self.id, attempt=self._attempt, usage=used))

@@ -47,6 +47,7 @@ from openpool.core.money.payouts import (
     offered,
     settled_lines,
 )
+from openpool.core.texts import plural
 from openpool.treasury.batch import BATCH_MIN, Batcher
 from openpool.treasury.journal import Journal, Store
 from openpool.treasury.planner import Planner, PlannerOptions, Prepared, Skipped, debits_of
@@ -440,8 +441,8 @@ class Payer:
         if foreign > 0 and (expected or await self._owes()):
             self._held_nonce = counted
             self.held = (
-                f"{foreign} transactions of the wallet are not in this pool's log: it was used "
-                "elsewhere, or the log is an old copy that does not know of payouts made since. "
+                f"The chain has {plural(foreign, 'transaction')} of the wallet that this pool's log "
+                "does not know: it was used elsewhere, or the log is an old copy that does not know of payouts made since. "
                 "Compare `openpool payouts list` with the chain, then `openpool payouts resume`."
             )
             return

@@ -248,7 +248,7 @@ async def test_a_session_is_counted_as_the_orchestrator_debits_it(tmp_path: Path
             done = await settled(running, CallCompleted)
     assert isinstance(done, CallCompleted)
     assert done.checked, done.note
-    assert "1 frames analysed" in done.note
+    assert "1 frame analysed" in done.note
     assert (done.unit, done.units) == ("second", done.took_ms // 5000 * 5)
 
 
@@ -305,10 +305,10 @@ async def test_two_clients_in_one_session_are_paid_its_time_once(tmp_path: Path)
             second, first = told(running, CallCompleted)
     assert isinstance(second, CallCompleted)
     assert second.note == (
-        "1 frames analysed in 0 ms; its session's time is counted in another call"
+        "1 frame analysed in 0 ms; its session's time is counted in another call"
     )
     assert isinstance(first, CallCompleted)
-    match = re.fullmatch("1 frames analysed in ([0-9]+) ms", first.note)
+    match = re.fullmatch("1 frame analysed in ([0-9]+) ms", first.note)
     assert match
     assert int(match[1]) >= second.took_ms
 

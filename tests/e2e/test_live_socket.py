@@ -127,7 +127,7 @@ async def test_a_key_that_is_revoked_ends_its_session(tmp_path: Path) -> None:
         (done,) = await told(running, CallCompleted)
         assert isinstance(done, CallCompleted)
         assert (done.checked, done.blamed) == (True, False)
-        assert "1 frames analysed" in done.note
+        assert "1 frame analysed" in done.note
 
 
 @asynccontextmanager

@@ -336,12 +336,12 @@ async def test_what_the_operator_has_seen_to_is_asked_once(evm: Evm, make_pool: 
     await pool.crash()
     await pool.payer.resume()
     await pool.tick()
-    assert "1 transactions of the wallet are not in" in pool.payer.held
+    assert "1 transaction of the wallet that" in pool.payer.held
     await pool.payer.resume()
     await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
     await pool.crash()
     await pool.tick()
-    assert "1 transactions of the wallet are not in" in pool.payer.held
+    assert "1 transaction of the wallet that" in pool.payer.held
     await pool.payer.resume()
     await pool.crash()
     await pool.tick()

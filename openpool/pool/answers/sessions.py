@@ -14,6 +14,7 @@ from msgspec import Struct
 from openpool.core.call_requests import Transcript
 from openpool.core.errors import BadMessage, BadResult
 from openpool.core.geometry import FRAME_PIXELS_MAX, shown_size
+from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (
     Finding,
@@ -175,7 +176,9 @@ async def check_live(said: Transcript, opened: Opener) -> Finding:
     if said.request:
         return await check_detections(said, opened)
     if said.seen is not None:
-        return Finding(said.seen, f"{said.seen.frames} frames analysed in {said.took_ms} ms")
+        return Finding(
+            said.seen, f"{plural(said.seen.frames, 'frame')} analysed in {said.took_ms} ms"
+        )
     if said.fault or said.request_type == CONTENT_TYPE:
         raise BadResult(said.fault or "not one frame was analysed")
     return _check_single(said)
