@@ -441,9 +441,10 @@ class Payer:
         if foreign > 0 and (expected or await self._owes()):
             self._held_nonce = counted
             self.held = (
-                f"The chain has {plural(foreign, 'transaction')} of the wallet that this pool's log "
-                "does not know: it was used elsewhere, or the log is an old copy that does not know of payouts made since. "
-                "Compare `openpool payouts list` with the chain, then `openpool payouts resume`."
+                f"The chain has {plural(foreign, 'transaction')} of the wallet that this pool's "
+                "log does not know: it was used elsewhere, or the log is an old copy from before "
+                "payouts made since. Compare `openpool payouts list` with the chain, then "
+                "`openpool payouts resume`."
             )
             return
         self._checked_nonce, self.held = True, ""

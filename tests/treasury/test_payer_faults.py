@@ -307,7 +307,7 @@ async def test_an_old_copy_of_the_log(evm: Evm, make_pool: MakePool, age: str) -
     await pool.crash()
     for _ in range(3):
         await pool.tick(MINUTE_MS)
-    assert "not in this pool's log" in pool.payer.held
+    assert "this pool's log does not know" in pool.payer.held
     assert await pool.got(PAYEE) == 50 * MILLI
     await pool.payer.resume()
     await pool.settle()
@@ -319,7 +319,7 @@ async def test_an_old_copy_without_any_payout(evm: Evm, make_pool: MakePool) -> 
     pool = await make_pool()
     await evm.send(pool.signer.address, Call(to=OTHER, value_wei=1))
     await pool.tick()
-    assert "not in this pool's log" in pool.payer.held
+    assert "this pool's log does not know" in pool.payer.held
     assert not pool.payer.journal.book.known
     await pool.payer.resume()
     await pool.settle()
