@@ -240,6 +240,23 @@ def told(session: Session, *messages: bytes) -> Iterator[dict[str, Any]]:
             yield msgspec.json.decode(line)
 
 
+def test_a_video_format_that_nobody_knows_costs_its_segment(
+    runtime: LiveVideo, segments: list[bytes]
+) -> None:
+    """The session hears what is wrong with it and goes on."""
+    remuxed = io.BytesIO()
+    with av.open(io.BytesIO(segments[0])) as given, av.open(remuxed, "w", format="mp4") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    unknown = remuxed.getvalue().replace(b"avc1", b"odd1").replace(b"avcC", b"oddC")
+    lost, *seen = told(runtime.open({"fps": "1"}), unknown, segments[1])
+    assert "format that is not known" in lost["error"]
+    assert len(seen) == 1
+
+
 def test_frames_that_are_not_looked_at_are_pauses(
     runtime: LiveVideo, segments: list[bytes]
 ) -> None:

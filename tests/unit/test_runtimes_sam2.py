@@ -106,6 +106,15 @@ def test_pictures_of_any_shape(knife: Sam2, size: tuple[int, int]) -> None:
         assert abs(found - exact) <= slack
 
 
+def test_a_point_on_the_far_edge_means_the_last_pixel(knife: Sam2) -> None:
+    """It is inside the picture, and must be so for the networks as well."""
+    picture = Image.new("RGB", (60, 40), "white")
+    picture.paste((200, 20, 20), (40, 20, 60, 40))
+    mask = cut(knife, picture, point_coords=[[60, 40]])
+    assert mask[38, 58]
+    assert not mask[5, 5]
+
+
 def test_the_guide_is_scaled_to_the_network() -> None:
     """Pixels of the picture become pixels of the encoder, each way by its own measure."""
     guide = Guide((10, 20, 30, 40), [(1, 2)], [(3, 4), (5, 6)])

@@ -124,6 +124,8 @@ def read_guide(form: Form, width: int, height: int) -> Guide:
         raise BadRequest("the box is empty: it is [left, top, right, bottom] in pixels")
     if not box and 1 not in labels:
         raise BadRequest("say where the object is: a box, or at least one point inside it")
+    # on the far edge there is no pixel any more: the last one is meant
+    points = [(min(x, width - 0.5), min(y, height - 0.5)) for x, y in points]
     inside = [point for point, label in zip(points, labels, strict=True) if label]
     outside = [point for point, label in zip(points, labels, strict=True) if not label]
     return Guide(box, inside, outside)

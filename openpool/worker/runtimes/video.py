@@ -52,6 +52,8 @@ def frames(segment: bytes) -> Iterator[Frame]:
             if not container.streams.video:
                 raise BadRequest("the segment has no video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise BadRequest("the segment's video is in a format that is not known")
             stream.codec_context.options = {"max_pixels": str(FRAME_PIXELS_MAX)}
             for decoded in container.decode(stream):
                 count += 1
