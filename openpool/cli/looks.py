@@ -56,7 +56,10 @@ def _show_status(now: "Status", orchestrators: "list[OrchestratorView]") -> None
                 f"{now.workers_online} online of {now.workers}, {now.workers_pending} pending",
             ),
             ("capacity", f"{now.used} of {now.capacity} used, {now.upstream_capacity} offered"),
-            ("jobs", f"{now.jobs_in_flight} in flight"),
+            (
+                "in flight",
+                f"{counted(now.jobs_in_flight, 'job')}, {counted(now.calls_in_flight, 'call')}",
+            ),
             ("last hour", _figures(now.last_hour)),
             ("last 24 hours", _figures(now.day)),
             (

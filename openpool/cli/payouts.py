@@ -207,12 +207,18 @@ def _change(
             note(f"Payouts are paused: {done.paused}")
 
 
+def _funds(funds_wei: int) -> str:
+    if funds_wei < 0:
+        return f"nothing; {ether(-funds_wei)} are missing from what stays in the wallet"
+    return ether(funds_wei)
+
+
 def _show_status(found: "PayoutsView") -> None:
     show_facts(
         [
             ("mode", found.mode),
             ("wallet", f"{found.wallet} on chain {found.chain_id}"),
-            ("may be spent", ether(found.funds_wei)),
+            ("may be spent", _funds(int(found.funds_wei))),
             ("lasts", _lasts(found.runway_days)),
             ("owed", _owed(found)),
             ("on its way", ether(found.in_flight_wei)),

@@ -19,10 +19,11 @@ OWNER = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A"
 
 
 class LastDay(Payouts):
-    """A wallet that is nearly empty, and a pool that owes both assets."""
+    """A wallet with less than it is to keep, and a pool that owes both assets."""
 
     async def view(self) -> PayoutsView:
-        return replace(await super().view(), runway_days=1, owed_lpt=str(1_500_000 * 10**12))
+        empty = replace(await super().view(), runway_days=1, funds_wei=str(-5000))
+        return replace(empty, owed_lpt=str(1_500_000 * 10**12))
 
 
 def test_a_new_wallet_can_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +74,10 @@ async def test_status_and_orders_are_told_in_their_assets(
         async with served(with_fields(pool, app=app)) as base:
             assert await asyncio.to_thread(run, ["payouts", "status", "--url", base]) == 0
             said = capfd.readouterr().out.replace("\u202f", " ")
+            assert (
+                "may be spent   nothing; 5000 wei are missing from what stays in the wallet\n"
+                in said
+            )
             assert "lasts          1 day\n" in said
             assert "owed           7000 wei and 1.5 LPT\n" in said
             orders = ["payouts", "list", "--url", base]
