@@ -400,6 +400,32 @@ async def test_sessions_take_turns_in_one_process(tmp_path: Path) -> None:
         await two.body.aclose()
 
 
+async def test_a_client_who_floods_and_never_reads_waits_alone(tmp_path: Path) -> None:
+    """What it sends is taken only as far as its answers are; a session that says nothing costs
+    nothing, and both leave the process to others."""
+    sent = 0
+
+    async def flood() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1 << 16
+            yield pack(b"x" * (1 << 16))
+
+    async with host_of(settings(Talkative), cache=tmp_path).running() as host:
+        await wait_offers(host, 1)
+        flooding = await host.answer(request("/echo", flood(), content_type=MESSAGES))
+        silent = await host.answer(request("/echo", Messages(), content_type=MESSAGES))
+        seen = -1
+        while seen != sent:
+            seen = sent
+            await asyncio.sleep(0.3)
+        assert sent < 4 << 20
+        before = await pid_of(host)
+        await flooding.body.aclose()
+        await silent.body.aclose()
+        assert await pid_of(host) == before
+
+
 async def test_long_work_on_a_message_holds_up_no_other_session(tmp_path: Path) -> None:
     """A client whose message takes for ever waits alone, and may leave at no cost to others."""
     async with host_of(settings(Talkative), cache=tmp_path).running() as host:

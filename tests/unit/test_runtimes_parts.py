@@ -11,6 +11,8 @@ from runtimes import chunks
 
 from openpool.core.calls import App
 from openpool.core.errors import BadMessage
+from openpool.worker.runtimes.asking import read_json
+from openpool.worker.runtimes.base import BadRequest
 from openpool.worker.runtimes.budget import VramBudget
 from openpool.worker.runtimes.frames import HEADER, Frame, Kind, Unpacker, pack
 from openpool.worker.runtimes.host import call_path, parse_call
@@ -149,3 +151,22 @@ def test_addresses_of_calls() -> None:
     for wrong in ("/", "/call/llm", "/call/llm/model", "/other/llm/model/x"):
         with pytest.raises(BadMessage):
             parse_call(wrong)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[1]",
+        b"\xff",
+        b'{"a":"\xff"}',
+        b'{"\xff":1}',
+        b'{"a":' * 50_000,
+        b'{"a":1e999}',
+        b"NaN",
+    ],
+)
+def test_whatever_is_no_json_is_the_clients_mistake(body: bytes) -> None:
+    """Also letters that are none, and depths that no parser follows."""
+    with pytest.raises(BadRequest, match="the body is not a wish in JSON: "):
+        read_json(body, dict[str, object], "a wish")
