@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import UNREADABLE, SetupError
 from openpool.core.joinlink import JoinLink
 from openpool.private_files import read_private, write_private
 
@@ -51,7 +51,7 @@ def load_identity(pool: str, folder: Path | None = None) -> Identity | None:
         return None
     try:
         return msgspec.json.decode(read_private(path, "The identity file"), type=Identity)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise SetupError(
             f"The identity file {path} cannot be read; remove it and enrol again."
         ) from None

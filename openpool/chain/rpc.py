@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from openpool.chain.interface import ChainUnavailable, WrongChain
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 
 log = structlog.get_logger()
 
@@ -232,7 +232,7 @@ def _matched(body: bytes, ids: list[int]) -> list[Any]:
     """The answers in the order of the requests. Raises BadMessage."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise BadMessage("its answer is not JSON") from None
     found = found if isinstance(found, list) else [found]
     if len(ids) > 1 and len(found) == 1 and isinstance(found[0], dict) and "error" in found[0]:

@@ -20,7 +20,14 @@ from openpool.chain.answers import plain
 from openpool.chain.interface import Signed, Signer, Transaction
 from openpool.chain.rpc import data
 from openpool.core.enrolment import checked_address
-from openpool.core.errors import BadMessage, NotAllowed, SetupError, Unauthorized, Unavailable
+from openpool.core.errors import (
+    UNREADABLE,
+    BadMessage,
+    NotAllowed,
+    SetupError,
+    Unauthorized,
+    Unavailable,
+)
 from openpool.ethereum import Account, TypedTransaction, encode_defunct
 from openpool.wallet import Passphrase, Wallet, open_wallet, passphrase_from
 
@@ -144,7 +151,7 @@ class RemoteSigner:
                 while not response.content.at_eof() and len(answer) < BODY_BYTES_MAX:
                     answer += await response.content.read(BODY_BYTES_MAX)
             return msgspec.json.decode(answer, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             raise self._wrong("something that is not JSON-RPC") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohttp
 import msgspec
 
-from openpool.core.errors import OpenPoolError, SetupError, Unauthorized, Unavailable
+from openpool.core.errors import UNREADABLE, OpenPoolError, SetupError, Unauthorized, Unavailable
 from openpool.core.texts import one_line
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Api:
         content = await self._bytes(method, path, query or {}, body)
         try:
             return msgspec.json.decode(content, type=kind)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise Unavailable(
                 f"{self.url} answers in a way that this version does not understand; is it a pool?"
             ) from None

@@ -8,10 +8,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from msgspec import DecodeError, Struct
+from msgspec import Struct
 from msgspec.json import decode
 
-from openpool.core.errors import BadMessage, SetupError, Unauthorized
+from openpool.core.errors import UNREADABLE, BadMessage, SetupError, Unauthorized
 from openpool.core.money import statement_check as checks
 from openpool.core.money.accounts import WORKER
 from openpool.core.money.documents import Signed, opened, signed_text
@@ -120,7 +120,7 @@ def _receipt_report(signed: Signed, signer: str) -> Report:
     check_signature(signed, RECEIPT_KIND)
     try:
         receipt = decode_receipt(signed.document)
-    except DecodeError as error:
+    except UNREADABLE as error:
         return _unreadable(f"The document is no receipt: {error}.")
     found = _Findings()
     _signer(found, signed, signer)
@@ -138,7 +138,7 @@ def _terms_report(signed: Signed, signer: str) -> Report:
     check_signature(signed, TERMS_KIND)
     try:
         terms = decode(signed.document, type=Terms)
-    except DecodeError as error:
+    except UNREADABLE as error:
         return _unreadable(f"The document is no terms: {error}.")
     found = _Findings()
     _signer(found, signed, signer)

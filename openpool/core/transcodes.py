@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from openpool.core.capabilities import Capability, bit_set
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.core.geometry import MAX_RENDITIONS
 from openpool.core.model import Container, Profile
 
@@ -55,7 +55,7 @@ def read_profiles(text: str) -> tuple[Profile, ...]:
         asked = msgspec.json.decode(text, type=list[_Asked])
     except msgspec.ValidationError as error:
         raise BadMessage(f"`profiles` is not valid: {error}.") from None
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise BadMessage("`profiles` is not valid JSON.") from None
     if not 1 <= len(asked) <= MAX_RENDITIONS:
         raise BadMessage(f"`profiles` asks for 1 to {MAX_RENDITIONS} renditions.")

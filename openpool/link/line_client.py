@@ -16,7 +16,14 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from openpool.core.calls import Offer
-from openpool.core.errors import BadMessage, NoCapacity, OpenPoolError, Timeout, Unavailable
+from openpool.core.errors import (
+    UNREADABLE,
+    BadMessage,
+    NoCapacity,
+    OpenPoolError,
+    Timeout,
+    Unavailable,
+)
 from openpool.link.floods import DATA, HEADERS, RESET
 from openpool.link.http2 import Http2Connection, Http2Limits
 from openpool.link.line_stream import (
@@ -377,7 +384,7 @@ async def _read_offers(
 def _parse_offers(line: bytes) -> list[Offer]:
     try:
         offers = _offers.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadMessage(f"a list of offers cannot be read: {error}") from None
     if len(offers) > OFFERS_MAX:
         raise BadMessage(f"a worker offers at most {OFFERS_MAX} apps")

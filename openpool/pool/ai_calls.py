@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.calls import App
-from openpool.core.errors import BadMessage, BadResult
+from openpool.core.errors import UNREADABLE, BadMessage, BadResult
 from openpool.wire.ai_results import AiResult, ResultFile, files_of
 from openpool.wire.forms import Form, read_form, to_data_url
 
@@ -51,7 +51,7 @@ def answer_of(app: App, result: AiResult, asked: bytes, asked_type: str) -> tupl
     """Content type and body of the answer. BadMessage or BadResult if a result is none."""
     try:
         return _READERS[THEIRS[app.pipeline]](result, asked, asked_type)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         raise BadResult("the result has not the right shape") from None
 
 
@@ -81,7 +81,7 @@ class _Speech(Struct):
 def _read(body: bytes, kind: Callable[[bytes], object]) -> object:
     try:
         return kind(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadMessage(f"this worker cannot read the request: {error}") from None
 
 

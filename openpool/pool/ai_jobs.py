@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.calls import App
-from openpool.core.errors import BadMessage, BadResult
+from openpool.core.errors import UNREADABLE, BadMessage, BadResult
 from openpool.wire.ai_messages import AiJob
 from openpool.wire.ai_results import AiResult, ResultFile
 from openpool.wire.forms import File, build_form, data_url
@@ -83,7 +83,7 @@ def result_of(job: AiJob, answer_type: str, answer: bytes, name: Callable[[], st
         if job.pipeline == "text-to-speech":
             return _speech(answer_type, answer, name())
         return _READERS[job.pipeline](job.request, answer, name)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         raise BadResult("the worker's answer has not the right shape") from None
     except BadMessage as error:
         raise BadResult(str(error)) from None

@@ -19,7 +19,14 @@ from msgspec import Struct
 
 from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App
-from openpool.core.errors import BadMessage, BadResult, OpenPoolError, Unauthorized, Unavailable
+from openpool.core.errors import (
+    UNREADABLE,
+    BadMessage,
+    BadResult,
+    OpenPoolError,
+    Unauthorized,
+    Unavailable,
+)
 from openpool.core.units import PPM
 from openpool.link.ai_client import AiWorkerClient
 from openpool.link.interface import Ended, GrpcStatus
@@ -464,7 +471,7 @@ def _sentence(said: bytes) -> str:
     try:
         wrong = msgspec.json.decode(said, type=_Wrong).error
         text = wrong if isinstance(wrong, str) else wrong.message
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         text = ""
     return error_text(text.encode()) or "the request is not right"
 

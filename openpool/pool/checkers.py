@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from openpool.core.errors import UNREADABLE
 from openpool.pool.findings import Answer, Measure, Request
 
 REPLY_BYTES_MAX = 64_000_000
@@ -132,7 +133,7 @@ class _Child:
                 return _decode_answer(await self._receive(size))
         except TimeoutError:
             raise CheckerHung from None
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             raise CheckerLost from None
 
     async def _receive(self, size: int) -> bytes:

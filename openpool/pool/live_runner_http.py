@@ -24,6 +24,7 @@ from msgspec import Struct, structs
 from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App
 from openpool.core.errors import (
+    UNREADABLE,
     BadMessage,
     OpenPoolError,
     SetupError,
@@ -356,7 +357,7 @@ def _wants_stream(request: web.Request, body: AsyncIterator[bytes] | bytes) -> b
         return False
     try:
         return msgspec.json.decode(body, type=_Wish).stream
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return False
 
 

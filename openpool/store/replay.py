@@ -15,9 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
-from msgspec import DecodeError, Struct
+from msgspec import Struct
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import UNREADABLE, SetupError
 from openpool.core.events import CommissionTaken, Event, FeeCredited, decode_payload
 from openpool.core.hashchain import GENESIS, Tree, chain_hash, leaf_hash
 from openpool.core.money.ledger import Transfer, balance_faults
@@ -188,7 +188,7 @@ class _Replay:
         self._tree.add(leaf)
         try:
             payload = decode_payload(data)
-        except DecodeError as error:
+        except UNREADABLE as error:
             self.faults.add(f"Event {seq} ({event_id}) cannot be read: {error}.")
             return None
         columns = (payload.type, getattr(payload, "job", ""), getattr(payload, "worker", ""))

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 import msgspec
-from msgspec import DecodeError, Struct
+from msgspec import Struct
 
-from openpool.core.errors import Unavailable
+from openpool.core.errors import UNREADABLE, Unavailable
 from openpool.core.hashchain import node_hash
 from openpool.core.money.receipts import (
     Proven,
@@ -148,7 +148,7 @@ class ReceiptFile:
         self._node = lru_cache(NODES_KEPT)(self._read_node)
         try:
             self._read_contents()
-        except (DamagedError, DecodeError, ValueError):
+        except (DamagedError, *UNREADABLE, ValueError):
             self.close()
             raise DamagedError from None
 
@@ -205,13 +205,13 @@ class ReceiptFile:
         start, end = self._starts(place, 2)
         try:
             return bytes(decode_proven(_read(self._receipts, end - start, start)).receipt)
-        except DecodeError:
+        except UNREADABLE:
             raise DamagedError from None
 
     def _decoded(self, place: int) -> Receipt:
         try:
             return decode_receipt(self._receipt(place))
-        except DecodeError:
+        except UNREADABLE:
             raise DamagedError from None
 
     def _starts(self, place: int, many: int) -> Sequence[int]:
@@ -245,7 +245,7 @@ def make_index(receipts: Path, index: Path) -> None:
             try:
                 receipt = bytes(decode_proven(line).receipt)
                 address = _decode_owner(receipt).address
-            except DecodeError:
+            except UNREADABLE:
                 raise DamagedError from None
             out.write(leaf_of(receipt))
             starts.append(starts[-1] + len(line))

@@ -9,7 +9,7 @@ from msgspec import Struct
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 
 WAITING_BYTES_MAX = 32 << 20
 """Of a request whose model is not known yet: a JSON body, or a form that has its file first."""
@@ -30,7 +30,7 @@ def read_json(body: bytes) -> Wanted:
         wanted = msgspec.json.decode(body, type=Wanted)
     except msgspec.ValidationError as error:
         raise BadMessage(f"The request is not valid: {error}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise BadMessage("The request is not valid JSON.") from None
     return checked(wanted)
 

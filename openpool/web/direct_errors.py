@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from openpool.core.errors import OpenPoolError
+from openpool.core.errors import UNREADABLE, OpenPoolError
 
 MESSAGE_CHARS_MAX = 1000
 NAMES_SHOWN = 20
@@ -79,7 +79,7 @@ class Wrong(Exception):
         try:
             said = msgspec.json.decode(body, type=_Said)
             message, code = said.error.message, said.error.code or ""
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             message, code = body.decode("utf-8", "replace"), ""
         message = "".join(c if c.isprintable() else " " for c in message).strip()
         return cls(

@@ -8,7 +8,7 @@ docs/protocol.md.
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.wire import livepeer_pb2 as pb
 from openpool.wire.messages import (
     CAPACITY_MAX,
@@ -134,7 +134,7 @@ def _read_job(message: pb.NotifyAIJob) -> AiJob:
     check(pipeline in NUMBERS, "the pipeline is not known")
     try:
         told = msgspec.json.decode(message.AIJobData.requestData, type=_JobData)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         raise BadMessage(
             "cannot accept the message: the job is not the JSON it should be"
         ) from None

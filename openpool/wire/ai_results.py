@@ -12,7 +12,7 @@ from msgspec import Struct
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.wire.results import BadUpload, Multipart
 
 AI_RESULT_PATH = "/aiResults"
@@ -161,7 +161,7 @@ class AiResultParser:
         files = [_file(part) for part in self._parts if part is not values[0]]
         try:
             value: object = msgspec.json.decode(bytes(values[0].data))
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             raise BadUpload(400, "the JSON of the result cannot be read") from None
         return AiResult(value=value, files=tuple(files))
 

@@ -8,7 +8,7 @@ gateways behind it, crash on that. They also read no line of 64 KiB, and stop at
 import msgspec
 from msgspec import Struct, structs
 
-from openpool.core.errors import BadResult
+from openpool.core.errors import UNREADABLE, BadResult
 
 LINE_BYTES_MAX = 1 << 20
 """Of what a worker sends."""
@@ -93,7 +93,7 @@ class ChatEvents:
             return b""
         try:
             event = msgspec.json.decode(payload, type=_Event)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             raise BadResult("an event of the worker's stream cannot be read") from None
         if event.error is not None:
             raise BadResult("the worker's stream ends with an error")

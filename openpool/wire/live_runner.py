@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 
 HEARTBEAT_PATH = "/runners/heartbeat"
 REPLY_BYTES_MAX = 1 << 20
@@ -119,7 +119,7 @@ def decode(data: bytes, kind: type[_Value], what: str) -> _Value:
         raise BadMessage(f"{what} is longer than {REPLY_BYTES_MAX} bytes")
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadMessage(f"{what} cannot be read: {error}") from None
 
 

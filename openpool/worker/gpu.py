@@ -23,6 +23,7 @@ from av.video.frame import VideoFrame
 from msgspec import Struct
 
 from openpool.core.capabilities import DEFAULT, Capability, bit_set
+from openpool.core.errors import UNREADABLE
 from openpool.core.model import Codec
 from openpool.worker.encoders import CPU_ENCODERS, GPU_ENCODERS, cores
 
@@ -89,7 +90,7 @@ async def find_machine() -> Machine:
             output, _ = await process.communicate()
         found: Machine = MACHINES.decode(output)
         return found
-    except (TimeoutError, msgspec.MsgspecError):
+    except (TimeoutError, *UNREADABLE):
         return Machine(cores=cores(), encoders=("libx264",))
     finally:
         if process.returncode is None:

@@ -12,6 +12,7 @@ from struct import Struct as Layout
 import msgspec
 from msgspec import Struct
 
+from openpool.core.errors import UNREADABLE
 from openpool.core.model import Container, Segment
 from openpool.worker.terms import EncodedRendition, EngineSettings, TranscodeResult
 
@@ -150,7 +151,7 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[Reply, list[bytes]]:
         raise ValueError("the reply is too large")
     try:
         reply = REPLIES.decode(await reader.readexactly(header_size))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError("the reply cannot be read") from error
     if sum(part.bytes for part in reply.parts) != body_size:
         raise ValueError("the reply does not add up")

@@ -63,6 +63,11 @@ def tone(seconds: float, loudness: int = 9000) -> bytes:
     return buffer.getvalue()
 
 
+NO_UTF8 = b'{"%b": "\xff"}' % b'": "\xff", "'.join(
+    b"text model usage choices data results error messages input file image prompt".split()
+)
+"""JSON but for the bytes in its strings, with whatever name is looked for."""
+
 # --- every answer --------------------------------------------------------------------------------
 
 
@@ -86,7 +91,9 @@ async def test_an_unknown_pipeline_counts_requests() -> None:
         "segmentation", "object-detection", "text-to-image", "live-video-analysis",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("answer", [b"", b"garbage", b"[" * 200_000, b'{"a":1}', b"\xff" * 100])
+@pytest.mark.parametrize(
+    "answer", [b"", b"garbage", b"[" * 200_000, b'{"a":1}', b"\xff" * 100, NO_UTF8]
+)
 async def test_garbage_earns_nothing(pipeline: str, answer: bytes) -> None:
     """Whatever a worker sends instead of an answer, it is not credited and nothing breaks."""
     requests = {
@@ -101,7 +108,7 @@ async def test_garbage_earns_nothing(pipeline: str, answer: bytes) -> None:
     assert await blame(pipeline, "request", request, answer)
 
 
-@pytest.mark.parametrize("request_body", [b"", b"garbage", b"[" * 200_000])
+@pytest.mark.parametrize("request_body", [b"", b"garbage", b"[" * 200_000, NO_UTF8])
 async def test_a_garbled_request_is_not_the_workers_fault(request_body: bytes) -> None:
     """What cannot be measured is not credited, but the worker is not blamed."""
     for pipeline in ("llm", "embeddings", "moderation", "speech-to-text", "object-detection"):
@@ -422,10 +429,13 @@ async def test_sessions_are_checked_as_they_pass() -> None:
     assert check.fault == "the last line is cut off"
 
 
-async def test_a_session_that_turns_to_garbage_is_paid_until_then_and_blamed() -> None:
+@pytest.mark.parametrize("garbage", [b"garbage", NO_UTF8, b"[" * 200_000])
+async def test_a_session_that_turns_to_garbage_is_paid_until_then_and_blamed(
+    garbage: bytes,
+) -> None:
     """What was right counts, with a note about the rest; nothing counts where nothing was right."""
     check = follow()
-    told = lines(frame(0)) + b"garbage\n" + lines(frame(1))
+    told = lines(frame(0)) + garbage + b"\n" + lines(frame(1))
     assert await check.feed(told) == lines(frame(0))
     assert "right shape" in check.fault
     checked = await session(check, "pixel", "a line has not the right shape")

@@ -51,11 +51,12 @@ def test_an_answer_is_read() -> None:
         b"[]",
         b"{}",
         b'{"runner_id": 7}',
+        b'{"runner_id": "\xff"}',
         b'{"runner_id": "x", "session_ids": [1]}',
         b"[" * 100_000,
         b'"' + b"x" * REPLY_BYTES_MAX + b'"',
     ],
-    ids=["empty", "list", "missing", "number", "sessions", "deep", "long"],
+    ids=["empty", "list", "missing", "number", "no-utf-8", "sessions", "deep", "long"],
 )
 def test_a_bad_answer_is_refused(text: bytes) -> None:
     """What is not the message it should be is refused in a sentence."""

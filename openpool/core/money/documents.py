@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.enrolment import checked_address
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 
 SIGNATURE = re.compile(r"0x[0-9a-f]{130}")
 DEPTH_MAX = 16
@@ -75,7 +75,7 @@ def check_canonical(data: bytes, what: str) -> None:
     try:
         value = msgspec.json.decode(data)
         same = msgspec.json.encode(value) == data and _depth(value) <= DEPTH_MAX
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+    except (*UNREADABLE, ValueError):
         raise BadMessage(f"{what} is not JSON, so it was changed or cut off.") from None
     if not same:
         raise BadMessage(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.core.hashchain import merkle_root
 from openpool.core.money import events as money
 from openpool.core.money.accounts import LPT, WORKER, worker_account
@@ -307,7 +307,7 @@ def check_terms(statement: Statement, signer: str, signed: Signed) -> Iterator[F
         return
     try:
         terms = msgspec.json.decode(signed.document, type=Terms)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         yield Finding(path="terms", text=f"These terms cannot be read: {error}.")
         return
     if signed.signer != signer or terms.pool != statement.pool:
@@ -377,7 +377,7 @@ def _line(number: int, data: bytes) -> Line | Finding:
         proven = decode_proven(data)
         check_canonical(bytes(proven.receipt), "The receipt")
         return Line(number, proven, decode_receipt(proven.receipt))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         return Finding(path=path, text=f"The line is no receipt: {error}.")
     except BadMessage as error:
         return Finding(path=path, text=str(error))

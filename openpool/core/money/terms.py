@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.core.money.documents import digest_of
 from openpool.core.money.events import Scheme, TermsPublished
 
@@ -99,7 +99,7 @@ def published(event: TermsPublished) -> Published:
     document = event.document.encode()
     try:
         terms = msgspec.json.decode(document, type=Terms)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         text = f"Version {event.version} of the terms cannot be read: {error}."
         raise BadMessage(text) from None
     return Published(

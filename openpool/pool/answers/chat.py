@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (
@@ -110,7 +110,7 @@ async def check_chat(said: Transcript, count_tokens: TokenCounter) -> Finding:
 def _chat_asked(request: bytes) -> _ChatAsked:
     try:
         return msgspec.json.decode(request, type=_ChatAsked)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except UNREADABLE as fault:
         raise BadMessage(f"it is no chat: {fault}") from None
 
 
@@ -201,6 +201,6 @@ def _texts(asked: _ChatAsked) -> list[str] | None:
                 return None
             texts += [part.text for part in parts]
             texts.append(bytes(message.tool_calls).decode("utf-8", "replace"))
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return None
     return [text for text in texts if text]

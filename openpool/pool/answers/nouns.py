@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import BadResult
+from openpool.core.errors import UNREADABLE, BadResult
 from openpool.core.usage import Measured
 from openpool.pool.checkers import CheckerHung, CheckerLost, Checkers
 from openpool.pool.findings import Fault, Weigh, Weight
@@ -91,7 +91,7 @@ def read_answer(answer: bytes, kind: type[Shape]) -> Shape:
     """The JSON of an answer in its shape. Raises BadResult."""
     try:
         return msgspec.json.decode(answer, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except UNREADABLE as fault:
         raise BadResult(f"the answer has not the right shape: {fault}") from None
 
 

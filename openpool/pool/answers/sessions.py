@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import BadMessage, BadResult
+from openpool.core.errors import UNREADABLE, BadMessage, BadResult
 from openpool.core.geometry import FRAME_PIXELS_MAX, shown_size
 from openpool.core.texts import plural
 from openpool.core.usage import Measured
@@ -120,7 +120,7 @@ def _read(line: bytes) -> _Seen:
     """Raises BadResult."""
     try:
         return msgspec.json.decode(line, type=_Seen)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except UNREADABLE as fault:
         raise BadResult(f"a line has not the right shape: {fault}") from None
 
 

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import BadMessage, BadResult
+from openpool.core.errors import UNREADABLE, BadMessage, BadResult
 from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import Finding, Opener, demand, open_result, read_answer
@@ -89,7 +89,7 @@ async def check_speech(said: Transcript, opened: Opener) -> Finding:
     """A sound that is about as long as the text takes to say, and not silent."""
     try:
         asked = msgspec.json.decode(said.request, type=_SpeechAsked)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except UNREADABLE as fault:
         raise BadMessage(f"it asks for no speech: {fault}") from None
     characters = len(asked.input or asked.text)
     speed = min(max(asked.speed or 1.0, 0.25), 4.0)

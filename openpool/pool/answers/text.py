@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import BadMessage, BadResult
+from openpool.core.errors import UNREADABLE, BadMessage, BadResult
 from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (
@@ -69,7 +69,7 @@ async def check_embeddings(said: Transcript, count_tokens: TokenCounter) -> Find
 def _embeddings_asked(request: bytes) -> _EmbeddingsAsked:
     try:
         return msgspec.json.decode(request, type=_EmbeddingsAsked)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except UNREADABLE as fault:
         raise BadMessage(f"it asks for no embeddings: {fault}") from None
 
 
@@ -152,7 +152,7 @@ async def check_moderation(said: Transcript, opened: Opener) -> Finding:
     """One judgement for each input, each with categories and a score from 0 to 1 for each."""
     try:
         asked = msgspec.json.decode(said.request, type=_ModerationAsked)
-    except (msgspec.MsgspecError, RecursionError) as fault:
+    except UNREADABLE as fault:
         raise BadMessage(f"it asks for no moderation: {fault}") from None
     given = asked.input if isinstance(asked.input, list) else [asked.input]
     texts = [part if isinstance(part, str) else part.text for part in given]

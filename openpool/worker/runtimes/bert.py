@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from openpool.core.errors import UNREADABLE
 from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.base import ModelMissing
 
@@ -210,7 +211,7 @@ def _tokens_max(folder: Path, config: Config) -> int:
     try:
         text = (folder / "sentence_bert_config.json").read_bytes()
         return msgspec.json.decode(text, type=Sentences).max_seq_length
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return config.max_position_embeddings
 
 

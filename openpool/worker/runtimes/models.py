@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import SetupError
+from openpool.core.errors import UNREADABLE, SetupError
 from openpool.worker.runtimes.download import (
     ModelFile,
     Progress,
@@ -206,7 +206,7 @@ async def _on_hub(model: str, repository: str, patterns: tuple[str, ...]) -> Lis
         content = await _get_small(session, url, repository)
     try:
         found = msgspec.json.decode(content, type=_Repository)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         raise SetupError(f"{hub()} gave no usable answer about {repository}.") from None
     wanted = [each for each in found.siblings if _matches(each.rfilename, patterns)]
     if not wanted:

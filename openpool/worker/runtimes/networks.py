@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from msgspec import Struct
 
+from openpool.core.errors import UNREADABLE
 from openpool.worker.runtimes.base import ModelMissing
 from openpool.worker.runtimes.options import by_name, choice, text, whole
 
@@ -166,7 +167,7 @@ def fetched(folder: Path) -> tuple[dict[str, str], dict[int, str]]:
 def _read(file: Path, kind: type[Told]) -> Told:
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ModelMissing(f"{file} cannot be read: {error}") from None
 
 
