@@ -327,7 +327,7 @@ def test_limits_of_a_segment(
     *seen, line = told(session, segments[0])
     assert "more than 10 frames" in line["error"]
     assert len(seen) == 2
-    monkeypatch.setattr(video, "PIXELS_MAX", 10_000)
+    monkeypatch.setattr(video, "FRAME_PIXELS_MAX", 10_000)
     (line,) = told(session, segments[1])
     assert "cannot be decoded" in line["error"] or "too large" in line["error"]
 
