@@ -124,8 +124,12 @@ def decode(data: bytes, kind: type[_Value], what: str) -> _Value:
 
 
 def read_duration(text: str, default: timedelta) -> timedelta:
-    """A duration as Go writes it (`5s`, `1m0s`, `500ms`); `default` if it is none, or negative."""
+    """A duration as Go writes it (`5s`, `1m0s`, `500ms`); `default` if it is none, negative, or
+    longer than there is time."""
     parts = _DURATION.findall(text[:64])
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return default
-    return timedelta(seconds=sum(float(number) * _UNIT_S[unit] for number, unit in parts))
+    try:
+        return timedelta(seconds=sum(float(number) * _UNIT_S[unit] for number, unit in parts))
+    except OverflowError:
+        return default

@@ -84,7 +84,9 @@ def test_durations_as_go_writes_them(text: str, seconds: float) -> None:
     assert read_duration(text, DEFAULT) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "-5s", "5s ", "five", "5s5", "9" * 400 + "s"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "-5s", "5s ", "five", "5s5", "9" * 60 + "h", "9" * 400 + "s"]
+)
 def test_other_durations_are_the_default(text: str) -> None:
     """What is no duration does not stop anybody."""
     assert read_duration(text, DEFAULT) == DEFAULT

@@ -5,7 +5,6 @@ Shapes are OpenAI's. Chat is in `pool.answers.chat`, what is believed of tokens 
 """
 
 import base64
-import binascii
 import math
 import struct
 from collections.abc import Sequence
@@ -98,7 +97,7 @@ def _vector(embedding: list[float] | str) -> list[float]:
     try:
         data = base64.b64decode(embedding, validate=True)
         return list(struct.unpack(f"<{len(data) // 4}f", data))
-    except (binascii.Error, struct.error):
+    except (ValueError, struct.error):
         raise BadResult("a vector is not base64 of 32-bit numbers") from None
 
 
