@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from openpool.core.errors import reason_of
+from openpool.core.errors import UNREADABLE, reason_of
 from openpool.core.facts import Fact, PriceKnown
 from openpool.core.units import GWEI, price
 
@@ -108,7 +108,7 @@ class Pricing:
                 body = await self._get(session, "/metrics")
                 self._tell(prices_of_metrics(body.decode()).items(), "metrics")
             self.problem = ""
-        except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, *UNREADABLE) as error:
             self._trouble(
                 f"cannot read prices from {self._cli_url} ({reason_of(error)}); check "
                 "orchestrators[].status_url and that its CLI port can be reached"

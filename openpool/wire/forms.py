@@ -14,7 +14,7 @@ from msgspec import Struct
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 
 PARTS_MAX = 64
 VALUE_BYTES_MAX = 1_000_000
@@ -100,7 +100,7 @@ def _quoted(name: str) -> str:
 def _json(body: bytes) -> Form:
     try:
         found = msgspec.json.decode(body, type=dict[str, object])
-    except (ValueError, RecursionError):  # also what is no UTF-8
+    except UNREADABLE:
         raise BadMessage("the body is not a JSON object") from None
     values, files = {}, {}
     for name, value in found.items():

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from openpool.core.errors import BadMessage
+from openpool.core.errors import UNREADABLE, BadMessage
 from openpool.wire.forms import Form, read_form
 from openpool.worker.runtimes.base import BadRequest, RuntimeAnswer, RuntimeRequest
 from openpool.worker.runtimes.images import open_picture
@@ -20,7 +20,7 @@ def read_json(body: bytes | bytearray, kind: type[Asked], what: str) -> Asked:
     """The body as a value of this kind, which is called `what`. Raises BadRequest."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (ValueError, RecursionError) as fault:  # also what is no UTF-8
+    except UNREADABLE as fault:
         raise BadRequest(f"the body is not {what} in JSON: {fault}") from None
 
 
