@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, SetupError
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import SetupError
 from openpool.core.joinlink import JoinLink
 from openpool.private_files import read_private, write_private
 

@@ -18,7 +18,8 @@ import msgspec
 import structlog
 
 from openpool.chain.interface import ChainUnavailable, WrongChain
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 
 log = structlog.get_logger()
 

@@ -19,15 +19,9 @@ from hexbytes import HexBytes
 from openpool.chain.answers import plain
 from openpool.chain.interface import Signed, Signer, Transaction
 from openpool.chain.rpc import data
+from openpool.core.decoding import UNREADABLE
 from openpool.core.enrolment import checked_address
-from openpool.core.errors import (
-    UNREADABLE,
-    BadMessage,
-    NotAllowed,
-    SetupError,
-    Unauthorized,
-    Unavailable,
-)
+from openpool.core.errors import BadMessage, NotAllowed, SetupError, Unauthorized, Unavailable
 from openpool.ethereum import Account, TypedTransaction, encode_defunct
 from openpool.wallet import Passphrase, Wallet, open_wallet, passphrase_from
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohttp
 import msgspec
 
-from openpool.core.errors import UNREADABLE, OpenPoolError, SetupError, Unauthorized, Unavailable
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import OpenPoolError, SetupError, Unauthorized, Unavailable
 from openpool.core.texts import one_line
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.json import decode
 
-from openpool.core.errors import UNREADABLE, BadMessage, SetupError, Unauthorized
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, SetupError, Unauthorized
 from openpool.core.money import statement_check as checks
 from openpool.core.money.accounts import WORKER
 from openpool.core.money.documents import Signed, opened, signed_text

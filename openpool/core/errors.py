@@ -20,12 +20,6 @@ The text of an error is one sentence: what is wrong and what to do. It is safe t
 
 import errno
 
-import msgspec
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for bytes that are no JSON or MessagePack, have another shape than was
-asked for, are not UTF-8, or are nested too deeply."""
-
 
 def reason_of(error: Exception) -> str:
     """Why the system refused, in its own few words, like `connection refused`."""

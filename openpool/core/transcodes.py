@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from openpool.core.capabilities import Capability, bit_set
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.core.geometry import MAX_RENDITIONS
 from openpool.core.model import Container, Profile
 

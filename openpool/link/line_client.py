@@ -16,14 +16,8 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from openpool.core.calls import Offer
-from openpool.core.errors import (
-    UNREADABLE,
-    BadMessage,
-    NoCapacity,
-    OpenPoolError,
-    Timeout,
-    Unavailable,
-)
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, NoCapacity, OpenPoolError, Timeout, Unavailable
 from openpool.link.floods import DATA, HEADERS, RESET
 from openpool.link.http2 import Http2Connection, Http2Limits
 from openpool.link.line_stream import (

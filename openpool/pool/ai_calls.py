@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.calls import App
-from openpool.core.errors import UNREADABLE, BadMessage, BadResult
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, BadResult
 from openpool.wire.ai_results import AiResult, ResultFile, files_of
 from openpool.wire.forms import Form, read_form, to_data_url
 

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.calls import App
-from openpool.core.errors import UNREADABLE, BadMessage, BadResult
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, BadResult
 from openpool.wire.ai_messages import AiJob
 from openpool.wire.ai_results import AiResult, ResultFile
 from openpool.wire.forms import File, build_form, data_url

@@ -19,14 +19,8 @@ from msgspec import Struct
 
 from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App
-from openpool.core.errors import (
-    UNREADABLE,
-    BadMessage,
-    BadResult,
-    OpenPoolError,
-    Unauthorized,
-    Unavailable,
-)
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, BadResult, OpenPoolError, Unauthorized, Unavailable
 from openpool.core.units import PPM
 from openpool.link.ai_client import AiWorkerClient
 from openpool.link.interface import Ended, GrpcStatus

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from openpool.core.errors import UNREADABLE
+from openpool.core.decoding import UNREADABLE
 from openpool.pool.findings import Answer, Measure, Request
 
 REPLY_BYTES_MAX = 64_000_000

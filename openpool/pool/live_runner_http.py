@@ -23,14 +23,8 @@ from msgspec import Struct, structs
 
 from openpool.core.call_requests import CallFailed, CallRequest
 from openpool.core.calls import App
-from openpool.core.errors import (
-    UNREADABLE,
-    BadMessage,
-    OpenPoolError,
-    SetupError,
-    Unavailable,
-    cannot_listen,
-)
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, OpenPoolError, SetupError, Unavailable, cannot_listen
 from openpool.core.payment import Payment
 from openpool.pool.live_runner_answers import FULL, Head, Outlet, Plain, Socket
 from openpool.pool.spool import ClientTooSlow, TooLarge

@@ -15,7 +15,8 @@ import msgspec
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from openpool.core.errors import UNREADABLE, reason_of
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import reason_of
 from openpool.core.facts import Fact, PriceKnown
 from openpool.core.units import GWEI, price
 

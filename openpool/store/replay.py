@@ -17,7 +17,8 @@ from pathlib import Path
 import apsw
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, SetupError
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import SetupError
 from openpool.core.events import CommissionTaken, Event, FeeCredited, decode_payload
 from openpool.core.hashchain import GENESIS, Tree, chain_hash, leaf_hash
 from openpool.core.money.ledger import Transfer, balance_faults

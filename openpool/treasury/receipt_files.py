@@ -29,7 +29,8 @@ from typing import BinaryIO, Self
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, Unavailable
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import Unavailable
 from openpool.core.hashchain import node_hash
 from openpool.core.money.receipts import (
     Proven,

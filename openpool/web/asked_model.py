@@ -9,7 +9,8 @@ from msgspec import Struct
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 
 WAITING_BYTES_MAX = 32 << 20
 """Of a request whose model is not known yet: a JSON body, or a form that has its file first."""

@@ -11,7 +11,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, OpenPoolError
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import OpenPoolError
 
 MESSAGE_CHARS_MAX = 1000
 NAMES_SHOWN = 20

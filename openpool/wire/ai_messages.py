@@ -8,7 +8,8 @@ docs/protocol.md.
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.wire import livepeer_pb2 as pb
 from openpool.wire.messages import (
     CAPACITY_MAX,

@@ -12,7 +12,8 @@ from msgspec import Struct
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.wire.results import BadUpload, Multipart
 
 AI_RESULT_PATH = "/aiResults"

@@ -8,7 +8,8 @@ gateways behind it, crash on that. They also read no line of 64 KiB, and stop at
 import msgspec
 from msgspec import Struct, structs
 
-from openpool.core.errors import UNREADABLE, BadResult
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadResult
 
 LINE_BYTES_MAX = 1 << 20
 """Of what a worker sends."""

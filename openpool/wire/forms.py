@@ -14,7 +14,8 @@ from msgspec import Struct
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 
 PARTS_MAX = 64
 VALUE_BYTES_MAX = 1_000_000

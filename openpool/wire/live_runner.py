@@ -13,7 +13,8 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 
 HEARTBEAT_PATH = "/runners/heartbeat"
 REPLY_BYTES_MAX = 1 << 20

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from msgspec import Struct
 
 from openpool.core.capabilities import DEFAULT, Capability, bit_set
-from openpool.core.errors import UNREADABLE
+from openpool.core.decoding import UNREADABLE
 from openpool.core.model import Codec
 from openpool.worker.encoders import CPU_ENCODERS, GPU_ENCODERS, cores
 

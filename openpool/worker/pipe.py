@@ -12,7 +12,7 @@ from struct import Struct as Layout
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE
+from openpool.core.decoding import UNREADABLE
 from openpool.core.model import Container, Segment
 from openpool.worker.terms import EncodedRendition, EngineSettings, TranscodeResult
 

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from openpool.core.decoding import UNREADABLE
 from openpool.core.enrolment import checked_address
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.errors import BadMessage
 
 SIGNATURE = re.compile(r"0x[0-9a-f]{130}")
 DEPTH_MAX = 16

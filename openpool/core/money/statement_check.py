@@ -13,7 +13,8 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.core.hashchain import merkle_root
 from openpool.core.money import events as money
 from openpool.core.money.accounts import LPT, WORKER, worker_account

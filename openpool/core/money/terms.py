@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.core.money.documents import digest_of
 from openpool.core.money.events import Scheme, TermsPublished
 

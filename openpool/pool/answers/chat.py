@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (

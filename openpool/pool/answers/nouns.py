@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import UNREADABLE, BadResult
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadResult
 from openpool.core.usage import Measured
 from openpool.pool.checkers import CheckerHung, CheckerLost, Checkers
 from openpool.pool.findings import Fault, Weigh, Weight

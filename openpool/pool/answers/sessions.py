@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import UNREADABLE, BadMessage, BadResult
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, BadResult
 from openpool.core.geometry import FRAME_PIXELS_MAX, shown_size
 from openpool.core.texts import plural
 from openpool.core.usage import Measured

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct, field
 
 from openpool.core.call_requests import Transcript
-from openpool.core.errors import UNREADABLE, BadMessage, BadResult
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage, BadResult
 from openpool.core.texts import plural
 from openpool.core.usage import Measured
 from openpool.pool.answers.nouns import (

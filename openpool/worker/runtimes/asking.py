@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from openpool.core.errors import UNREADABLE, BadMessage
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import BadMessage
 from openpool.wire.forms import Form, read_form
 from openpool.worker.runtimes.base import BadRequest, RuntimeAnswer, RuntimeRequest
 from openpool.worker.runtimes.images import open_picture

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from openpool.core.errors import UNREADABLE
+from openpool.core.decoding import UNREADABLE
 from openpool.worker.runtimes import networks
 from openpool.worker.runtimes.base import ModelMissing
 

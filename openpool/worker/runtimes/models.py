@@ -16,7 +16,8 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE, SetupError
+from openpool.core.decoding import UNREADABLE
+from openpool.core.errors import SetupError
 from openpool.worker.runtimes.download import (
     ModelFile,
     Progress,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from msgspec import Struct
 
-from openpool.core.errors import UNREADABLE
+from openpool.core.decoding import UNREADABLE
 from openpool.worker.runtimes.base import ModelMissing
 from openpool.worker.runtimes.options import by_name, choice, text, whole
 
