@@ -7,11 +7,13 @@ from pathlib import Path
 
 import uvloop
 
+from openpool.logs import configure
 from tests.network import pool
 
 
 async def main() -> None:
     """Serve until standard input closes."""
+    configure("warning")  # to standard error: standard output is for the answer
     async with pool(Path(sys.argv[1])) as running:
         address = running.running.worker_port
         made = await running.process.customers.add("bench", requests_per_minute=1_000_000)

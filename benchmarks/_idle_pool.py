@@ -7,11 +7,13 @@ from pathlib import Path
 
 import uvloop
 
+from openpool.logs import configure
 from tests.network import pool
 
 
 async def main() -> None:
     """Serve until standard input closes; each line on it is answered with who is connected."""
+    configure("warning")  # to standard error: standard output is for the answer
     tokens = Path(sys.argv[2])
     async with pool(Path(sys.argv[1])) as running:
         if not tokens.exists():
