@@ -33,6 +33,7 @@ ERROR_BYTES_MAX = 64 << 10
 """Of a worker's words about a bad request."""
 EVENT_BYTES_MAX = 1 << 20
 """A server-sent event is passed on whole, unless it is longer than this."""
+UNREAD = "The answer was left unread for too long."
 DRAIN_BYTES_MAX = 512 << 20
 """How much of a refused upload is thrown away, so that its client reads the answer."""
 TYPES = ("application/json", "application/jsonl", "text/event-stream", "text/plain", "text/vtt")
@@ -226,6 +227,8 @@ class Client(AsyncIterator[bytes]):
         self._receive, self._send = receive, send
         self._own_headers, self._idle_s = headers, idle_s
         self._waiting = 0
+        self._writing_since = 0.0
+        """When a piece of a stream was handed over that is not taken yet; else 0."""
         self._body_ended = asyncio.Event()
 
     def key(self) -> str:
@@ -309,7 +312,22 @@ class Client(AsyncIterator[bytes]):
             async with asyncio.timeout(self._idle_s):
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except TimeoutError:
-            raise Timeout("The answer was left unread for too long.") from None
+            raise Timeout(UNREAD) from None
+
+    async def pass_on(self, chunk: bytes) -> None:
+        """A piece of a stream, like `write`; how long it takes is watched by `left_unread`, which
+        costs less than a timeout for each of thousands of pieces."""
+        self._writing_since = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        self._writing_since = 0.0
+
+    async def left_unread(self) -> None:
+        """Wait until the client leaves a piece of a stream unread. Raises Timeout."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._idle_s / 4)
+            if self._writing_since and clock() - self._writing_since >= self._idle_s:
+                raise Timeout(UNREAD)
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -358,12 +376,13 @@ class Continued(AsyncIterator[bytes]):
 
 
 async def _watched(client: Client, work: Coroutine[object, object, None]) -> None:
-    """Do the work; a client that hangs up ends it at once."""
+    """Do the work; a client that hangs up ends it at once, one that does not read in time."""
     try:
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(client.hang_up())
+            watching = [group.create_task(each()) for each in (client.hang_up, client.left_unread)]
             await work
-            watching.cancel()
+            for each in watching:
+                each.cancel()
     except* Gone:
         log.debug("customer-gone", path=client.path)
     except* Exception as group:
@@ -399,7 +418,7 @@ async def _pass_on(client: Client, answer: CallAnswer) -> None:
     await client.start(answer.status, headers, answer.length)
     whole = _events if client.events else _as_it_comes
     async for chunk in whole(answer.body):
-        await client.write(chunk)
+        await client.pass_on(chunk)
     await client.end()
 
 
@@ -412,6 +431,9 @@ async def _events(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Whole events only, so that an error can follow as an event of its own."""
     rest = b""
     async for chunk in body:
+        if not rest and chunk.endswith(b"\n\n"):
+            yield chunk
+            continue
         rest += chunk
         end = _last_end(rest) if len(rest) < EVENT_BYTES_MAX else len(rest)
         if end:
