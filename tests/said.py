@@ -1,5 +1,9 @@
 """Calls that have ended, with answers of workers: for tests of what the pool makes of them."""
 
+import io
+import math
+import struct
+import wave
 from typing import Any
 
 import msgspec
@@ -74,3 +78,15 @@ def vectors(*found: Any, tokens: int = 0) -> dict[str, Any]:
     """An answer with these vectors."""
     data = [{"index": index, "embedding": vector} for index, vector in enumerate(found)]
     return {"data": data, "usage": {"prompt_tokens": tokens}}
+
+
+def tone(seconds: float, loudness: int = 9000) -> bytes:
+    """A WAV file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        samples = (int(loudness * math.sin(i / 5)) for i in range(round(8000 * seconds)))
+        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+    return buffer.getvalue()

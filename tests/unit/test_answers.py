@@ -2,17 +2,14 @@
 
 import asyncio
 import base64
-import io
-import math
 import struct
-import wave
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec import structs
-from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, vectors
+from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, tone, vectors
 
 from openpool.core.call_requests import CallRequest, Checked
 from openpool.core.calls import App, CallSource, Unit
@@ -49,18 +46,6 @@ async def blame(*args: Any, **rest: Any) -> str:
     assert checked.blamed, checked
     assert (checked.usage.checked, checked.usage.units) == (False, 0)
     return checked.usage.note
-
-
-def tone(seconds: float, loudness: int = 9000) -> bytes:
-    """A WAV file."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        samples = (int(loudness * math.sin(i / 5)) for i in range(round(8000 * seconds)))
-        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
-    return buffer.getvalue()
 
 
 NO_UTF8 = b'{"%b": "\xff"}' % b'": "\xff", "'.join(

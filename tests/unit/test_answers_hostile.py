@@ -2,16 +2,12 @@
 judgement comes of any of them, for whatever else is raised would stop the pool."""
 
 import base64
-import io
 import json
-import math
-import struct
-import wave
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, vectors
+from said import ASKED, PICTURE, SSE, chat, open_here, said, stream, tone, vectors
 
 from openpool.core.calls import Unit
 from openpool.demo import scenes
@@ -30,21 +26,8 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def tone() -> bytes:
-    """Two seconds of sound."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(
-            b"".join(struct.pack("<h", int(9000 * math.sin(i / 5))) for i in range(16_000))
-        )
-    return buffer.getvalue()
-
-
 IMAGE = to_data_url("image/png", PICTURE)
-SOUND = to_data_url("audio/wav", tone())
+SOUND = to_data_url("audio/wav", tone(2))
 SIZE = {"width": 64, "height": 48}
 TEXT_LINE = {"text": "a", "score": 0.9, "box": [[0, 0], [9, 0], [9, 9], [0, 9]]}
 MASK = {
